@@ -1,0 +1,35 @@
+# Everything a newcomer needs: `make demo` shows Loom at work, `make test` runs the tests.
+# Both do all their own set-up inside this checkout.
+
+CARGO ?= cargo
+
+.PHONY: help build demo test test-long bench lint doc clean-setup nats-server
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+nats-server:     ## fetch the pinned nats-server into .loom/bin
+	@scripts/nats-server.sh
+
+build: nats-server ## build loomctl
+	$(CARGO) build --locked --package loom-cli
+
+demo:            ## start a cluster, run a job, signal a task, stop, leave nothing behind
+	@scripts/demo.sh
+
+test:            ## set up what the tests need and run all of them
+	@scripts/test.sh
+
+test-long:       ## the tests that take long: leader kills, long histories
+	@LOOM_LONG=1 scripts/test.sh
+
+bench: nats-server ## measure: every figure with its ratio to the raw thing
+	@scripts/bench.sh
+
+lint:            ## formatting, clippy, documentation, as CI does
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+clean-setup:     ## remove what the set-up fetched
+	rm -rf .loom

@@ -1,0 +1,145 @@
+//! What all actors of one manager share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use loom_bus::connection::Bus;
+use loom_bus::log::{Log, Replica};
+use loom_schemas::ids::Name;
+use loom_schemas::wire::ManagerRole;
+use ractor::ActorCell;
+use tokio::sync::watch;
+
+use crate::options::ManagerOptions;
+use crate::serve::hearts::Hearts;
+use crate::serve::ping::Pulse;
+use crate::state::State;
+
+/// The version of this program.
+pub(crate) const AGENT: &str = env!("CARGO_PKG_VERSION");
+
+/// What all actors of one manager share. Cheap to clone.
+pub(crate) type Context = Arc<Shared>;
+
+/// See [`Context`].
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: ManagerOptions,
+    /// Requests, assignments, pings.
+    pub(crate) control: Bus,
+    /// Histories of events and logs, snapshots: what may be slow.
+    pub(crate) bulk: Bus,
+    pub(crate) log: Log,
+    pub(crate) hearts: Hearts,
+    pub(crate) pulse: Pulse,
+    pub(crate) parts: Parts,
+    view: watch::Sender<View>,
+}
+
+/// What is durable, as reads see it.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// The state folded from the log, with its position.
+    pub(crate) replica: Replica<State>,
+    /// What this manager is.
+    pub(crate) role: ManagerRole,
+}
+
+/// One of a manager's actors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Restarts what ends.
+    Root,
+    /// Applies the log while this manager stands by.
+    Follower,
+    /// Decides while this manager leads.
+    Manager,
+    /// Appends to the log.
+    LogWriter,
+    /// Plans.
+    Scheduler,
+    /// Publishes events.
+    Relay,
+    /// Reads the queue.
+    QueueReader,
+    /// Takes snapshots.
+    Snapshotter,
+    /// Answers reads.
+    Reads,
+}
+
+/// The actors that live now, by what they are.
+#[derive(Debug, Default)]
+pub(crate) struct Parts(Mutex<BTreeMap<Part, ActorCell>>);
+
+impl Parts {
+    /// An actor came up; it takes the place of an earlier one.
+    pub(crate) fn put(&self, part: Part, cell: ActorCell) {
+        self.with(|parts| drop(parts.insert(part, cell)));
+    }
+
+    /// The actor that is this part now.
+    pub(crate) fn get(&self, part: Part) -> Option<ActorCell> {
+        self.with(|parts| parts.get(&part).cloned())
+    }
+
+    /// Which part an actor is.
+    pub(crate) fn which(&self, cell: &ActorCell) -> Option<Part> {
+        let id = cell.get_id();
+        self.with(|parts| {
+            let found = parts.iter().find(|(_, known)| known.get_id() == id);
+            found.map(|(part, _)| *part)
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<Part, ActorCell>) -> T) -> T {
+        // Every change is one insert: a panic elsewhere leaves nothing half done.
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shared {
+    /// What all actors share, before the log was read.
+    pub(crate) fn new(options: ManagerOptions, control: Bus, bulk: Bus, log: Log) -> Context {
+        let view = View {
+            replica: Replica::default(),
+            role: ManagerRole::Standby,
+        };
+        Arc::new(Self {
+            pulse: Pulse::new(options.name.clone()),
+            options,
+            control,
+            bulk,
+            log,
+            hearts: Hearts::default(),
+            parts: Parts::default(),
+            view: watch::Sender::new(view),
+        })
+    }
+
+    /// The manager's name.
+    pub(crate) fn name(&self) -> &Name {
+        &self.options.name
+    }
+
+    /// What is durable now, as far as this manager has applied it.
+    pub(crate) fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// What is durable as it grows.
+    pub(crate) fn watch(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// More became durable.
+    pub(crate) fn publish(&self, replica: Replica<State>) {
+        self.view.send_modify(|view| view.replica = replica);
+    }
+
+    /// This manager is something else now.
+    pub(crate) fn set_role(&self, role: ManagerRole) {
+        self.pulse.set_leads(matches!(role, ManagerRole::Leader | ManagerRole::Recovering));
+        self.view.send_modify(|view| view.role = role);
+    }
+}

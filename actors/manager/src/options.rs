@@ -1,0 +1,99 @@
+//! What a manager is started with, and what can be done with it from outside.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use loom_bus::ConnectOptions;
+use loom_schemas::ids::Name;
+use loom_schemas::words::Strategy;
+
+/// How a manager is started.
+#[derive(Clone, Debug)]
+pub struct ManagerOptions {
+    /// Its name, unique in the cluster.
+    pub name: Name,
+    /// Where the bus is; the manager opens three connections of its own there.
+    pub bus: ConnectOptions,
+    /// Where it keeps what is not on the bus; made if it is not there.
+    pub data_dir: PathBuf,
+    /// How nodes that fit are ranked.
+    pub strategy: Strategy,
+    /// How patient it is.
+    pub timings: Timings,
+    /// How much it takes on at once.
+    pub limits: Limits,
+}
+
+/// How patient a manager is.
+#[derive(Clone, Debug)]
+pub struct Timings {
+    /// A node silent for so long is `down`.
+    pub down_after: Duration,
+    /// A node silent for so long is lost: its runs are replaced.
+    pub lost_after: Duration,
+    /// How often the loop turns without an event: deadlines are kept to this.
+    pub tick: Duration,
+    /// A leader with standbys writes an entry at least this often.
+    pub keep_alive: Duration,
+    /// How long a standby hears no entry before it asks the leader.
+    pub entries_stopped_after: Duration,
+    /// How long a standby waits for the answer to one ping.
+    pub ping: Duration,
+    /// The first pause after leadership was lost or taken by force; it doubles.
+    pub back_off: Duration,
+    /// The longest such pause.
+    pub max_back_off: Duration,
+    /// How long one call of a node may take.
+    pub node_call: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            down_after: Duration::from_secs(10),
+            lost_after: Duration::from_secs(30),
+            tick: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(1),
+            entries_stopped_after: Duration::from_secs(3),
+            ping: Duration::from_millis(330),
+            back_off: Duration::from_secs(2),
+            max_back_off: Duration::from_secs(60),
+            node_call: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How much a manager takes on at once; beyond it requests are answered `busy`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Writes of clients in flight.
+    pub writes: usize,
+    /// Reads in flight.
+    pub reads: usize,
+    /// Calls of nodes in flight.
+    pub nodes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            writes: 1024,
+            reads: 256,
+            nodes: 4096,
+        }
+    }
+}
+
+impl ManagerOptions {
+    /// A manager with everything as it is meant to be.
+    pub fn new(name: Name, bus: ConnectOptions, data_dir: PathBuf) -> Self {
+        Self {
+            name,
+            bus,
+            data_dir,
+            strategy: Strategy::default(),
+            timings: Timings::default(),
+            limits: Limits::default(),
+        }
+    }
+}

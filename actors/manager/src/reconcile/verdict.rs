@@ -1,0 +1,163 @@
+//! What a slot's run means for the slot: the table of ends.
+
+use loom_schemas::ids::Name;
+use loom_schemas::record::{Exit, JobRecord, Order, RunRecord, SlotRecord, Wanted};
+use loom_schemas::spec::{JobSpec, TaskSpec};
+use loom_schemas::units::Millis;
+use loom_schemas::words::{Kind, RestartOn, RunState};
+
+use crate::state::is_live;
+
+/// The shortest pause before a placement after a failed one.
+const PAUSE_MIN: Millis = Millis::secs(1);
+
+/// How a slot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// Nothing is in it: it can be placed.
+    Empty,
+    /// A placement holds it.
+    Live,
+    /// Its work is done.
+    Done,
+    /// It has spent its attempts.
+    Failed,
+    /// What was in it ended and something takes its place.
+    Again(Why),
+}
+
+/// Why something takes the place of a run that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The manager wanted the run gone, or it is of an earlier round: no pause, a clean sheet.
+    Ordered,
+    /// The run was lost with its node: no pause, and its failures still count.
+    Lost,
+    /// The run failed: a pause that grows with each in a row.
+    Failed,
+}
+
+/// How a slot of a wanted index stands.
+///
+/// | end | batch | service `any` | service `failure` | `never` |
+/// |---|---|---|---|---|
+/// | completed | done | again, paused | done | done |
+/// | failed, rejected | failed | again, paused | again, paused | failed |
+/// | killed by nobody's order here | again, paused | again, paused | again, paused | failed |
+/// | lost | again | again | again | failed |
+///
+/// A run that was ordered to stop, or of an earlier round, is followed by another at once; a
+/// failed one of an earlier version as well. A batch slot that completed stays done.
+pub fn stand(job: &JobRecord, kind: Kind, task: &TaskSpec, slot: &SlotRecord) -> Stand {
+    let Some(run) = &slot.current else { return Stand::Empty };
+    if is_live(run) {
+        return Stand::Live;
+    }
+    if run.round != job.round {
+        return Stand::Again(Why::Ordered);
+    }
+    let batch = kind == Kind::Batch;
+    let on = task.restart.on;
+    match run.state {
+        RunState::Completed if batch => Stand::Done,
+        _ if run.order != Order::Run => Stand::Again(Why::Ordered),
+        _ if run.version != job.version => Stand::Again(Why::Ordered),
+        RunState::Completed if on == RestartOn::Any => Stand::Again(Why::Failed),
+        RunState::Completed => Stand::Done,
+        _ if on == RestartOn::Never => Stand::Failed,
+        RunState::Failed | RunState::Rejected if batch => Stand::Failed,
+        RunState::Lost => Stand::Again(Why::Lost),
+        _ => Stand::Again(Why::Failed),
+    }
+}
+
+/// How many slots of a task are wanted.
+pub fn replicas(job: &JobRecord, task: &Name, spec: &TaskSpec) -> u32 {
+    job.scaled.get(task).copied().unwrap_or(spec.replicas)
+}
+
+/// The pause before the next placement after so many failed ones in a row: the task's own delay
+/// (at least 1 s), doubling up to its longest.
+pub fn pause(task: &TaskSpec, failures: u32) -> Millis {
+    let first = task.restart.delay.max(PAUSE_MIN);
+    let most = task.restart.max_delay.max(first);
+    let doubled = 1u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
+    Millis(first.0.saturating_mul(doubled)).min(most)
+}
+
+/// How many placements in a row have failed once `run` has: a run that lasted longer than the
+/// longest pause begins a new row.
+pub fn failures_after(task: &TaskSpec, before: u32, run: &RunRecord) -> u32 {
+    let lasted = run.started_at.zip(run.ended_at).is_some_and(|(from, to)| {
+        let longest = i64::try_from(task.restart.max_delay.max(PAUSE_MIN).0).unwrap_or(i64::MAX);
+        to.as_millisecond() - from.as_millisecond() > longest
+    });
+    if lasted { 1 } else { before.saturating_add(1) }
+}
+
+/// How a run ended, in words: its reason, or what its exit says.
+pub fn how_it_ended(run: &RunRecord) -> String {
+    if let Some(reason) = &run.reason {
+        return format!("{}: {reason}", run.state);
+    }
+    match &run.exit {
+        Some(Exit { timed_out: true, .. }) => format!("{}: timed out", run.state),
+        Some(Exit { out_of_memory: true, .. }) => format!("{}: out of memory", run.state),
+        Some(Exit { signal: Some(signal), .. }) => format!("{}: signal {signal}", run.state),
+        Some(Exit { code: Some(code), .. }) => format!("{}: exit code {code}", run.state),
+        _ => run.state.to_string(),
+    }
+}
+
+/// Why a slot is not wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unwanted {
+    /// The whole job is to stop.
+    JobStopped(String),
+    /// The job is over.
+    JobEnded,
+    /// Somebody stopped this slot alone.
+    SlotStopped,
+    /// The index or the whole task is no longer part of the job.
+    Removed(String),
+}
+
+impl Unwanted {
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::JobStopped(reason) | Self::Removed(reason) => reason.clone(),
+            Self::JobEnded => "the job has ended".to_owned(),
+            Self::SlotStopped => "stopped".to_owned(),
+        }
+    }
+}
+
+/// Whether a slot is wanted, apart from how the other slots stand.
+pub(super) fn unwanted(job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> Option<Unwanted> {
+    let at = &slot.slot;
+    let Some(task) = spec.tasks.get(&at.task) else {
+        let reason = format!("version {} has no task {}", job.version, at.task);
+        return Some(Unwanted::Removed(reason));
+    };
+    let replicas = replicas(job, &at.task, task);
+    if at.index >= replicas {
+        return Some(Unwanted::Removed(format!("scaled to {replicas}")));
+    }
+    if let Wanted::Stop { by, reason } = &job.wanted {
+        return Some(Unwanted::JobStopped(stopped_by(by, reason)));
+    }
+    if job.status.is_terminal() {
+        return Some(Unwanted::JobEnded);
+    }
+    let stopped = job.stopped_slots.contains(&(at.task.clone(), at.index));
+    stopped.then_some(Unwanted::SlotStopped)
+}
+
+/// `stopped by anna: maintenance`.
+pub fn stopped_by(by: &str, reason: &str) -> String {
+    if reason.is_empty() {
+        format!("stopped by {by}")
+    } else {
+        format!("stopped by {by}: {reason}")
+    }
+}

@@ -1,0 +1,166 @@
+//! Whether a request fits a node: written once, for the scheduler and for the commit.
+
+use imbl::OrdMap;
+use loom_schemas::ids::{Name, RunId};
+use loom_schemas::record::{Capacity, NodeRecord, NodeStatus};
+use loom_schemas::spec::{Resources, TaskSpec};
+use loom_schemas::words::DriverKind;
+
+use super::why::Cause;
+use crate::state::Load;
+
+/// What a run needs of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Request {
+    /// What runs it.
+    pub driver: DriverKind,
+    /// Thousandths of a core.
+    pub cpu: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of disk.
+    pub disk: u64,
+    /// Host ports that must be free.
+    pub fixed_ports: Vec<u16>,
+    /// How many more ports it takes from the node's range.
+    pub free_ports: usize,
+}
+
+/// What a node has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Whether it takes new runs.
+    pub up: bool,
+    /// What it can run.
+    pub drivers: Vec<DriverKind>,
+    /// What it has in all.
+    pub capacity: Capacity,
+    /// Thousandths of a core that are reserved.
+    pub cpu: u64,
+    /// Bytes of memory that are reserved.
+    pub memory: u64,
+    /// Bytes of disk that are reserved.
+    pub disk: u64,
+    /// Ports that are taken.
+    pub ports: OrdMap<u16, u32>,
+}
+
+impl Request {
+    /// What a task needs.
+    pub fn of(task: &TaskSpec) -> Self {
+        let Resources { cpu, memory, disk, .. } = &task.resources;
+        let mut fixed_ports: Vec<u16> = task.ports.values().filter_map(|port| port.host).collect();
+        fixed_ports.sort_unstable();
+        Self {
+            driver: driver_of(task),
+            cpu: u64::from(cpu.0),
+            memory: memory.0,
+            disk: disk.0,
+            free_ports: task.ports.len() - fixed_ports.len(),
+            fixed_ports,
+        }
+    }
+}
+
+impl Room {
+    /// What a node has left under a load.
+    pub fn of(node: &NodeRecord, load: Option<&Load>) -> Self {
+        let load = load.cloned().unwrap_or_default();
+        Self {
+            up: node.status == NodeStatus::Up,
+            drivers: node.info.drivers.clone(),
+            capacity: node.info.capacity.clone(),
+            cpu: load.cpu,
+            memory: load.memory,
+            disk: load.disk,
+            ports: load.ports,
+        }
+    }
+
+    /// Takes what a request needs.
+    pub(super) fn take(&mut self, request: &Request, ports: impl Iterator<Item = u16>) {
+        self.cpu += request.cpu;
+        self.memory += request.memory;
+        self.disk += request.disk;
+        for port in ports {
+            *self.ports.entry(port).or_insert(0) += 1;
+        }
+    }
+
+    fn free_ports(&self) -> usize {
+        let Capacity { ports_from, ports_to, .. } = self.capacity;
+        if ports_from == 0 || ports_to < ports_from {
+            return 0;
+        }
+        let taken = self.ports.range(ports_from..=ports_to).count();
+        usize::from(ports_to - ports_from) + 1 - taken
+    }
+}
+
+/// Whether a request fits; if not, the first cause in a fixed order, so that counts add up to the
+/// number of nodes.
+pub fn fits(room: &Room, request: &Request) -> Result<(), Cause> {
+    let capacity = &room.capacity;
+    let over = |held: u64, asked: u64, all: u64| asked > 0 && held.saturating_add(asked) > all;
+    if !room.up {
+        return Err(Cause::Down);
+    }
+    if !room.drivers.contains(&request.driver) {
+        return Err(Cause::Driver(request.driver));
+    }
+    if over(room.cpu, request.cpu, u64::from(capacity.cpu.0)) {
+        return Err(Cause::Cpu);
+    }
+    if over(room.memory, request.memory, capacity.memory.0) {
+        return Err(Cause::Memory);
+    }
+    if over(room.disk, request.disk, capacity.disk.0) {
+        return Err(Cause::Disk);
+    }
+    if let Some(port) = request.fixed_ports.iter().find(|port| room.ports.contains_key(port)) {
+        return Err(Cause::PortTaken(*port));
+    }
+    let (from, to) = (capacity.ports_from, capacity.ports_to);
+    let in_range = request.fixed_ports.iter().filter(|port| (from..=to).contains(port)).count();
+    if request.free_ports > 0 && request.free_ports + in_range > room.free_ports() {
+        return Err(Cause::Ports);
+    }
+    Ok(())
+}
+
+/// The ports of a run on a node it fits: fixed ones as they are, the others from the node's range,
+/// the search beginning at a place that depends on the run, so that a port is not taken again at
+/// once.
+pub fn choose_ports(
+    room: &Room,
+    task: &TaskSpec,
+    run: RunId,
+) -> Option<std::collections::BTreeMap<Name, u16>> {
+    let mut chosen = std::collections::BTreeMap::new();
+    for (name, port) in &task.ports {
+        if let Some(host) = port.host {
+            chosen.insert(name.clone(), host);
+        }
+    }
+    let (from, to) = (room.capacity.ports_from, room.capacity.ports_to);
+    let size = u64::from(to.saturating_sub(from)) + 1;
+    // The last bits of a version 7 id are random.
+    let start = (run.0.as_u128() & u128::from(u32::MAX)) as u64 % size;
+    let mut candidates = (0..size)
+        .filter_map(|step| u16::try_from(u64::from(from) + (start + step) % size).ok());
+    for name in task.ports.keys() {
+        if chosen.contains_key(name) {
+            continue;
+        }
+        let taken = |port: &u16| {
+            room.ports.contains_key(port) || chosen.values().any(|other| other == port)
+        };
+        let port = candidates.find(|port| !taken(port))?;
+        chosen.insert(name.clone(), port);
+    }
+    Some(chosen)
+}
+
+fn driver_of(task: &TaskSpec) -> DriverKind {
+    if task.sim.is_some() { DriverKind::Sim } else { DriverKind::Process }
+}

@@ -1,0 +1,69 @@
+//! Why nothing fits, counted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use loom_schemas::words::DriverKind;
+
+/// Why one node does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// It does not answer.
+    Down,
+    /// It lacks the driver.
+    Driver(DriverKind),
+    /// Too few cores are left.
+    Cpu,
+    /// Too little memory is left.
+    Memory,
+    /// Too little disk is left.
+    Disk,
+    /// A host port that the task fixes is taken.
+    PortTaken(u16),
+    /// Its range has too few ports left.
+    Ports,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down => f.write_str("down"),
+            Self::Driver(driver) => write!(f, "no {driver} driver"),
+            Self::Cpu => f.write_str("not enough cpu"),
+            Self::Memory => f.write_str("not enough memory"),
+            Self::Disk => f.write_str("not enough disk"),
+            Self::PortTaken(port) => write!(f, "port {port} taken"),
+            Self::Ports => f.write_str("no free ports"),
+        }
+    }
+}
+
+/// How many nodes do not fit, by cause; the counts add up to the number of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+pub struct WhyNot {
+    /// Nodes by cause.
+    pub counts: BTreeMap<Cause, usize>,
+}
+
+impl WhyNot {
+    pub(super) fn count(&mut self, cause: Cause) {
+        *self.counts.entry(cause).or_default() += 1;
+    }
+}
+
+/// `no node fits: 2 not enough memory, 1 down`, the most frequent cause first.
+impl fmt::Display for WhyNot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.counts.is_empty() {
+            return f.write_str("no node fits: there are no nodes");
+        }
+        let mut counts: Vec<_> = self.counts.iter().collect();
+        counts.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        f.write_str("no node fits: ")?;
+        for (place, (cause, count)) in counts.into_iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{count} {cause}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! The nodes' last heartbeats, as this manager heard them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use loom_bus::codec::{self, Form};
+use loom_bus::connection::{Bus, BusError, Message};
+use loom_bus::header::CONTENT_TYPE;
+use loom_schemas::ids::Name;
+use loom_schemas::subject;
+use loom_schemas::wire::Heartbeat;
+
+use super::door::{Door, Next};
+
+/// The most bytes a heartbeat may have.
+const LARGEST: usize = 64 * 1024;
+
+/// The most nodes heartbeats are kept of; others are names somebody made up.
+const MOST: usize = 100_000;
+
+/// The last heartbeat of each node. Cheap to clone; all clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hearts(Arc<Mutex<HashMap<Name, (Instant, Heartbeat)>>>);
+
+impl Hearts {
+    /// Hears heartbeats for as long as the door is kept.
+    pub(crate) async fn listen(&self, bus: &Bus) -> Result<Door, BusError> {
+        let hearts = self.clone();
+        Door::hear(bus, subject::HEARTBEATS_ALL, move |message| {
+            if let Err(reason) = hearts.take(&message) {
+                tracing::debug!(subject = message.subject, "not a heartbeat: {reason}");
+            }
+            Next::GoOn
+        })
+        .await
+    }
+
+    /// The last heartbeat of a node.
+    pub(crate) fn last(&self, node: &Name) -> Option<Heartbeat> {
+        self.with(|hearts| hearts.get(node).map(|(_, heartbeat)| heartbeat.clone()))
+    }
+
+    /// When each node was last heard, and what it said.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Name, Instant, &Heartbeat)) {
+        self.with(|hearts| {
+            for (node, (at, heartbeat)) in hearts.iter() {
+                visit(node, *at, heartbeat);
+            }
+        });
+    }
+
+    fn take(&self, message: &Message) -> Result<(), String> {
+        let node = message.subject.rsplit('.').next().unwrap_or_default();
+        let node = Name::new(node).map_err(|error| error.to_string())?;
+        if message.payload.len() > LARGEST {
+            return Err(format!("{} bytes", message.payload.len()));
+        }
+        let form = Form::of(message.headers.get(CONTENT_TYPE), &message.payload);
+        let heartbeat: Heartbeat =
+            codec::decode(form, &message.payload).map_err(|error| error.to_string())?;
+        self.with(|hearts| {
+            if hearts.len() < MOST || hearts.contains_key(&node) {
+                hearts.insert(node, (Instant::now(), heartbeat));
+            }
+        });
+        Ok(())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<Name, (Instant, Heartbeat)>) -> T) -> T {
+        // Every change is one insert: a panic elsewhere leaves nothing half done.
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

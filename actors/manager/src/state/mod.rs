@@ -1,0 +1,309 @@
+//! The state: every record of the log behind an `Arc` in persistent maps, with the indexes that
+//! planning needs, kept as records change.
+//!
+//! A clone is O(1), a change O(log n). The state holds no decision: it is what the log says.
+//! Records that this build would not write back byte for byte (a newer format, an unknown key)
+//! keep their bytes, so that an older manager passes on what it does not understand.
+
+mod draft;
+mod key;
+mod load;
+mod records;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
+use jiff::Timestamp;
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::record::{
+    ClusterRecord, JobRecord, ManagerRecord, NodeRecord, NodeStatus, SlotRecord, VersionRecord,
+};
+use loom_schemas::spec::JobSpec;
+
+pub use draft::{Decided, Draft, NodeDelta};
+pub use key::Key;
+pub use load::{Load, is_live, live_runs};
+pub use records::CodecError;
+
+use load::RunIndex;
+
+/// Everything the log says, and indexes over it.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    cluster: Option<Arc<ClusterRecord>>,
+    jobs: OrdMap<Name, Arc<JobRecord>>,
+    managers: OrdMap<Name, Arc<ManagerRecord>>,
+    nodes: OrdMap<Name, Arc<NodeRecord>>,
+    slots: OrdMap<Slot, Arc<SlotRecord>>,
+    versions: OrdMap<(Name, u32), Arc<VersionRecord>>,
+    /// Bytes of records that this build does not know or would write otherwise.
+    raw: OrdMap<String, Bytes>,
+
+    loads: OrdMap<Name, Load>,
+    runs: RunIndex,
+    /// Slots that wait for their `not_before`.
+    delayed: OrdSet<(Timestamp, Slot)>,
+    /// Slots that found no node.
+    waiting: OrdSet<Slot>,
+    /// Nodes that are down.
+    down: OrdSet<Name>,
+    /// Jobs of which something changed since they were last planned.
+    dirty: OrdSet<Name>,
+    /// Whether capacity became free since the waiting slots were last tried.
+    freed: bool,
+}
+
+impl State {
+    /// What holds for the whole cluster.
+    pub fn cluster(&self) -> Option<&ClusterRecord> {
+        self.cluster.as_deref()
+    }
+
+    /// A job.
+    pub fn job(&self, name: &Name) -> Option<&Arc<JobRecord>> {
+        self.jobs.get(name)
+    }
+
+    /// All jobs by name.
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<JobRecord>> {
+        self.jobs.values()
+    }
+
+    /// One version of a job.
+    pub fn version(&self, job: &Name, version: u32) -> Option<&Arc<VersionRecord>> {
+        self.versions.get(&(job.clone(), version))
+    }
+
+    /// The kept versions of a job, oldest first.
+    pub fn versions(&self, job: &Name) -> impl Iterator<Item = &Arc<VersionRecord>> {
+        let range = (job.clone(), 0)..=(job.clone(), u32::MAX);
+        self.versions.range(range).map(|(_, record)| record)
+    }
+
+    /// The spec of the wanted version of a job.
+    pub fn spec(&self, job: &JobRecord) -> Option<&JobSpec> {
+        self.version(&job.name, job.version).map(|record| &record.spec)
+    }
+
+    /// A slot.
+    pub fn slot(&self, slot: &Slot) -> Option<&Arc<SlotRecord>> {
+        self.slots.get(slot)
+    }
+
+    /// All slots.
+    pub fn slots(&self) -> impl Iterator<Item = &Arc<SlotRecord>> {
+        self.slots.values()
+    }
+
+    /// The slots of a job, by task and index.
+    pub fn slots_of<'a>(&'a self, job: &'a Name) -> impl Iterator<Item = &'a Arc<SlotRecord>> {
+        // No name sorts before "a".
+        let first = Name::new("a").unwrap_or_else(|_| Name::main());
+        self.slots
+            .range(Slot::new(job.clone(), first, 0)..)
+            .map(|(_, record)| record)
+            .take_while(move |record| record.slot.job == *job)
+    }
+
+    /// A node.
+    pub fn node(&self, name: &Name) -> Option<&Arc<NodeRecord>> {
+        self.nodes.get(name)
+    }
+
+    /// All nodes by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
+        self.nodes.values()
+    }
+
+    /// The nodes that are down.
+    pub fn down_nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
+        self.down.iter().filter_map(|name| self.nodes.get(name))
+    }
+
+    /// What the live runs of a node hold; none if nothing.
+    pub fn load(&self, node: &Name) -> Option<&Load> {
+        self.loads.get(node)
+    }
+
+    /// What each node with live runs holds.
+    pub fn loads(&self) -> impl Iterator<Item = (&Name, &Load)> {
+        self.loads.iter().map(|(name, load)| (name, load))
+    }
+
+    /// A manager.
+    pub fn manager(&self, name: &Name) -> Option<&Arc<ManagerRecord>> {
+        self.managers.get(name)
+    }
+
+    /// All managers by name.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<ManagerRecord>> {
+        self.managers.values()
+    }
+
+    /// The slot a run is or was in.
+    pub fn slot_of_run(&self, run: RunId) -> Option<&Slot> {
+        self.runs.get(run)
+    }
+
+    /// The runs whose id ends in so many hexadecimal digits.
+    pub fn runs_ending(&self, digits: u128, count: u32) -> impl Iterator<Item = &(RunId, Slot)> {
+        self.runs.ending(digits, count)
+    }
+
+    /// Jobs of which something changed since they were last planned.
+    pub fn dirty(&self) -> impl Iterator<Item = &Name> {
+        self.dirty.iter()
+    }
+
+    /// Slots that found no node.
+    pub fn waiting(&self) -> impl Iterator<Item = &Slot> {
+        self.waiting.iter()
+    }
+
+    /// Whether capacity became free while slots wait for it.
+    pub fn waiting_may_fit(&self) -> bool {
+        self.freed && !self.waiting.is_empty()
+    }
+
+    /// Slots whose pause is over at `now`.
+    pub fn delay_over(&self, now: Timestamp) -> impl Iterator<Item = &Slot> {
+        self.delayed.iter().take_while(move |(at, _)| *at <= now).map(|(_, slot)| slot)
+    }
+
+    /// When the next pause after `now` is over.
+    pub fn next_delay(&self, now: Timestamp) -> Option<Timestamp> {
+        self.delayed.iter().map(|(at, _)| *at).find(|at| *at > now)
+    }
+
+    /// Has every job planned again: what a new leader does first.
+    pub fn mark_all_dirty(&mut self) {
+        self.dirty = self.jobs.keys().cloned().collect();
+        self.freed = true;
+    }
+
+    pub(crate) fn mark_dirty(&mut self, job: &Name) {
+        if self.jobs.contains_key(job) {
+            self.dirty.insert(job.clone());
+        }
+    }
+
+    pub(crate) fn mark_clean(&mut self, job: &Name) {
+        self.dirty.remove(job);
+    }
+
+    pub(crate) fn mark_waiting_tried(&mut self) {
+        self.freed = false;
+    }
+
+    pub(crate) fn mark_freed(&mut self) {
+        self.freed = true;
+    }
+
+    fn set_job(&mut self, name: &Name, record: Option<Arc<JobRecord>>) {
+        match record {
+            Some(record) => {
+                self.jobs.insert(name.clone(), record);
+                self.dirty.insert(name.clone());
+            }
+            None => {
+                self.jobs.remove(name);
+                self.dirty.remove(name);
+            }
+        }
+    }
+
+    fn set_version(&mut self, job: &Name, version: u32, record: Option<Arc<VersionRecord>>) {
+        match record {
+            Some(record) => self.versions.insert((job.clone(), version), record),
+            None => self.versions.remove(&(job.clone(), version)),
+        };
+    }
+
+    fn set_node(&mut self, name: &Name, record: Option<Arc<NodeRecord>>) {
+        let status = |record: &NodeRecord| (record.status, record.back_by, record.since);
+        let old = self.nodes.get(name);
+        if old.map(|old| (&old.info, status(old))) == record.as_ref().map(|r| (&r.info, status(r)))
+        {
+            // Only the generation moved: nothing to plan.
+            if let Some(record) = record {
+                self.nodes.insert(name.clone(), record);
+            }
+            return;
+        }
+        self.freed = true;
+        let jobs: OrdSet<Name> = self
+            .loads
+            .get(name)
+            .into_iter()
+            .flat_map(|load| load.placements.values().map(|slot| slot.job.clone()))
+            .collect();
+        for job in &jobs {
+            self.mark_dirty(job);
+        }
+        match &record {
+            Some(record) if record.status != NodeStatus::Up => self.down.insert(name.clone()),
+            _ => self.down.remove(name),
+        };
+        match record {
+            Some(record) => self.nodes.insert(name.clone(), record),
+            None => self.nodes.remove(name),
+        };
+    }
+
+    fn set_slot(&mut self, slot: &Slot, record: Option<Arc<SlotRecord>>) {
+        if let Some(old) = self.slots.get(slot).cloned() {
+            self.unindex(&old);
+        }
+        match record {
+            Some(record) => {
+                self.index(&record);
+                self.slots.insert(slot.clone(), record);
+            }
+            None => {
+                self.slots.remove(slot);
+            }
+        }
+        self.mark_dirty(&slot.job);
+    }
+
+    fn index(&mut self, record: &SlotRecord) {
+        for run in load::all_runs(record) {
+            self.runs.insert(run.run, &record.slot);
+        }
+        for run in live_runs(record) {
+            if let Some(node) = &run.node {
+                self.loads.entry(node.clone()).or_default().hold(&record.slot, run);
+            }
+        }
+        if record.current.is_none() {
+            if let Some(at) = record.not_before {
+                self.delayed.insert((at, record.slot.clone()));
+            }
+            if record.waiting.is_some() {
+                self.waiting.insert(record.slot.clone());
+            }
+        }
+    }
+
+    fn unindex(&mut self, record: &SlotRecord) {
+        for run in load::all_runs(record) {
+            self.runs.remove(run.run);
+        }
+        for run in live_runs(record) {
+            let Some(node) = &run.node else { continue };
+            let Some(load) = self.loads.get_mut(node) else { continue };
+            load.release(run);
+            self.freed = true;
+            if load.is_empty() {
+                self.loads.remove(node);
+            }
+        }
+        if let Some(at) = record.not_before {
+            self.delayed.remove(&(at, record.slot.clone()));
+        }
+        self.waiting.remove(&record.slot);
+    }
+}

@@ -1,0 +1,362 @@
+//! Control groups of version 1 and 2: one group a run in every hierarchy that is needed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use loom_schemas::spec::Resources;
+
+use crate::shim::tree::{Tree, TreeKind};
+
+/// The controllers that limits need, and the one that stops and kills under version 1.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// Where the shims are, outside of what is frozen and killed.
+const SHIMS: &str = "shims";
+
+/// The period of a cpu quota, in microseconds; the kernel's default.
+const PERIOD_US: u64 = 100_000;
+
+/// How long a group may take to be empty before its removal is left to the next clean-up.
+const REMOVE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The groups of one agent: `loom/<tag>` in every hierarchy it may use.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cgroups {
+    /// Stops and kills whole trees.
+    tree: Option<Hierarchy>,
+    cpu: Option<Hierarchy>,
+    memory: Option<Hierarchy>,
+    pids: Option<Hierarchy>,
+    /// Why there is none where there is none.
+    why: String,
+}
+
+/// A hierarchy, from this agent's group in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    path: PathBuf,
+    version2: bool,
+}
+
+/// The groups of one run, and what its shim is told of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RunGroups {
+    pub groups: Vec<PathBuf>,
+    pub enter: Vec<PathBuf>,
+    pub leave: Vec<PathBuf>,
+    pub tree: Option<Tree>,
+    pub oom: Option<PathBuf>,
+    pub unenforced: Vec<String>,
+}
+
+/// A mounted hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    path: PathBuf,
+    version2: bool,
+    options: Vec<String>,
+}
+
+impl Cgroups {
+    /// Finds what this kernel and this user's rights give, and makes the agent's own groups.
+    pub(super) fn open(tag: &str) -> Self {
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = mounts(&text);
+        let mut made = Vec::new();
+        let mut why = String::from("no cgroup hierarchy is mounted");
+        for mount in &mounts {
+            match Hierarchy::make(mount, tag) {
+                Ok(hierarchy) => made.push((mount, hierarchy)),
+                Err(error) => why = format!("no cgroup: {}: {error}", mount.path.display()),
+            }
+        }
+        let of = |name: &str| {
+            made.iter().find(|(mount, hierarchy)| hierarchy.has(mount, name)).map(|(_, h)| h.clone())
+        };
+        let version2 = made.iter().find(|(mount, _)| mount.version2).map(|(_, h)| h.clone());
+        // Version 1's freezer where version 2 is too old to freeze or not there.
+        let tree = version2
+            .filter(|h| h.path.join(SHIMS).join("cgroup.freeze").exists())
+            .or_else(|| of("freezer"));
+        let [cpu, memory, pids] = CONTROLLERS.map(of);
+        Self { tree, cpu, memory, pids, why }
+    }
+
+    /// Makes the groups of a run and sets its limits.
+    pub(super) fn make(&self, run: &str, wanted: &Resources) -> RunGroups {
+        let mut made = RunGroups::default();
+        for hierarchy in [&self.tree, &self.cpu, &self.memory, &self.pids].into_iter().flatten() {
+            let group = hierarchy.path.join(run);
+            if made.groups.contains(&group) {
+                continue;
+            }
+            match fs::create_dir(&group) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    made.unenforced.push(format!("{}: {error}", group.display()));
+                }
+                _ => {
+                    made.enter.push(group.join("cgroup.procs"));
+                    made.groups.push(group);
+                }
+            }
+        }
+        self.limit_cpu(run, wanted, &mut made);
+        self.limit_memory(run, wanted, &mut made);
+        self.limit_pids(run, wanted, &mut made);
+        match &self.tree {
+            Some(tree) if made.groups.contains(&tree.path.join(run)) => {
+                let kind = if tree.version2 { TreeKind::V2 } else { TreeKind::Freezer };
+                made.tree = Some(Tree { path: tree.path.join(run), kind });
+                made.leave.push(tree.path.join(SHIMS).join("cgroup.procs"));
+            }
+            _ => made.unenforced.push(format!("pause: by SIGSTOP, {}", self.reason())),
+        }
+        made
+    }
+
+    fn reason(&self) -> &str {
+        if self.why.is_empty() { "no cgroup" } else { &self.why }
+    }
+
+    fn limit_cpu(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
+        let shares = u64::from(wanted.cpu.0);
+        let cap = wanted.cpu_limit.map(|cap| u64::from(cap.0) * PERIOD_US / 1000);
+        let Some(hierarchy) = &self.cpu else {
+            if shares > 0 {
+                made.unenforced.push(format!("cpu share: {}", self.reason()));
+            }
+            if cap.is_some() {
+                made.unenforced.push(format!("cpu limit: {}", self.reason()));
+            }
+            return;
+        };
+        let group = hierarchy.path.join(run);
+        if shares > 0 {
+            let (file, value) = if hierarchy.version2 {
+                // 100 is the default of a group, 1024 under version 1: both are one core here.
+                ("cpu.weight", (shares / 10).clamp(1, 10_000))
+            } else {
+                ("cpu.shares", (shares * 1024 / 1000).clamp(2, 262_144))
+            };
+            set(&group, file, &value.to_string(), "cpu share", made);
+        }
+        if let Some(cap) = cap {
+            let cap = cap.max(1000);
+            if hierarchy.version2 {
+                set(&group, "cpu.max", &format!("{cap} {PERIOD_US}"), "cpu limit", made);
+            } else {
+                set(&group, "cpu.cfs_quota_us", &cap.to_string(), "cpu limit", made);
+            }
+        }
+    }
+
+    fn limit_memory(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
+        let Some(hierarchy) = &self.memory else {
+            if wanted.memory.0 > 0 {
+                made.unenforced.push(format!("memory limit: {}", self.reason()));
+            }
+            return;
+        };
+        let group = hierarchy.path.join(run);
+        let limit = wanted.memory.0.to_string();
+        let (oom, file) = if hierarchy.version2 {
+            ("memory.events", "memory.max")
+        } else {
+            ("memory.oom_control", "memory.limit_in_bytes")
+        };
+        if wanted.memory.0 > 0 {
+            set(&group, file, &limit, "memory limit", made);
+            // Swap would only make the limit later. Not every kernel counts it.
+            let _ = if hierarchy.version2 {
+                fs::write(group.join("memory.swap.max"), "0")
+            } else {
+                fs::write(group.join("memory.memsw.limit_in_bytes"), &limit)
+            };
+        }
+        made.oom = Some(group.join(oom));
+    }
+
+    fn limit_pids(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
+        if wanted.pids == 0 {
+            return;
+        }
+        match &self.pids {
+            Some(hierarchy) => {
+                // Under version 1 the shim stays in the group and counts.
+                let shim = u32::from(self.tree.as_ref() != Some(hierarchy));
+                let limit = wanted.pids.saturating_add(shim).to_string();
+                set(&hierarchy.path.join(run), "pids.max", &limit, "pids limit", made);
+            }
+            None => made.unenforced.push(format!("pids limit: {}", self.reason())),
+        }
+    }
+
+    /// Every run that has a group here.
+    pub(super) fn runs(&self) -> BTreeSet<String> {
+        [&self.tree, &self.cpu, &self.memory, &self.pids]
+            .into_iter()
+            .flatten()
+            .filter_map(|hierarchy| fs::read_dir(&hierarchy.path).ok())
+            .flat_map(|entries| entries.flatten())
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name != SHIMS)
+            .collect()
+    }
+
+    /// Kills what is in the groups of a run of which nothing else is known, and removes them.
+    pub(super) fn clear(&self, run: &str) {
+        let hierarchies = [&self.tree, &self.cpu, &self.memory, &self.pids];
+        let groups: Vec<_> =
+            hierarchies.into_iter().flatten().map(|hierarchy| hierarchy.path.join(run)).collect();
+        if let Some(tree) = &self.tree {
+            let kind = if tree.version2 { TreeKind::V2 } else { TreeKind::Freezer };
+            Tree { path: tree.path.join(run), kind }.kill();
+        }
+        remove(&groups);
+    }
+}
+
+impl Hierarchy {
+    /// Makes `loom/<tag>` at the top of a hierarchy, else below the agent's own group (where a
+    /// user was given that).
+    fn make(mount: &Mount, tag: &str) -> io::Result<Self> {
+        let top = make_agents(&mount.path, tag, mount.version2);
+        let path = match top {
+            Err(_) if mount.version2 => {
+                let own = own_group().ok_or(io::ErrorKind::NotFound)?;
+                make_agents(&mount.path.join(own), tag, true)?
+            }
+            other => other?,
+        };
+        Ok(Self { path, version2: mount.version2 })
+    }
+
+    fn has(&self, mount: &Mount, controller: &str) -> bool {
+        if mount.version2 {
+            let text = fs::read_to_string(self.path.join("cgroup.subtree_control"));
+            text.is_ok_and(|text| text.split_whitespace().any(|word| word == controller))
+        } else {
+            mount.options.iter().any(|option| option == controller)
+        }
+    }
+}
+
+/// Makes `loom/<tag>/shims` below `top`, with the controllers handed down where that is needed.
+fn make_agents(top: &Path, tag: &str, version2: bool) -> io::Result<PathBuf> {
+    let path = top.join("loom").join(tag);
+    fs::create_dir_all(path.join(SHIMS))?;
+    if version2 {
+        for group in [top, &top.join("loom"), &path] {
+            for controller in CONTROLLERS {
+                // Each alone: one that is not there would take the others with it.
+                let word = format!("+{controller}");
+                let _ = fs::write(group.join("cgroup.subtree_control"), word);
+            }
+        }
+    }
+    Ok(path)
+}
+
+/// The agent's own group of version 2, relative to the mount.
+fn own_group() -> Option<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(PathBuf::from(path))
+}
+
+/// The cgroup mounts among all.
+fn mounts(mountinfo: &str) -> Vec<Mount> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let mut after = after.split(' ');
+            let version2 = match after.next()? {
+                "cgroup" => false,
+                "cgroup2" => true,
+                _ => return None,
+            };
+            let options = after.nth(1)?.split(',').map(str::to_owned).collect();
+            let path = PathBuf::from(before.split(' ').nth(4)?);
+            Some(Mount { path, version2, options })
+        })
+        // Others (devices, systemd's own) are none of ours.
+        .filter(|mount| {
+            let ours = |option: &String| {
+                option == "freezer" || CONTROLLERS.contains(&option.as_str())
+            };
+            mount.version2 || mount.options.iter().any(ours)
+        })
+        .collect()
+}
+
+fn set(group: &Path, file: &str, value: &str, what: &str, made: &mut RunGroups) {
+    if let Err(error) = fs::write(group.join(file), value) {
+        made.unenforced.push(format!("{what}: {file}: {error}"));
+    }
+}
+
+/// Removes the groups of a run that has ended; it waits a little for the last process to be gone.
+pub(super) fn remove(groups: &[PathBuf]) {
+    for group in groups {
+        let begun = Instant::now();
+        while let Err(error) = fs::remove_dir(group) {
+            let busy = error.kind() == io::ErrorKind::ResourceBusy;
+            if !busy || begun.elapsed() > REMOVE_PATIENCE {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(group = %group.display(), %error, "cgroup not removed");
+                }
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_both_versions_are_found() {
+        let text = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+36 31 0:33 / /sys/fs/cgroup/devices rw,relatime - cgroup cgroup rw,devices
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+        let found = mounts(text);
+        let paths: Vec<_> = found.iter().map(|m| (m.path.to_str().unwrap(), m.version2)).collect();
+        assert_eq!(
+            paths,
+            [("/sys/fs/cgroup/cpu,cpuacct", false), ("/sys/fs/cgroup/unified", true)]
+        );
+    }
+
+    #[test]
+    fn without_groups_every_limit_is_said_not_to_hold() {
+        let none = Cgroups { why: "no cgroup".into(), ..Cgroups::default() };
+        let wanted = Resources {
+            cpu: loom_schemas::units::MilliCores(100),
+            cpu_limit: Some(loom_schemas::units::MilliCores(200)),
+            memory: loom_schemas::units::Bytes::mib(1),
+            pids: 5,
+            ..Resources::default()
+        };
+        let made = none.make("r", &wanted);
+        assert_eq!(
+            made.unenforced,
+            [
+                "cpu share: no cgroup",
+                "cpu limit: no cgroup",
+                "memory limit: no cgroup",
+                "pids limit: no cgroup",
+                "pause: by SIGSTOP, no cgroup",
+            ]
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! Operators: how a task is executed. Pure: spec in, launch out.
+//!
+//! | operator | argv |
+//! |---|---|
+//! | `bash` | `bash <script> args...`, the script in a file: no `-e`, it says itself what it wants |
+//! | `python` | `python3 <script> args...` |
+//! | `go` | `go run <file> args...`: Go's own tool, so an exit code other than 0 arrives as 1 |
+//! | `exec` | the argv of the task, then `args` |
+//!
+//! `command` stands in for the interpreter of a script: `command: [bash, -eu]`. References are
+//! filled per argument, never through a shell; in a `bash` script a reference becomes a quoted
+//! environment variable (see [`bash`]), `python` and `go` read the environment.
+
+pub mod bash;
+mod environment;
+
+use std::path::PathBuf;
+
+use loom_schemas::ids::{Name, RunId};
+use loom_schemas::spec::reference::{Context, Reference, ReferenceError, Template};
+use loom_schemas::spec::{Operator, Script, TaskSpec};
+use loom_schemas::wire::Assigned;
+
+use crate::launch::{Launch, LaunchFile, Word};
+
+/// Scripts are read by the task's user, whoever that is.
+const SCRIPT_MODE: u32 = 0o755;
+
+/// Where a launch is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The node.
+    pub node: &'a Name,
+    /// How others reach it.
+    pub address: &'a str,
+}
+
+/// Why no launch can be made of a task; such a run is rejected.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// A reference that was accepted once is not known here.
+    #[error("{place}: {source}")]
+    Reference {
+        /// Where it stands.
+        place: String,
+        /// What is wrong with it.
+        source: ReferenceError,
+    },
+    /// A reference to a port that the task does not have.
+    #[error("{place}: the task has no port `{port}`")]
+    NoPort {
+        /// Where it stands.
+        place: String,
+        /// The port.
+        port: Name,
+    },
+    /// No program to execute.
+    #[error("`exec` names no program")]
+    Empty,
+    /// `command` replaces an interpreter, and `exec` has none.
+    #[error("`command` cannot stand beside `exec`: put all of it into `exec`")]
+    CommandOfExec,
+}
+
+/// Makes the launch of one run.
+pub fn launch(
+    assigned: &Assigned,
+    run: RunId,
+    place: Place<'_>,
+) -> Result<Launch, OperatorError> {
+    let task = &assigned.task;
+    let fill = Fill { assigned, place };
+    let mut files = Vec::new();
+    let mut argv = match &task.operator {
+        Operator::Bash(script) => {
+            let text = bash::with_variables(&script.text).map_err(|source| {
+                OperatorError::Reference {
+                    place: named("bash", script),
+                    source,
+                }
+            })?;
+            fill.check_ports(&script.text, &named("bash", script))?;
+            scripted(&fill, task, &["bash"], "script.sh", &text, &mut files)?
+        }
+        Operator::Python(script) => {
+            scripted(&fill, task, &["python3"], "script.py", &script.text, &mut files)?
+        }
+        Operator::Go(script) => {
+            scripted(&fill, task, &["go", "run"], "main.go", &script.text, &mut files)?
+        }
+        Operator::Exec(_) if !task.command.is_empty() => {
+            return Err(OperatorError::CommandOfExec);
+        }
+        Operator::Exec(argv) => fill.words("exec", argv)?,
+    };
+    if argv.is_empty() {
+        return Err(OperatorError::Empty);
+    }
+    argv.extend(fill.words("args", &task.args)?);
+    let mut env = environment::of_run(assigned, run, place);
+    for (key, value) in &task.env {
+        // What Loom says of the run is not for the job file to change.
+        if !env.contains_key(key) {
+            env.insert(key.clone(), fill.text(&format!("env.{key}"), value)?);
+        }
+    }
+    let workdir = task.workdir.as_ref();
+    let workdir = workdir.map(|text| fill.text("workdir", text)).transpose()?;
+    let user = task.user.as_ref();
+    let user = user.map(|text| fill.text("user", text)).transpose()?;
+    Ok(Launch {
+        run,
+        slot: assigned.slot.clone(),
+        argv,
+        env,
+        files,
+        workdir: workdir.map(PathBuf::from),
+        user,
+        resources: task.resources.clone(),
+        logs: task.logs.clone(),
+        sim: task.sim.clone(),
+    })
+}
+
+/// Interpreter and script, the script as a file of the launch.
+fn scripted(
+    fill: &Fill<'_>,
+    task: &TaskSpec,
+    interpreter: &[&str],
+    file: &str,
+    text: &str,
+    files: &mut Vec<LaunchFile>,
+) -> Result<Vec<Word>, OperatorError> {
+    files.push(LaunchFile {
+        name: file.to_owned(),
+        contents: text.as_bytes().to_vec(),
+        mode: SCRIPT_MODE,
+    });
+    let mut argv = if task.command.is_empty() {
+        let word = |word: &&str| Word::Text((*word).to_owned());
+        interpreter.iter().map(word).collect()
+    } else {
+        fill.words("command", &task.command)?
+    };
+    argv.push(Word::File(file.to_owned()));
+    Ok(argv)
+}
+
+fn named(operator: &str, script: &Script) -> String {
+    match &script.file {
+        Some(file) => format!("{operator} ({file})"),
+        None => operator.to_owned(),
+    }
+}
+
+/// Fills references with the values of one run.
+struct Fill<'a> {
+    assigned: &'a Assigned,
+    place: Place<'a>,
+}
+
+impl Fill<'_> {
+    fn words(&self, field: &str, texts: &[String]) -> Result<Vec<Word>, OperatorError> {
+        let word = |(index, text): (usize, &String)| {
+            self.text(&format!("{field}[{index}]"), text).map(Word::Text)
+        };
+        texts.iter().enumerate().map(word).collect()
+    }
+
+    fn text(&self, place: &str, text: &str) -> Result<String, OperatorError> {
+        let template = Template::parse(text, Context::Argument).map_err(|source| {
+            OperatorError::Reference {
+                place: place.to_owned(),
+                source,
+            }
+        })?;
+        template.try_fill(|reference| self.value(place, reference))
+    }
+
+    fn check_ports(&self, text: &str, place: &str) -> Result<(), OperatorError> {
+        let template = Template::parse(text, Context::Script);
+        let template = template.map_err(|source| OperatorError::Reference {
+            place: place.to_owned(),
+            source,
+        })?;
+        template.references().try_for_each(|reference| self.value(place, reference).map(drop))
+    }
+
+    fn value(&self, place: &str, reference: &Reference) -> Result<String, OperatorError> {
+        let slot = &self.assigned.slot;
+        Ok(match reference {
+            Reference::JobName => slot.job.to_string(),
+            Reference::JobVersion => self.assigned.version.to_string(),
+            Reference::TaskName => slot.task.to_string(),
+            Reference::TaskIndex => slot.index.to_string(),
+            Reference::NodeName => self.place.node.to_string(),
+            Reference::NodeIp => self.place.address.to_owned(),
+            Reference::Port(name) => match self.assigned.ports.get(name) {
+                Some(port) => port.to_string(),
+                None => {
+                    return Err(OperatorError::NoPort {
+                        place: place.to_owned(),
+                        port: name.clone(),
+                    });
+                }
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! The bus: codec, request and serve, the log, events, the queue and the embedded server.
+//!
+//! The only crate that names `async_nats`; everybody else speaks through it.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`connection`] | one connection: connect with a version check, publish, subscribe |
+//! | [`call`] | requests: one answer, or all that come |
+//! | [`serve`] | the other end: requests with limits, a caller and an answer |
+//! | [`caller`] | who sent a request, as the server knows them |
+//! | [`codec`] | MessagePack, JSON or text, by header or first byte; caps |
+//! | [`header`] | the names of message headers |
+//! | [`log`] | the log: entries, fold, fenced writer, followers, snapshots |
+//! | [`logs`] | what a message of task output holds |
+//! | [`facts`] | what a server says of itself |
+//! | [`stream`] | the calls of the `JetStream` API that the log, events and queue stand on |
+//! | [`server`] | the embedded nats-server |
+
+pub mod call;
+pub mod caller;
+pub mod codec;
+pub mod connection;
+pub mod facts;
+pub mod header;
+pub mod log;
+pub mod logs;
+pub mod serve;
+pub mod server;
+pub mod stream;
+
+mod inbox;

@@ -1,0 +1,131 @@
+//! The command line: every verb, and where it is carried out.
+
+use clap::{Parser, Subcommand};
+
+use crate::client::BusArgs;
+use crate::commands;
+use crate::exit::Failure;
+use crate::output::Form;
+use crate::start;
+
+/// Runs jobs on machines, and talks to every task while it runs.
+///
+/// Addresses: `web` is a job, `web/0` index 0 of its only task, `web/api` a task, `web/api/0` one
+/// index of it; a run is named by its id or the last 8 characters of it.
+///
+/// Exit codes: 0 done; 1 error or a failed batch job; 2 not all placed or running by the deadline;
+/// 3 some tasks failed the command; 4 not found; 5 denied; 6 conflict; 7 the bus or a manager does
+/// not answer; 64 bad usage; 124 --timeout passed.
+#[derive(Debug, Parser)]
+#[command(name = "loomctl", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Global {
+    #[command(flatten)]
+    pub(crate) bus: BusArgs,
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Form,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start bus, manager and node in this process: a whole cluster on one machine
+    Dev(start::dev::Dev),
+    /// Start a manager, or list them
+    #[command(subcommand)]
+    Manager(ManagerVerb),
+    /// Start a node agent, or look at nodes
+    #[command(subcommand, alias = "worker")]
+    Node(NodeVerb),
+    /// Submit a job and follow it
+    Run(commands::run::Run),
+    /// Check a job file without a cluster
+    Validate(commands::validate::Validate),
+    /// Show jobs, a job, a task or a run, and why it stands as it does
+    Status(commands::status::Status),
+    /// Stop a job, a task or one index
+    Stop(commands::stop::Stop),
+    /// Restart a job, a task or one index in place
+    Restart(commands::restart::Restart),
+    /// Change how many replicas a task has: web=5, web/api=5
+    Scale(commands::scale::Scale),
+    /// Send a signal to tasks
+    Signal(commands::signal::SignalVerb),
+    /// Pause tasks: no process of theirs is scheduled
+    Pause(commands::signal::Pause),
+    /// Let paused tasks go on
+    Resume(commands::signal::Resume),
+    /// Show what the task itself says of its run
+    Inspect(commands::signal::InspectVerb),
+    /// Show output, also of runs long gone
+    Logs(commands::logs::Logs),
+    /// Show what happened
+    Events(commands::events::Events),
+    /// Print the JSON Schema of the job language
+    Schema(commands::schema::Schema),
+    /// Print a completion script for a shell
+    Completion(commands::completion::Completion),
+    /// Check this machine and its bus
+    Doctor(commands::doctor::Doctor),
+    /// Print the version
+    Version(commands::version::Version),
+}
+
+/// `loomctl manager`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ManagerVerb {
+    /// Start a manager
+    Start(start::manager::ManagerStart),
+    /// List the managers
+    Ls(commands::managers::ManagerLs),
+}
+
+/// `loomctl node`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Start a node agent
+    Start(start::node::NodeStart),
+    /// List the nodes
+    Ls(commands::nodes::NodeLs),
+    /// Show one node
+    Status(commands::nodes::NodeStatusVerb),
+}
+
+impl Verb {
+    /// Carries the verb out.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::Dev(verb) => verb.execute(global).await,
+            Self::Manager(ManagerVerb::Start(verb)) => verb.execute(global).await,
+            Self::Manager(ManagerVerb::Ls(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Start(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Ls(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Status(verb)) => verb.execute(global).await,
+            Self::Run(verb) => verb.execute(global).await,
+            Self::Validate(verb) => verb.execute(global),
+            Self::Status(verb) => verb.execute(global).await,
+            Self::Stop(verb) => verb.execute(global).await,
+            Self::Restart(verb) => verb.execute(global).await,
+            Self::Scale(verb) => verb.execute(global).await,
+            Self::Signal(verb) => verb.execute(global).await,
+            Self::Pause(verb) => verb.execute(global).await,
+            Self::Resume(verb) => verb.execute(global).await,
+            Self::Inspect(verb) => verb.execute(global).await,
+            Self::Logs(verb) => verb.execute(global).await,
+            Self::Events(verb) => verb.execute(global).await,
+            Self::Schema(verb) => verb.execute(),
+            Self::Completion(verb) => verb.execute(),
+            Self::Doctor(verb) => verb.execute(global).await,
+            Self::Version(verb) => verb.execute(global),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! `loomctl doctor`.

@@ -1,0 +1,199 @@
+//! `loomctl logs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anstyle::AnsiColor;
+use jiff::Timestamp;
+use loom_bus::{Bus, Messages, logs};
+use loom_schemas::ids::RunId;
+use loom_schemas::subject;
+use loom_schemas::wire::{LogLine, LogLines, LogQuery, TaskCommand};
+
+use crate::address::Address;
+use crate::cli::Global;
+use crate::client;
+use crate::exit::{Code, Failure, chain};
+use crate::fanout::{self, Row};
+use crate::output::{self, Form, table, time};
+
+/// Show output, also of runs long gone, and with -f as it is written.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logs {
+    /// JOB, JOB/INDEX, JOB/TASK, JOB/TASK/INDEX, or a run's id
+    address: String,
+    /// Go on with what is written
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    tail: Option<u32>,
+    /// Only lines of so long ago or later
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    since: Option<Duration>,
+    /// Only this stream
+    #[arg(long, value_name = "STREAM", value_parser = ["stdout", "stderr"])]
+    stream: Option<String>,
+    /// With the time of each line
+    #[arg(short = 't', long)]
+    timestamps: bool,
+}
+
+impl Logs {
+    /// Shows what was written, then what is.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let bus = global.bus.connect().await?;
+        let scope = Scope::of(&bus, &Address::parse(&self.address)?).await?;
+        let live = if self.follow { Some(scope.subscribe(&bus).await?) } else { None };
+        let mut printer = Printer::new(global.output, self.timestamps, scope.is_many);
+        let since = self.since.map(|ago| Timestamp::now() - ago);
+        let mut lines = scope.history(&bus, self.tail, since).await?;
+        lines.retain(|line| self.wants(line));
+        for line in &lines {
+            printer.print(line)?;
+        }
+        let Some(mut live) = live else { return Ok(()) };
+        while let Some(message) = live.next().await {
+            for line in logs::decode(&message).unwrap_or_default() {
+                if self.wants(&line) && scope.run.is_none_or(|run| run == line.run) {
+                    printer.print(&line)?;
+                }
+            }
+        }
+        Err(Failure::new(Code::NoAnswer, "the bus is gone"))
+    }
+
+    fn wants(&self, line: &LogLine) -> bool {
+        self.stream.as_ref().is_none_or(|stream| *stream == line.stream)
+    }
+}
+
+/// Whose output.
+pub(crate) struct Scope {
+    address: Address,
+    filter: String,
+    run: Option<RunId>,
+    is_many: bool,
+}
+
+impl Scope {
+    /// Finds the subjects an address stands for.
+    pub(crate) async fn of(bus: &Bus, address: &Address) -> Result<Self, Failure> {
+        let (filter, run, is_many) = match address {
+            Address::Job(job) => (format!("{job}.>"), None, true),
+            Address::Only(job, index) => (format!("{job}.*.{index}.*.*"), None, false),
+            Address::Task(job, task) => (format!("{job}.{task}.>"), None, true),
+            Address::Slot(job, task, index) => {
+                (format!("{job}.{task}.{index}.*.*"), None, false)
+            }
+            Address::Run(_) | Address::RunSuffix(_) => {
+                let get = loom_schemas::wire::RunGet { run: address.to_string() };
+                let view: loom_schemas::wire::RunView =
+                    client::ask(bus, &subject::api("run", "get"), &get).await?;
+                let slot = view.slot;
+                (format!("{}.{}.{}.*.*", slot.job, slot.task, slot.index), Some(view.run.run), false)
+            }
+            Address::Labels(_) => return Err(Failure::usage("logs takes an address")),
+        };
+        Ok(Self { address: address.clone(), filter, run, is_many })
+    }
+
+    /// What is written from now on.
+    pub(crate) async fn subscribe(&self, bus: &Bus) -> Result<Messages, Failure> {
+        bus.subscribe(&format!("orch.logs.{}", self.filter))
+            .await
+            .map_err(|error| Failure::new(Code::NoAnswer, chain(&error)))
+    }
+
+    /// What was written: from the bus, or from the tasks themselves while no manager is there.
+    async fn history(
+        &self,
+        bus: &Bus,
+        tail: Option<u32>,
+        since: Option<Timestamp>,
+    ) -> Result<Vec<LogLine>, Failure> {
+        let query = LogQuery { filter: self.filter.clone(), run: self.run, since, tail };
+        let kept = client::ask::<_, LogLines>(bus, &subject::api("log", "get"), &query).await;
+        match kept {
+            Ok(lines) if !lines.lines.is_empty() => Ok(lines.lines),
+            Ok(_) => {
+                // Nothing kept: the task may not ship its output, but still have it at hand.
+                Ok(self.from_tasks(bus, tail, since).await.unwrap_or_default())
+            }
+            Err(failure) if failure.code == Code::NoAnswer => {
+                self.from_tasks(bus, tail, since).await
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn from_tasks(
+        &self,
+        bus: &Bus,
+        tail: Option<u32>,
+        since: Option<Timestamp>,
+    ) -> Result<Vec<LogLine>, Failure> {
+        let command = TaskCommand { tail: tail.or(Some(10_000)), ..TaskCommand::default() };
+        let outcome =
+            fanout::command(bus, &self.address, "logs", &command, Duration::from_secs(5)).await?;
+        let mut lines = Vec::new();
+        for row in outcome.rows {
+            if let Row::Answer(row) = row
+                && let Some(value) = row.value
+                && let Ok(answer) = serde_json::from_value::<LogLines>(value)
+            {
+                lines.extend(answer.lines);
+            }
+        }
+        lines.retain(|line| since.is_none_or(|since| line.at >= since));
+        lines.sort_by_key(|line| line.at);
+        Ok(lines)
+    }
+}
+
+/// Prints lines once each, in the order they come.
+pub(crate) struct Printer {
+    form: Form,
+    timestamps: bool,
+    prefixed: bool,
+    /// How far each stream of each run has been printed.
+    printed: BTreeMap<(RunId, String), u64>,
+}
+
+impl Printer {
+    /// A printer; with `prefixed` each line says whose it is.
+    pub(crate) fn new(form: Form, timestamps: bool, prefixed: bool) -> Self {
+        Self { form, timestamps, prefixed, printed: BTreeMap::new() }
+    }
+
+    /// Prints a line unless it was printed already.
+    pub(crate) fn print(&mut self, line: &LogLine) -> Result<(), Failure> {
+        let key = (line.run, line.stream.clone());
+        if self.printed.get(&key).is_some_and(|offset| line.offset <= *offset) {
+            return Ok(());
+        }
+        self.printed.insert(key, line.offset);
+        if !self.form.is_for_people() {
+            return output::json_line(line);
+        }
+        let mut text = String::new();
+        if self.timestamps {
+            text.push_str(&time::clock(line.at));
+            text.push(' ');
+        }
+        if self.prefixed {
+            const COLOURS: [AnsiColor; 5] = [
+                AnsiColor::Cyan,
+                AnsiColor::Green,
+                AnsiColor::Magenta,
+                AnsiColor::Yellow,
+                AnsiColor::Blue,
+            ];
+            let colour = COLOURS[line.slot.index as usize % COLOURS.len()];
+            text.push_str(&table::painted(&format!("{} | ", line.slot), colour));
+        }
+        text.push_str(&line.text);
+        text.push('\n');
+        output::text(&text)
+    }
+}

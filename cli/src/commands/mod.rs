@@ -1,0 +1,17 @@
+//! One file a verb, all its forms together.
+
+pub(crate) mod completion;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod logs;
+pub(crate) mod managers;
+pub(crate) mod nodes;
+pub(crate) mod restart;
+pub(crate) mod run;
+pub(crate) mod scale;
+pub(crate) mod schema;
+pub(crate) mod signal;
+pub(crate) mod status;
+pub(crate) mod stop;
+pub(crate) mod validate;
+pub(crate) mod version;

@@ -1,0 +1,157 @@
+//! `loomctl node ls` and `node status`.
+
+use jiff::Timestamp;
+use loom_schemas::ids::Name;
+use loom_schemas::record::NodeStatus;
+use loom_schemas::subject;
+use loom_schemas::units::{Bytes, MilliCores};
+use loom_schemas::wire::{NodeGet, NodeList, NodeView};
+
+use crate::cli::Global;
+use crate::client;
+use crate::exit::{Code, Failure};
+use crate::output::{self, table, time};
+
+/// List the nodes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeLs {}
+
+/// Show one node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeStatusVerb {
+    /// The node
+    node: Name,
+}
+
+impl NodeLs {
+    /// Asks a manager.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let Self {} = self;
+        let bus = global.bus.connect().await?;
+        let list: NodeList = client::ask(&bus, &subject::api("node", "list"), &()).await?;
+        output::list(
+            global.output,
+            &list.nodes,
+            |view| view.node.name.to_string(),
+            |wide| rows(&list.nodes, wide),
+        )
+    }
+}
+
+impl NodeStatusVerb {
+    /// Asks a manager.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let bus = global.bus.connect().await?;
+        let get = NodeGet { node: self.node.clone() };
+        let mut list: NodeList = client::ask(&bus, &subject::api("node", "get"), &get).await?;
+        let Some(view) = list.nodes.pop() else {
+            return Err(Failure::new(Code::NotFound, format!("no node is called {}", self.node)));
+        };
+        output::one(
+            global.output,
+            &view,
+            |view| view.node.name.to_string(),
+            |_| detail(&view, Timestamp::now()),
+        )
+    }
+}
+
+fn status(view: &NodeView) -> &'static str {
+    match view.node.status {
+        NodeStatus::Up => "up",
+        NodeStatus::Down => "down",
+        NodeStatus::Unknown => "unknown",
+    }
+}
+
+fn reserved(view: &NodeView) -> (String, String) {
+    let capacity = &view.node.info.capacity;
+    (
+        format!("{}/{}", MilliCores(view.reserved_cpu_millis), capacity.cpu),
+        format!("{}/{}", Bytes(view.reserved_memory), capacity.memory),
+    )
+}
+
+fn drivers(view: &NodeView) -> String {
+    let drivers: Vec<&str> = view.node.info.drivers.iter().map(|driver| driver.as_str()).collect();
+    drivers.join(",")
+}
+
+fn rows(nodes: &[NodeView], wide: bool) -> String {
+    let mut heads = vec!["node", "status", "runs", "cpu", "memory", "drivers"];
+    if wide {
+        heads.extend(["address", "arch", "os", "version", "datacenter", "labels"]);
+    }
+    let mut table = table::new(&heads);
+    for view in nodes {
+        let (cpu, memory) = reserved(view);
+        let info = &view.node.info;
+        let mut cells = vec![
+            view.node.name.to_string(),
+            status(view).to_owned(),
+            view.runs.len().to_string(),
+            cpu,
+            memory,
+            drivers(view),
+        ];
+        if wide {
+            let labels: Vec<String> = info.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            cells.extend([
+                info.address.clone(),
+                info.arch.clone(),
+                info.os.clone(),
+                info.agent.clone(),
+                info.datacenter.clone().unwrap_or_default(),
+                labels.join(","),
+            ]);
+        }
+        table.add_row(cells);
+    }
+    table::render(table)
+}
+
+fn detail(view: &NodeView, now: Timestamp) -> String {
+    let info = &view.node.info;
+    let (cpu, memory) = reserved(view);
+    let mut text = String::new();
+    let since = time::age(Some(view.node.since), now);
+    table::field(&mut text, "Node", view.node.name.as_str());
+    table::field(&mut text, "Status", &format!("{} for {since}", status(view)));
+    table::field(&mut text, "Reason", view.node.reason.as_deref().unwrap_or_default());
+    table::field(&mut text, "Host", &format!("{} ({})", info.hostname, info.address));
+    table::field(&mut text, "System", &format!("{}, kernel {}, {}", info.os, info.kernel, info.arch));
+    table::field(&mut text, "Agent", &info.agent);
+    table::field(&mut text, "Drivers", &drivers(view));
+    table::field(&mut text, "Datacenter", info.datacenter.as_deref().unwrap_or_default());
+    for (key, value) in &info.labels {
+        table::field(&mut text, "Label", &format!("{key}={value}"));
+    }
+    table::field(&mut text, "Cpu", &format!("{cpu} cores reserved"));
+    table::field(&mut text, "Memory", &format!("{memory} reserved"));
+    let ports = format!("{}-{}", info.capacity.ports_from, info.capacity.ports_to);
+    table::field(&mut text, "Ports", &ports);
+    if let Some(heartbeat) = &view.heartbeat {
+        let usage = heartbeat.usage;
+        let line = format!(
+            "{} cores, {} memory, {} ago",
+            MilliCores(usage.cpu_millis),
+            Bytes(usage.memory),
+            time::age(Some(heartbeat.at), now)
+        );
+        table::field(&mut text, "In use", &line);
+    }
+    if view.runs.is_empty() {
+        return text;
+    }
+    let mut table = table::new(&["task", "state", "run", "age"]);
+    for run in &view.runs {
+        table.add_row([
+            run.slot.to_string(),
+            table::run_state(run.run.state, run.run.marks.paused, run.run.marks.unknown),
+            run.run.run.short(),
+            time::age(run.run.started_at, now),
+        ]);
+    }
+    text.push('\n');
+    text + &table::render(table)
+}

@@ -1,0 +1,31 @@
+//! `loomctl restart`.
+
+use loom_schemas::subject;
+use loom_schemas::wire::{Committed, JobRequest};
+
+use crate::cli::Global;
+use crate::client;
+use crate::commands::stop::job_address;
+use crate::exit::Failure;
+use crate::output;
+
+/// Restart a job, a task or one index in place.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restart {
+    /// JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX
+    address: String,
+    /// Why, for the record
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl Restart {
+    /// Asks the leader for it.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let bus = global.bus.connect().await?;
+        let address = job_address(&bus, &self.address).await?;
+        let request = JobRequest { address, reason: self.reason };
+        let _: Committed = client::ask(&bus, &subject::job("restart"), &request).await?;
+        output::text(&format!("{} is being restarted\n", self.address))
+    }
+}

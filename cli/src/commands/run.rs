@@ -1,0 +1,286 @@
+//! `loomctl run`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use loom_bus::{Bus, Messages};
+use loom_schemas::ids::Name;
+use loom_schemas::subject;
+use loom_schemas::wire::{JobView, SubmitOutcome, Submitted};
+use loom_schemas::words::{JobStatus, Kind, RunState};
+use tokio::time::Instant;
+
+use crate::address::Address;
+use crate::cli::Global;
+use crate::client;
+use crate::commands::logs;
+use crate::commands::stop::job_view;
+use crate::commands::validate::{JobFile, read_job};
+use crate::exit::{Code, Failure, chain};
+use crate::output::{self, progress::Progress};
+
+/// How long a service must keep running before `run` calls it running.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Submit a job and follow it: a service until it runs, a batch to its end.
+///
+/// Ctrl-C detaches; the job goes on.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// Job file: YAML, TOML or JSON by extension; - is standard input
+    file: PathBuf,
+    /// Return as soon as it is accepted
+    #[arg(short, long, conflicts_with = "once")]
+    detach: bool,
+    /// Stream the output and exit with the task's own exit code
+    #[arg(long)]
+    once: bool,
+    /// Only if this is the job's version now; 0 for a job that must not exist
+    #[arg(long, value_name = "N")]
+    if_version: Option<u32>,
+    /// Give up following after this long, with exit code 124; the job goes on
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    timeout: Option<Duration>,
+    /// How long a service may take until it runs, exit code 2 past it
+    #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "TIME")]
+    deadline: Duration,
+}
+
+impl Run {
+    /// Submits the job and follows it.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let once = self.once;
+        self.submit_and_follow(global).await.map_err(|failure| match failure.code {
+            // With --once the task's code is what is expected; ours must not look like one.
+            Code::Task(_) | Code::Usage => failure,
+            _ if once => Failure { code: Code::Own, ..failure },
+            _ => failure,
+        })
+    }
+
+    async fn submit_and_follow(self, global: &Global) -> Result<(), Failure> {
+        let file = read_job(&self.file)?;
+        let job = file.spec.name.clone();
+        let bus = global.bus.connect().await?;
+        let pattern = format!("orch.events.*.{job}.>");
+        let events = subscribe(&bus, &pattern).await?;
+        let scope = logs::Scope::of(&bus, &Address::Job(job.clone())).await?;
+        let live = if self.once { Some(scope.subscribe(&bus).await?) } else { None };
+
+        let submitted = submit(&bus, &file, self.if_version).await?;
+        report(global, &submitted)?;
+        if self.detach {
+            return Ok(());
+        }
+        let limit = self.timeout.map(|timeout| Instant::now() + timeout);
+        let follow = Follow { bus, job: job.clone(), events, deadline: self.deadline };
+        let followed = async {
+            match live {
+                Some(live) => follow.once(global, live).await,
+                None => follow.to_the_end(global).await,
+            }
+        };
+        tokio::select! {
+            end = followed => end,
+            () = sleep_until(limit) => Err(Failure::new(
+                Code::TimedOut,
+                format!("--timeout passed; {job} goes on (loomctl status {job})"),
+            )),
+            signal = tokio::signal::ctrl_c() => {
+                signal.map_err(|error| Failure::error(format!("Ctrl-C: {error}")))?;
+                output::note(&format!("\ndetached; {job} goes on (loomctl status {job})"));
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn sleep_until(limit: Option<Instant>) {
+    match limit {
+        Some(limit) => tokio::time::sleep_until(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn subscribe(bus: &Bus, pattern: &str) -> Result<Messages, Failure> {
+    bus.subscribe(pattern)
+        .await
+        .map_err(|error| Failure::new(Code::NoAnswer, chain(&error)))
+}
+
+/// Hands the job to the leader: the file's own bytes, or the spec where scripts were embedded.
+pub(crate) async fn submit(
+    bus: &Bus,
+    file: &JobFile,
+    if_version: Option<u32>,
+) -> Result<Submitted, Failure> {
+    let mut headers = vec![("Content-Type", file.syntax.content_type().to_owned())];
+    if let Some(version) = if_version {
+        headers.push(("Orch-If-Version", version.to_string()));
+    }
+    let payload = if file.has_files {
+        let (embedded, content_type) = file.embedded()?;
+        headers[0].1 = content_type.to_owned();
+        embedded
+    } else {
+        file.text.clone()
+    };
+    let subject = subject::job("submit");
+    let payload = bytes::Bytes::from(payload);
+    let reply = client::retried(|| {
+        bus.call_bytes(&subject, payload.clone(), &headers, Duration::from_secs(10))
+    })
+    .await?;
+    reply.decode().map_err(|error| Failure::error(format!("the leader's answer: {error}")))
+}
+
+fn report(global: &Global, submitted: &Submitted) -> Result<(), Failure> {
+    if !global.output.is_for_people() {
+        return output::one(global.output, submitted, |s| s.job.to_string(), |_| String::new());
+    }
+    let (job, version) = (&submitted.job, submitted.version);
+    output::note(&match submitted.outcome {
+        SubmitOutcome::Created => format!("{job}: accepted, version {version}"),
+        SubmitOutcome::Updated => format!("{job}: updated to version {version}"),
+        SubmitOutcome::Unchanged => format!("{job}: unchanged, version {version}"),
+        SubmitOutcome::Restarted => format!("{job}: started again, version {version}"),
+    });
+    Ok(())
+}
+
+/// A job being followed.
+struct Follow {
+    bus: Bus,
+    job: Name,
+    events: Messages,
+    deadline: Duration,
+}
+
+impl Follow {
+    /// Waits for something to happen; a look every second does the same should it be missed.
+    async fn wake(&mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.events.next()).await;
+    }
+
+    /// The job now; none while no manager answers, which passes.
+    async fn look(&self) -> Result<Option<JobView>, Failure> {
+        match job_view(&self.bus, &self.job).await {
+            Ok(view) => Ok(Some(view)),
+            Err(failure) if failure.code == Code::NoAnswer => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Follows with live progress.
+    async fn to_the_end(mut self, global: &Global) -> Result<(), Failure> {
+        let start = Instant::now();
+        let mut progress = Progress::new(global.output.is_for_people());
+        let mut settled_since = None;
+        loop {
+            let Some(view) = self.look().await? else {
+                progress.line("no manager answers; waiting for one");
+                self.wake().await;
+                continue;
+            };
+            progress.show(&view);
+            if view.summary.status.is_terminal() {
+                progress.finish();
+                return ended(&view);
+            }
+            if view.summary.kind == Kind::Service {
+                if view.summary.running < view.summary.wanted {
+                    settled_since = None;
+                } else if settled_since.get_or_insert_with(Instant::now).elapsed() >= SETTLED {
+                    progress.finish();
+                    let summary = &view.summary;
+                    output::note(&format!(
+                        "{}: running, {}/{}",
+                        self.job, summary.running, summary.wanted
+                    ));
+                    return Ok(());
+                }
+                if start.elapsed() > self.deadline {
+                    progress.finish();
+                    return Err(unplaced(&view));
+                }
+            }
+            self.wake().await;
+        }
+    }
+
+    /// Streams the output and ends as the job does.
+    async fn once(mut self, global: &Global, mut live: Messages) -> Result<(), Failure> {
+        let mut printer = logs::Printer::new(global.output, false, false);
+        let scope = logs::Scope::of(&self.bus, &Address::Job(self.job.clone())).await?;
+        loop {
+            tokio::select! {
+                message = live.next() => {
+                    let Some(message) = message else {
+                        return Err(Failure::new(Code::NoAnswer, "the bus is gone"));
+                    };
+                    for line in loom_bus::logs::decode(&message).unwrap_or_default() {
+                        printer.print(&line)?;
+                    }
+                    continue;
+                }
+                () = self.wake() => {}
+            }
+            let Some(view) = self.look().await? else { continue };
+            if view.summary.status.is_terminal() {
+                // What came last may still be on its way: the history has it in order.
+                for line in scope.of_round(&self.bus, &view).await? {
+                    printer.print(&line)?;
+                }
+                let code = view.summary.job.exit_code.unwrap_or_default();
+                if view.summary.status == JobStatus::Completed {
+                    return Ok(());
+                }
+                let shown = u8::try_from(code).ok().filter(|code| *code != 0);
+                return Err(shown.map_or_else(
+                    || Failure::new(Code::Own, reason(&view)),
+                    |code| Failure::silent(Code::Task(code)),
+                ));
+            }
+        }
+    }
+}
+
+fn reason(view: &JobView) -> String {
+    let job = &view.summary.job;
+    let reason = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{} {}{reason}", job.name, view.summary.status)
+}
+
+fn ended(view: &JobView) -> Result<(), Failure> {
+    if view.summary.status == JobStatus::Completed {
+        output::note(&reason(view));
+        return Ok(());
+    }
+    Err(Failure::new(Code::Error, reason(view)))
+}
+
+fn unplaced(view: &JobView) -> Failure {
+    let mut why: Vec<String> = view
+        .slots
+        .iter()
+        .filter_map(|slot| {
+            let run = slot.current.as_ref().or(slot.ended.last());
+            let running = run.is_some_and(|run| run.state == RunState::Running);
+            let reason = slot.waiting.clone().or_else(|| run.and_then(|run| run.reason.clone()));
+            if running { None } else { Some(reason.unwrap_or_else(|| "not running".to_owned())) }
+        })
+        .collect();
+    why.sort();
+    why.dedup();
+    let summary = &view.summary;
+    Failure::new(
+        Code::Unplaced,
+        format!(
+            "{} is accepted, but {}/{} run by the deadline: {}",
+            summary.job.name,
+            summary.running,
+            summary.wanted,
+            why.join("; ")
+        ),
+    )
+}

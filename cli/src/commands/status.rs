@@ -1,0 +1,315 @@
+//! `loomctl status`.
+
+use jiff::Timestamp;
+use loom_schemas::ids::Name;
+use loom_schemas::record::{RunRecord, SlotRecord};
+use loom_schemas::subject;
+use loom_schemas::wire::{JobList, JobSummary, JobView, RunGet, RunView};
+
+use crate::address::{Address, is_run_suffix, parse_pair};
+use crate::cli::Global;
+use crate::client;
+use crate::commands::stop::job_view;
+use crate::exit::{Code, Failure};
+use crate::output::{self, table, time};
+
+/// Show jobs, a job, a task or a run, and why it stands as it does.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Nothing for all jobs, or JOB, JOB/INDEX, JOB/TASK, JOB/TASK/INDEX, or a run's id
+    address: Option<String>,
+    /// Only jobs with this label; repeat for several
+    #[arg(short = 'l', long = "label", value_parser = parse_pair, value_name = "K=V")]
+    labels: Vec<(String, String)>,
+}
+
+impl Status {
+    /// Asks a manager and shows it.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let bus = global.bus.connect().await?;
+        let Some(text) = &self.address else { return self.all_jobs(global, &bus).await };
+        match Address::parse(text)? {
+            Address::Job(job) => match job_view(&bus, &job).await {
+                Err(failure) if failure.code == Code::NotFound && is_run_suffix(text) => {
+                    one_run(global, &bus, text).await
+                }
+                view => show_job(global, &view?),
+            },
+            Address::Task(job, task) => {
+                show_slots(global, &job_view(&bus, &job).await?, Some(&task), None)
+            }
+            Address::Only(job, index) => {
+                show_slots(global, &job_view(&bus, &job).await?, None, Some(index))
+            }
+            Address::Slot(job, task, index) => {
+                show_slots(global, &job_view(&bus, &job).await?, Some(&task), Some(index))
+            }
+            Address::Run(_) | Address::RunSuffix(_) => one_run(global, &bus, text).await,
+            Address::Labels(_) => Err(Failure::usage("give an address or -l, not both")),
+        }
+    }
+
+    async fn all_jobs(&self, global: &Global, bus: &loom_bus::Bus) -> Result<(), Failure> {
+        let mut list: JobList = client::ask(bus, &subject::api("job", "list"), &()).await?;
+        list.jobs.retain(|job| {
+            self.labels.iter().all(|(key, value)| job.labels.get(key) == Some(value))
+        });
+        output::list(
+            global.output,
+            &list.jobs,
+            |job| job.job.name.to_string(),
+            |wide| jobs(&list.jobs, wide, Timestamp::now()),
+        )
+    }
+}
+
+async fn one_run(global: &Global, bus: &loom_bus::Bus, text: &str) -> Result<(), Failure> {
+    let get = RunGet { run: text.to_ascii_lowercase() };
+    let view: RunView = client::ask(bus, &subject::api("run", "get"), &get).await?;
+    output::one(
+        global.output,
+        &view,
+        |view| view.run.run.to_string(),
+        |_| run_detail(&view.slot.to_string(), &view.run),
+    )
+}
+
+fn show_job(global: &Global, view: &JobView) -> Result<(), Failure> {
+    output::one(
+        global.output,
+        view,
+        |view| view.summary.job.name.to_string(),
+        |wide| job_detail(view, wide, Timestamp::now()),
+    )
+}
+
+fn show_slots(
+    global: &Global,
+    view: &JobView,
+    task: Option<&Name>,
+    index: Option<u32>,
+) -> Result<(), Failure> {
+    let slots: Vec<SlotRecord> = view
+        .slots
+        .iter()
+        .filter(|slot| {
+            task.is_none_or(|task| *task == slot.slot.task)
+                && index.is_none_or(|index| index == slot.slot.index)
+        })
+        .cloned()
+        .collect();
+    if slots.is_empty() {
+        let job = &view.summary.job.name;
+        let tasks: Vec<&str> = view.spec.tasks.keys().map(Name::as_str).collect();
+        return Err(Failure::new(
+            Code::NotFound,
+            format!("job {job} has no such task or index; its tasks are {}", tasks.join(", ")),
+        ));
+    }
+    let now = Timestamp::now();
+    output::list(
+        global.output,
+        &slots,
+        |slot| slot.slot.to_string(),
+        |wide| {
+            if index.is_some() {
+                slots.iter().map(|slot| slot_detail(slot, now)).collect()
+            } else {
+                slot_table(&slots, wide, now)
+            }
+        },
+    )
+}
+
+fn jobs(jobs: &[JobSummary], wide: bool, now: Timestamp) -> String {
+    if jobs.is_empty() {
+        return "no jobs (loomctl run FILE starts one)\n".to_owned();
+    }
+    let mut heads = vec!["job", "kind", "status", "tasks", "version", "age", "reason"];
+    if wide {
+        heads.insert(5, "owner");
+    }
+    let mut table = table::new(&heads);
+    for job in jobs {
+        let mut cells = vec![
+            job.job.name.to_string(),
+            job.kind.to_string(),
+            table::job_status(job.status),
+            standing(job),
+            job.job.version.to_string(),
+            time::age(Some(job.job.submitted_at), now),
+            job.job.reason.clone().unwrap_or_default(),
+        ];
+        if wide {
+            cells.insert(5, job.job.owner.clone());
+        }
+        table.add_row(cells);
+    }
+    table::render(table)
+}
+
+/// `2/3 running`, `1/2 completed`: what the job is on its way to.
+fn standing(job: &JobSummary) -> String {
+    match (job.running, job.completed) {
+        (0, done) if done > 0 => format!("{done}/{} completed", job.wanted),
+        (running, _) => format!("{running}/{} running", job.wanted),
+    }
+}
+
+fn job_detail(view: &JobView, wide: bool, now: Timestamp) -> String {
+    let job = &view.summary.job;
+    let mut text = String::new();
+    table::field(&mut text, "Job", &format!("{} ({})", job.name, view.summary.kind));
+    let status = format!("{}, {}", table::job_status(view.summary.status), standing(&view.summary));
+    table::field(&mut text, "Status", &status);
+    table::field(&mut text, "Reason", job.reason.as_deref().unwrap_or_default());
+    if let Some(code) = job.exit_code {
+        table::field(&mut text, "Exit code", &code.to_string());
+    }
+    table::field(&mut text, "Version", &job.version.to_string());
+    table::field(&mut text, "Owner", &job.owner);
+    table::field(&mut text, "Submitted", &time::full(job.submitted_at));
+    if let Some(at) = job.started_at {
+        table::field(&mut text, "Started", &time::full(at));
+    }
+    if let Some(at) = job.ended_at {
+        table::field(&mut text, "Ended", &time::full(at));
+    }
+    for (key, value) in &view.summary.labels {
+        table::field(&mut text, "Label", &format!("{key}={value}"));
+    }
+    if !view.slots.is_empty() {
+        text.push('\n');
+        text.push_str(&slot_table(&view.slots, wide, now));
+    }
+    text
+}
+
+/// The run that tells most of a slot: the one in it, else the last one that ended.
+fn telling(slot: &SlotRecord) -> Option<&RunRecord> {
+    slot.current.as_ref().or(slot.incoming.as_ref()).or(slot.ended.last())
+}
+
+fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> String {
+    let mut heads = vec!["task", "state", "node", "age", "restarts", "ports", "reason"];
+    if wide {
+        heads.splice(6..6, ["version", "run", "pid"]);
+    }
+    let mut table = table::new(&heads);
+    for slot in slots {
+        let Some(run) = telling(slot) else {
+            let mut cells = vec![String::new(); heads.len()];
+            cells[0] = slot.slot.to_string();
+            cells[1] = "pending".to_owned();
+            cells[heads.len() - 1] = slot.waiting.clone().unwrap_or_default();
+            table.add_row(cells);
+            continue;
+        };
+        let ports: Vec<String> =
+            run.ports.iter().map(|(name, port)| format!("{name}={port}")).collect();
+        let mut cells = vec![
+            slot.slot.to_string(),
+            table::run_state(run.state, run.marks.paused, run.marks.unknown),
+            run.node.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            time::age(run.started_at.or(Some(run.created_at)), now),
+            run.restarts.to_string(),
+            ports.join(" "),
+            reason(slot, run),
+        ];
+        if wide {
+            let pid = run.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+            cells.splice(6..6, [run.version.to_string(), run.run.to_string(), pid]);
+        }
+        table.add_row(cells);
+    }
+    table::render(table)
+}
+
+/// Why a slot stands as it does: what it waits for, how its run ended, what it is not held to.
+fn reason(slot: &SlotRecord, run: &RunRecord) -> String {
+    if let Some(waiting) = &slot.waiting {
+        return waiting.clone();
+    }
+    run.reason.clone().or_else(|| ending(run)).unwrap_or_default()
+}
+
+/// `exit code 3`, `signal 9`, `out of memory`.
+fn ending(run: &RunRecord) -> Option<String> {
+    let exit = run.exit.as_ref()?;
+    if exit.out_of_memory {
+        return Some("out of memory".to_owned());
+    }
+    match (exit.signal, exit.code) {
+        (Some(signal), _) => Some(format!("died of signal {signal}")),
+        (None, Some(0)) | (None, None) => None,
+        (None, Some(code)) => Some(format!("exit code {code}")),
+    }
+}
+
+fn slot_detail(slot: &SlotRecord, now: Timestamp) -> String {
+    let mut text = String::new();
+    if let Some(waiting) = &slot.waiting {
+        table::field(&mut text, "Task", &slot.slot.to_string());
+        table::field(&mut text, "Waiting", waiting);
+    }
+    for run in [&slot.current, &slot.incoming].into_iter().flatten() {
+        text.push_str(&run_detail(&slot.slot.to_string(), run));
+    }
+    if !slot.ended.is_empty() {
+        let mut table = table::new(&["earlier run", "state", "node", "version", "ended", "reason"]);
+        for run in slot.ended.iter().rev() {
+            table.add_row([
+                run.run.short(),
+                table::run_state(run.state, false, false),
+                run.node.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                run.version.to_string(),
+                time::age(run.ended_at, now),
+                run.reason.clone().or_else(|| ending(run)).unwrap_or_default(),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table::render(table));
+    }
+    text
+}
+
+fn run_detail(slot: &str, run: &RunRecord) -> String {
+    let mut text = String::new();
+    table::field(&mut text, "Task", slot);
+    table::field(&mut text, "Run", &run.run.to_string());
+    let state = table::run_state(run.state, run.marks.paused, run.marks.unknown);
+    table::field(&mut text, "State", &state);
+    table::field(&mut text, "Reason", run.reason.as_deref().unwrap_or_default());
+    table::field(&mut text, "Node", run.node.as_ref().map_or("-", Name::as_str));
+    table::field(&mut text, "Version", &run.version.to_string());
+    if let Some(pid) = run.pid {
+        table::field(&mut text, "Pid", &pid.to_string());
+    }
+    if let Some(exit) = &run.exit {
+        if let Some(code) = exit.code {
+            table::field(&mut text, "Exit code", &code.to_string());
+        }
+        if let Some(signal) = exit.signal {
+            table::field(&mut text, "Signal", &signal.to_string());
+        }
+        if exit.out_of_memory {
+            table::field(&mut text, "Memory", "the kernel killed it for memory");
+        }
+    }
+    for (name, port) in &run.ports {
+        table::field(&mut text, "Port", &format!("{name} {port}"));
+    }
+    for what in &run.unenforced {
+        table::field(&mut text, "Not held", what);
+    }
+    if run.restarts > 0 {
+        table::field(&mut text, "Restarts", &run.restarts.to_string());
+    }
+    if let Some(at) = run.started_at {
+        table::field(&mut text, "Started", &time::full(at));
+    }
+    if let Some(at) = run.ended_at {
+        table::field(&mut text, "Ended", &time::full(at));
+    }
+    text
+}

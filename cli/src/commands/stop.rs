@@ -1,0 +1,117 @@
+//! `loomctl stop`.
+
+use std::time::Duration;
+
+use loom_bus::Bus;
+use loom_schemas::ids::Name;
+use loom_schemas::subject;
+use loom_schemas::wire::{Committed, JobAddress, JobGet, JobRequest, JobView};
+use loom_schemas::words::RunState;
+use tokio::time::Instant;
+
+use crate::address::Address;
+use crate::cli::Global;
+use crate::client;
+use crate::exit::{Code, Failure};
+use crate::output;
+
+/// Stop a job, a task or one index, and wait until nothing of it runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stop {
+    /// JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX
+    address: String,
+    /// Why, for the record
+    #[arg(long)]
+    reason: Option<String>,
+    /// Return as soon as it is committed
+    #[arg(long)]
+    detach: bool,
+    /// How long to wait
+    #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "TIME")]
+    timeout: Duration,
+}
+
+impl Stop {
+    /// Stops it.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let bus = global.bus.connect().await?;
+        let address = job_address(&bus, &self.address).await?;
+        let request = JobRequest { address: address.clone(), reason: self.reason.clone() };
+        let done: Committed = client::ask(&bus, &subject::job("stop"), &request).await?;
+        if !done.changed {
+            output::note(&format!("{} was stopped already", self.address));
+        }
+        if !self.detach {
+            wait_until_gone(&bus, &address, self.timeout).await?;
+        }
+        if done.changed && global.output.is_for_people() {
+            let word = if self.detach { "is being stopped" } else { "is stopped" };
+            output::text(&format!("{} {word}\n", self.address))?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns a typed address into one the leader takes: `web/0` finds its only task.
+pub(crate) async fn job_address(bus: &Bus, text: &str) -> Result<JobAddress, Failure> {
+    match Address::parse(text)? {
+        Address::Job(job) => Ok(JobAddress { job, task: None, index: None }),
+        Address::Task(job, task) => Ok(JobAddress { job, task: Some(task), index: None }),
+        Address::Slot(job, task, index) => {
+            Ok(JobAddress { job, task: Some(task), index: Some(index) })
+        }
+        Address::Only(job, index) => {
+            let view = job_view(bus, &job).await?;
+            let mut tasks = view.spec.tasks.into_keys();
+            match (tasks.next(), tasks.next()) {
+                (Some(task), None) => Ok(JobAddress { job, task: Some(task), index: Some(index) }),
+                _ => Err(Failure::usage(format!(
+                    "job {job} has several tasks; name one: {job}/TASK/{index}"
+                ))),
+            }
+        }
+        Address::Run(_) | Address::RunSuffix(_) | Address::Labels(_) => Err(Failure::usage(
+            format!("`{text}`: expected JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX"),
+        )),
+    }
+}
+
+/// One job as a manager sees it.
+pub(crate) async fn job_view(bus: &Bus, job: &Name) -> Result<JobView, Failure> {
+    client::ask(bus, &subject::api("job", "get"), &JobGet { job: job.clone() }).await
+}
+
+async fn wait_until_gone(bus: &Bus, address: &JobAddress, limit: Duration) -> Result<(), Failure> {
+    let deadline = Instant::now() + limit;
+    let mut events = bus
+        .subscribe(&format!("orch.events.task.{}.>", address.job))
+        .await
+        .map_err(|error| Failure::new(Code::NoAnswer, crate::exit::chain(&error)))?;
+    loop {
+        let view = match job_view(bus, &address.job).await {
+            Ok(view) => view,
+            Err(failure) if failure.code == Code::NotFound => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        let live = view.slots.iter().filter(|slot| {
+            let matches = address.task.as_ref().is_none_or(|task| *task == slot.slot.task)
+                && address.index.is_none_or(|index| index == slot.slot.index);
+            matches
+                && [&slot.current, &slot.incoming].into_iter().flatten().any(|run| {
+                    !run.state.is_terminal() && run.state != RunState::Pending
+                })
+        });
+        if live.count() == 0 {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::new(
+                Code::TimedOut,
+                format!("{} still runs; it goes on being stopped", address.job),
+            ));
+        }
+        // An event wakes us; a look now and then does the same should one be missed.
+        let tick = (Instant::now() + Duration::from_secs(1)).min(deadline);
+        let _ = tokio::time::timeout_at(tick, events.next()).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! `loomctl validate`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use loom_schemas::spec::{self, JobSpec, Syntax};
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::exit::{Code, Failure};
+use crate::output;
+
+/// Check a job file without a cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Validate {
+    /// Job files: YAML, TOML or JSON by extension; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    file: String,
+    job: String,
+    tasks: usize,
+}
+
+impl Validate {
+    /// Checks every file and prints every problem.
+    pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
+        let mut good = Vec::new();
+        let mut bad = 0;
+        for path in &self.files {
+            match read_job(path) {
+                Ok(job) => good.push(Checked {
+                    file: path.display().to_string(),
+                    job: job.spec.name.to_string(),
+                    tasks: job.spec.tasks.len(),
+                }),
+                Err(failure) => {
+                    bad += 1;
+                    output::note(failure.message.as_deref().unwrap_or_default());
+                }
+            }
+        }
+        output::list(
+            global.output,
+            &good,
+            |file| file.job.clone(),
+            |_| {
+                good.iter()
+                    .map(|file| format!("{}: job {} is valid\n", file.file, file.job))
+                    .collect()
+            },
+        )?;
+        if bad == 0 { Ok(()) } else { Err(Failure::silent(Code::Error)) }
+    }
+}
+
+/// A job file as read, ready to be submitted.
+pub(crate) struct JobFile {
+    /// What it says, with scripts embedded.
+    pub(crate) spec: JobSpec,
+    /// Its bytes, as they will be kept.
+    pub(crate) text: Vec<u8>,
+    /// Its syntax.
+    pub(crate) syntax: Syntax,
+    /// Whether it names script files, so that the bytes alone do not say it all.
+    pub(crate) has_files: bool,
+}
+
+/// Reads a job file with the scripts it names.
+pub(crate) fn read_job(path: &Path) -> Result<JobFile, Failure> {
+    let is_stdin = path.as_os_str() == "-";
+    let name = if is_stdin { "<stdin>".to_owned() } else { path.display().to_string() };
+    let mut text = Vec::new();
+    let read = if is_stdin {
+        std::io::stdin().read_to_end(&mut text).map(drop)
+    } else {
+        std::fs::read(path).map(|bytes| text = bytes)
+    };
+    read.map_err(|error| Failure::error(format!("{name}: {error}")))?;
+    let syntax =
+        if is_stdin { Some(Syntax::guess(&text)) } else { Syntax::of_path(path) };
+    let syntax = syntax.ok_or_else(|| {
+        Failure::usage(format!("{name}: expected a file ending in .yaml, .yml, .toml or .json"))
+    })?;
+    let directory = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
+    let mut has_files = false;
+    let mut script = |file: &str| {
+        has_files = true;
+        let path = directory.join(file);
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let spec = spec::read_with_files(&text, syntax, &name, &mut script)
+        .map_err(|report| Failure::error(report.to_string()))?;
+    Ok(JobFile { spec, text, syntax, has_files })
+}
+
+impl JobFile {
+    /// The job with its scripts embedded, as JSON, and the content type of that.
+    pub(crate) fn embedded(&self) -> Result<(Vec<u8>, &'static str), Failure> {
+        let text = spec::embed(&self.text, self.syntax, &self.scripts)
+            .map_err(|error| Failure::error(format!("the scripts cannot be embedded: {error}")))?;
+        Ok((text, "application/json"))
+    }
+}

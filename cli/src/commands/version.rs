@@ -1,0 +1,41 @@
+//! `loomctl version`.
+
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::exit::Failure;
+use crate::output;
+
+/// Print the version.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Version {}
+
+#[derive(Serialize)]
+struct Facts {
+    version: &'static str,
+    format: u32,
+    target: String,
+}
+
+impl Version {
+    /// Prints it.
+    pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
+        let Self {} = self;
+        let facts = Facts {
+            version: env!("CARGO_PKG_VERSION"),
+            format: loom_schemas::wire::FORMAT,
+            target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        };
+        output::one(
+            global.output,
+            &facts,
+            |facts| facts.version.to_owned(),
+            |_| {
+                format!(
+                    "loomctl {} (log and message format {}, {})\n",
+                    facts.version, facts.format, facts.target
+                )
+            },
+        )
+    }
+}

@@ -1,0 +1,54 @@
+//! `loomctl`, the command line of Loom: starts clusters, and talks to them.
+
+mod address;
+mod cli;
+mod client;
+mod commands;
+mod exit;
+mod fanout;
+mod output;
+mod start;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::exit::{Code, Failure};
+
+fn main() -> ExitCode {
+    // A shim or a bus server guard is this program under another name, before any thread starts.
+    if let Some(code) = loom_task::shim::main_if_asked() {
+        return code;
+    }
+    if let Some(code) = loom_bus::server::exec_if_asked() {
+        return code;
+    }
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = &failure.message {
+                output::note(&format!("loomctl: {message}"));
+            }
+            ExitCode::from(failure.code.number())
+        }
+    }
+}
+
+fn run(cli: cli::Cli) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::error(format!("the runtime cannot be started: {error}")))?
+        .block_on(cli.verb.execute(&cli.global))
+}
+
+/// Help and version end with 0, bad usage with 64 (2 means something else here).
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody can be told that the terminal is gone.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(Code::Usage.number()) } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,114 @@
+//! Starting managers and nodes: the only place of the command line that names their crates.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::Failure;
+
+pub(crate) mod dev;
+pub(crate) mod manager;
+pub(crate) mod node;
+
+/// What a ready file says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ready<'a> {
+    /// Address of the bus.
+    pub(crate) bus: &'a str,
+    /// This process.
+    pub(crate) pid: u32,
+    /// Names of the nodes in it.
+    pub(crate) nodes: Vec<String>,
+}
+
+/// Logs of the agents go to standard error; `LOOM_LOG` filters them as `RUST_LOG` would.
+pub(crate) fn log_to_stderr() {
+    let filter =
+        EnvFilter::try_from_env("LOOM_LOG").unwrap_or_else(|_| EnvFilter::new("warn,loom=info"));
+    // A second subscriber is refused; the first one stays.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .try_init();
+}
+
+/// Writes the ready file whole or not at all.
+pub(crate) fn write_ready(path: &Path, ready: &Ready<'_>) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::error(format!("--ready-file {}: {error}", path.display()))
+    };
+    let text = serde_json::to_vec(ready)
+        .map_err(|error| Failure::error(format!("--ready-file: {error}")))?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let fresh = PathBuf::from(name);
+    let mut file = std::fs::File::create(&fresh).map_err(failed)?;
+    file.write_all(&text).map_err(failed)?;
+    std::fs::rename(&fresh, path).map_err(failed)
+}
+
+/// Resolves at SIGINT, SIGTERM or SIGHUP.
+pub(crate) async fn told_to_stop() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::error(format!("signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    Ok(())
+}
+
+/// `~/.local/share/loom/<name>`, or under `XDG_DATA_HOME`.
+pub(crate) fn data_dir(given: Option<&PathBuf>, name: &str) -> Result<PathBuf, Failure> {
+    if let Some(path) = given {
+        return std::path::absolute(path)
+            .map_err(|error| Failure::error(format!("--data-dir {}: {error}", path.display())));
+    }
+    let base = std::env::var_os("XDG_DATA_HOME").filter(|base| !base.is_empty());
+    let base = base.map(PathBuf::from).or_else(|| {
+        std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"))
+    });
+    base.map(|base| base.join("loom").join(name))
+        .ok_or_else(|| Failure::usage("HOME is not set; give --data-dir DIR"))
+}
+
+/// The host's name as a name of ours, for agents that were given none.
+pub(crate) fn host_name() -> String {
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let tidy: String =
+        host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(50).collect();
+    if tidy.starts_with(|c: char| c.is_ascii_lowercase()) { tidy } else { format!("host-{tidy}") }
+}
+
+/// Parses `20000-29999`.
+pub(crate) fn parse_ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
+    let wrong = || format!("`{text}`: expected FIRST-LAST, as in 20000-29999");
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+    if first == 0 || first > last { Err(wrong()) } else { Ok(first..=last) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_range_is_first_to_last() {
+        assert_eq!(parse_ports("20000-20001"), Ok(20_000..=20_001));
+        for bad in ["", "1", "2-1", "0-5", "a-b", "1-70000"] {
+            assert!(parse_ports(bad).is_err(), "{bad}");
+        }
+    }
+}

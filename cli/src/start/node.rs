@@ -1,0 +1,110 @@
+//! `loomctl node start`.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use loom_node::{BusAccess, NodeOptions, TasksOnStop};
+use loom_schemas::ids::Name;
+use loom_schemas::words::DriverKind;
+
+use super::{Ready, data_dir, host_name, log_to_stderr, parse_ports, told_to_stop, write_ready};
+use crate::address::parse_pair;
+use crate::cli::Global;
+use crate::exit::{Failure, chain};
+use crate::output;
+
+/// Start a node agent: it runs tasks on this machine.
+///
+/// Ctrl-C or SIGTERM ends the agent; its tasks go on and are adopted by the next one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeStart {
+    /// Its name; the host's if none
+    #[arg(long)]
+    name: Option<Name>,
+    /// Where it keeps its files [default: ~/.local/share/loom/node-NAME]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A label, for selectors; repeat for several
+    #[arg(long = "label", value_parser = parse_pair, value_name = "K=V")]
+    labels: Vec<(String, String)>,
+    /// The datacenter it is in
+    #[arg(long)]
+    datacenter: Option<String>,
+    /// Let tasks run as plain processes on this machine
+    #[arg(long)]
+    allow_process: bool,
+    /// Host ports it gives to tasks
+    #[arg(long, default_value = "20000-29999", value_parser = parse_ports, value_name = "RANGE")]
+    ports: RangeInclusive<u16>,
+    /// What runs tasks here
+    #[arg(long, value_delimiter = ',', default_value = "process", value_parser = parse_driver)]
+    driver: Vec<DriverKind>,
+    /// Stop all tasks before it ends
+    #[arg(long)]
+    stop_tasks: bool,
+    /// Written once it takes tasks: JSON with bus, pid and nodes
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Reads a driver's name; those of later versions are refused as such.
+pub(crate) fn parse_driver(text: &str) -> Result<DriverKind, String> {
+    match text {
+        "process" => Ok(DriverKind::Process),
+        "sim" => Ok(DriverKind::Sim),
+        "docker" => Err("the docker driver is not supported yet".to_owned()),
+        _ => Err("expected process or sim".to_owned()),
+    }
+}
+
+impl NodeStart {
+    /// Runs the agent until told to stop.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        log_to_stderr();
+        let name = match self.name {
+            Some(name) => name,
+            None => Name::new(&host_name())
+                .map_err(|error| Failure::usage(format!("--name: {error}")))?,
+        };
+        if self.driver == [DriverKind::Process] && !self.allow_process {
+            return Err(Failure::usage(
+                "this node could run nothing: add --allow-process to let tasks run as plain \
+                 processes here, or --driver sim",
+            ));
+        }
+        let mut connect = global.bus.options(&format!("node {name}"))?;
+        connect.require_jetstream = false;
+        let url = connect.url.clone();
+        let data_dir = data_dir(self.data_dir.as_ref(), &format!("node-{name}"))?;
+        let mut options = NodeOptions::new(name.clone(), BusAccess::Connect(connect), data_dir);
+        options.labels = self.labels.into_iter().collect();
+        options.datacenter = self.datacenter;
+        options.ports = self.ports;
+        options.drivers = self.driver;
+        options.allow_process = self.allow_process;
+        let node =
+            loom_node::start(options).await.map_err(|error| Failure::error(chain(&error)))?;
+        tokio::select! {
+            ready = node.ready() => ready.map_err(|error| Failure::error(chain(&error)))?,
+            stopped = told_to_stop() => {
+                stopped?;
+                node.stop(TasksOnStop::Keep).await;
+                return Ok(());
+            }
+        }
+        output::note(&format!("node {name} is up on {url}"));
+        if let Some(path) = &self.ready_file {
+            let nodes = vec![name.to_string()];
+            write_ready(path, &Ready { bus: &url, pid: std::process::id(), nodes })?;
+        }
+        tokio::select! {
+            reason = node.stopped() => {
+                let reason = reason.unwrap_or_else(|| "it ended".to_owned());
+                return Err(Failure::error(format!("node {name}: {reason}")));
+            }
+            stopped = told_to_stop() => stopped?,
+        }
+        node.stop(if self.stop_tasks { TasksOnStop::Stop } else { TasksOnStop::Keep }).await;
+        Ok(())
+    }
+}

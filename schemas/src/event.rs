@@ -1,0 +1,187 @@
+//! What people and triggers are told: one event, its body and its subject.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Name, RunId};
+use crate::words::RunState;
+
+/// One event, decided together with the commit it tells of, and published from it as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// Whom it is about.
+    pub about: About,
+    /// What happened, the last token of the subject: `accepted`, `running`, `up`.
+    pub what: String,
+    /// The run, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The node, if one is part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
+    /// The version of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The exit code of what ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The states gone through since the last event of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<RunState>,
+    /// Who asked for it, as the server knows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The id of the queue message or command it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+/// Whom an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum About {
+    /// A job.
+    Job {
+        /// Its name.
+        job: Name,
+    },
+    /// A slot of a task.
+    Task {
+        /// The job.
+        job: Name,
+        /// The task.
+        task: Name,
+        /// The index.
+        index: u32,
+    },
+    /// A node.
+    Node {
+        /// Its name.
+        node: Name,
+    },
+    /// A manager.
+    Manager {
+        /// Its name.
+        manager: Name,
+    },
+    /// A queue message without a usable name.
+    Queue {
+        /// Its sequence in the queue's stream.
+        sequence: u64,
+    },
+}
+
+impl Event {
+    /// An event with nothing but whom, what and when.
+    pub fn new(at: Timestamp, about: About, what: impl Into<String>) -> Self {
+        Self {
+            at,
+            about,
+            what: what.into(),
+            run: None,
+            node: None,
+            version: None,
+            reason: None,
+            exit_code: None,
+            passed: Vec::new(),
+            by: None,
+            request: None,
+        }
+    }
+
+    /// The subject it is published on.
+    pub fn subject(&self) -> String {
+        let what = &self.what;
+        match &self.about {
+            About::Job { job } => format!("orch.events.job.{job}.{what}"),
+            About::Task { job, task, index } => {
+                format!("orch.events.task.{job}.{task}.{index}.{what}")
+            }
+            About::Node { node } => format!("orch.events.node.{node}.{what}"),
+            About::Manager { manager } => format!("orch.events.manager.{manager}.{what}"),
+            About::Queue { sequence } => format!("orch.events.queue.{sequence}.{what}"),
+        }
+    }
+
+    /// The body people read: flat, with the fields of `about` beside the others.
+    pub fn body(&self) -> EventBody {
+        let mut body = EventBody {
+            at: self.at,
+            what: self.what.clone(),
+            job: None,
+            task: None,
+            index: None,
+            run: self.run,
+            node: self.node.clone(),
+            manager: None,
+            version: self.version,
+            reason: self.reason.clone(),
+            exit_code: self.exit_code,
+            passed: self.passed.clone(),
+            by: self.by.clone(),
+            request: self.request.clone(),
+        };
+        match &self.about {
+            About::Job { job } => body.job = Some(job.clone()),
+            About::Task { job, task, index } => {
+                body.job = Some(job.clone());
+                body.task = Some(task.clone());
+                body.index = Some(*index);
+            }
+            About::Node { node } => body.node = Some(node.clone()),
+            About::Manager { manager } => body.manager = Some(manager.clone()),
+            About::Queue { .. } => {}
+        }
+        body
+    }
+}
+
+/// An event as it is published: JSON, flat, absent fields left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventBody {
+    /// When it was decided, RFC 3339 in UTC.
+    pub at: Timestamp,
+    /// What happened, the last token of the subject.
+    pub what: String,
+    /// The job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Name>,
+    /// The task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Name>,
+    /// The index of the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// The run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
+    /// The manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<Name>,
+    /// The version of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The exit code of what ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The states gone through since the last event of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<RunState>,
+    /// Who asked for it, as the server knows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The id of the queue message or command it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}

@@ -1,0 +1,317 @@
+//! What the log keeps: jobs, their versions, slots with their runs, nodes and managers.
+//!
+//! Records carry effects, not commands: the leader decides, a follower only puts them in place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Name, RunId, Slot};
+use crate::spec::{JobSpec, Resources};
+use crate::units::{Bytes, MilliCores};
+use crate::words::{DriverKind, JobStatus, RunState, Strategy};
+
+/// How many versions of a job are kept.
+pub const VERSIONS_KEPT: usize = 20;
+
+/// How many ended runs a slot keeps.
+pub const ENDED_RUNS_KEPT: usize = 5;
+
+/// A job: what is wanted of it and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Its name.
+    pub name: Name,
+    /// Whom it belongs to.
+    pub owner: String,
+    /// The version that is wanted, from 1.
+    pub version: u32,
+    /// How often it was started after it had ended, from 1.
+    pub round: u32,
+    /// Whether it is wanted.
+    pub wanted: Wanted,
+    /// Replicas by task where they were scaled since the version was submitted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scaled: BTreeMap<Name, u32>,
+    /// Slots somebody stopped one by one; they stay down until restarted, scaled or resubmitted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub stopped_slots: BTreeSet<(Name, u32)>,
+    /// How it stood at the last commit.
+    pub status: JobStatus,
+    /// Why, in words: a job that failed or was stopped has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The first non-zero exit code by end time, or 0, once it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// When it was first accepted.
+    pub created_at: Timestamp,
+    /// When this round was accepted.
+    pub submitted_at: Timestamp,
+    /// When the first run of this round started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Whether a job is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wanted {
+    /// It shall run.
+    Run,
+    /// It shall not.
+    Stop {
+        /// Who said so, as the server knows them.
+        by: String,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// One version of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// The job.
+    pub job: Name,
+    /// From 1.
+    pub version: u32,
+    /// What it says.
+    pub spec: JobSpec,
+    /// The text as submitted, byte for byte.
+    #[serde(with = "serde_bytes")]
+    pub text: Vec<u8>,
+    /// When.
+    pub at: Timestamp,
+    /// By whom, as the server knows them.
+    pub by: String,
+}
+
+/// One slot of a task, with the runs in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRecord {
+    /// Which slot.
+    pub slot: Slot,
+    /// The run that fills it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<RunRecord>,
+    /// The run that will take over from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incoming: Option<RunRecord>,
+    /// The last ones that ended, newest last, at most [`ENDED_RUNS_KEPT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<RunRecord>,
+    /// How many placements in a row failed; the pause before the next grows with it.
+    #[serde(default)]
+    pub failed_placements: u32,
+    /// No new placement before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Why it waits, counted: `no node fits: 2 not enough memory, 1 down`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+}
+
+/// One execution of a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its id; the manager mints the first of a placement, the node those of its restarts.
+    pub run: RunId,
+    /// The first run of the placement it belongs to.
+    pub placement: RunId,
+    /// The version of the job it runs.
+    pub version: u32,
+    /// The round of the job it belongs to.
+    pub round: u32,
+    /// Where, once placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
+    /// How far it is.
+    pub state: RunState,
+    /// Marks on `running`.
+    #[serde(default)]
+    pub marks: Marks,
+    /// What the manager wants of it.
+    pub order: Order,
+    /// What it holds on its node.
+    pub reserved: Resources,
+    /// Ports of the node by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<Name, u16>,
+    /// How often its placement was restarted on the node before this run.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Whether the node starts the placement again by itself after this run ended.
+    #[serde(default)]
+    pub will_restart: bool,
+    /// How often somebody ordered a restart in place of its placement (`Assigned::restart`).
+    #[serde(default)]
+    pub restart_orders: u32,
+    /// The main process, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// Why it is as it is, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the node could not hold it to: `memory limit: no cgroup`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unenforced: Vec<String>,
+    /// When it was wanted.
+    pub created_at: Timestamp,
+    /// When its process or container ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Marks on a running run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// Somebody paused it.
+    #[serde(default)]
+    pub paused: bool,
+    /// Its node is silent or its driver away: nobody knows.
+    #[serde(default)]
+    pub unknown: bool,
+}
+
+/// What the manager wants of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Run, and keep running as the task's restart field says.
+    Run,
+    /// End.
+    Stop {
+        /// In words: who or what wants it gone.
+        reason: String,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code; death by signal `n` is 128 + n. None where it never started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The signal it died of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The kernel killed its main process for memory.
+    #[serde(default)]
+    pub out_of_memory: bool,
+    /// Its time limit passed.
+    #[serde(default)]
+    pub timed_out: bool,
+}
+
+/// A node as the managers know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its name.
+    pub name: Name,
+    /// What it said of itself.
+    pub info: NodeInfo,
+    /// How it stands.
+    pub status: NodeStatus,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The number of the assignment it was last given; each change raises it.
+    pub generation: u64,
+    /// When an agent that said `bye` will be back at the latest; its runs are not lost before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_by: Option<Timestamp>,
+}
+
+/// How a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeStatus {
+    /// It answers.
+    Up,
+    /// It is silent or said `bye`; its runs are `unknown` until their time is up.
+    Down,
+    /// A status this build does not know, from a newer one.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The host's name.
+    pub hostname: String,
+    /// How others reach it.
+    pub address: String,
+    /// Processor architecture: `amd64`, `arm64`.
+    pub arch: String,
+    /// Operating system and version: `Debian GNU/Linux 12`.
+    pub os: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Version of the agent.
+    pub agent: String,
+    /// The datacenter, if it said one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datacenter: Option<String>,
+    /// Labels, for selectors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What it can give to tasks.
+    pub capacity: Capacity,
+    /// What runs launches on it.
+    pub drivers: Vec<DriverKind>,
+    /// Newest format of log and messages it reads.
+    pub format: u32,
+}
+
+/// What a node can give to tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Cores.
+    pub cpu: MilliCores,
+    /// Memory.
+    pub memory: Bytes,
+    /// Disk.
+    pub disk: Bytes,
+    /// The first host port it gives out.
+    pub ports_from: u16,
+    /// The last.
+    pub ports_to: u16,
+}
+
+/// What holds for the cluster as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// The id that nodes hold on to.
+    pub id: String,
+    /// How nodes are ranked.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// The node that `round-robin` chose last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_placed: Option<Name>,
+}
+
+/// A manager as the log knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerRecord {
+    /// Its name.
+    pub name: Name,
+    /// Version of the program.
+    pub agent: String,
+    /// When it last became leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elected_at: Option<Timestamp>,
+}

@@ -1,0 +1,269 @@
+//! The job file as people write it. The documentation of each field is also its description in the
+//! JSON Schema.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::field::{Cores, Entries, Field, Form, Size, Span, Text, Whole};
+use super::{Protocol, RestartOn};
+use crate::ids::Name;
+use crate::words::Kind;
+
+/// The name by which the reader knows a task.
+pub(crate) const TASK: &str = "TaskFile";
+
+/// The fields of a job beside those of its only task.
+pub(crate) const JOB_FIELDS: [&str; 5] = ["name", "owner", "kind", "labels", "tasks"];
+
+/// The fields of a task.
+pub(crate) const TASK_FIELDS: [&str; 20] = [
+    "bash",
+    "python",
+    "go",
+    "exec",
+    "command",
+    "args",
+    "replicas",
+    "env",
+    "workdir",
+    "user",
+    "cpu",
+    "cpu_limit",
+    "memory",
+    "pids",
+    "ports",
+    "restart",
+    "stop",
+    "timeout",
+    "logs",
+    "sim",
+];
+
+/// Fields of a job that the language has and this build does not.
+pub(crate) const JOB_LATER: [&str; 10] = [
+    "priority",
+    "datacenters",
+    "schedule",
+    "timezone",
+    "overlap",
+    "depends_on",
+    "vars",
+    "update",
+    "strategy",
+    "on",
+];
+
+/// Fields of a task that the language has and this build does not.
+pub(crate) const TASK_LATER: [&str; 26] = [
+    "image",
+    "job",
+    "plugin",
+    "per_index",
+    "disk",
+    "disk_rate",
+    "gpus",
+    "network",
+    "constraints",
+    "affinities",
+    "spread",
+    "tolerations",
+    "after",
+    "inputs",
+    "outputs",
+    "params",
+    "result",
+    "volumes",
+    "secrets",
+    "health",
+    "commands",
+    "lost_after",
+    "on_return",
+    "when_cut_off",
+    "gang",
+    "resources",
+];
+
+/// Values that the language has and this build does not, by the enum they are of.
+pub(crate) const VALUES_LATER: [(&str, &str); 1] = [("Kind", "system")];
+
+/// A job: what is wanted, as one task at the top level or several under `tasks`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Job")]
+pub(crate) struct JobFile {
+    /// Unique in the cluster: a lower-case letter, then up to 62 lower-case letters, digits or
+    /// hyphens. `all` is reserved. Required.
+    pub(crate) name: Field<Name>,
+    /// Whom the job belongs to. Default: the caller.
+    pub(crate) owner: Field<String>,
+    /// `service` runs until stopped, `batch` to completion. Default: `service`.
+    pub(crate) kind: Field<Kind>,
+    /// Labels, for selectors. Default: none.
+    pub(crate) labels: Field<Entries<Text>>,
+    /// The tasks by name, where there are several; the fields of a single task stand at the top.
+    pub(crate) tasks: Field<Entries<TaskFile>>,
+}
+
+/// A task: exactly one of `bash`, `python`, `go` and `exec` says what it runs.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Task")]
+pub(crate) struct TaskFile {
+    /// A shell script: the text, or `{file: path}`.
+    pub(crate) bash: Field<Form<String, ScriptFile>>,
+    /// A Python script: the text, or `{file: path}`.
+    pub(crate) python: Field<Form<String, ScriptFile>>,
+    /// A Go program in one file: the text, or `{file: path}`.
+    pub(crate) go: Field<Form<String, ScriptFile>>,
+    /// A program and its arguments, never through a shell.
+    #[schemars(length(min = 1, max = 1000))]
+    pub(crate) exec: Field<Vec<Field<Text>>>,
+    /// The interpreter of a script in place of the usual one, with its arguments: `[bash, -eu]`.
+    #[schemars(length(min = 1, max = 1000))]
+    pub(crate) command: Field<Vec<Field<Text>>>,
+    /// Arguments after the program or script. Default: none.
+    #[schemars(length(max = 1000))]
+    pub(crate) args: Field<Vec<Field<Text>>>,
+    /// How many of it run. Default: 1.
+    #[schemars(range(max = 10_000))]
+    pub(crate) replicas: Field<Whole>,
+    /// Environment variables beside those that Loom sets. Default: none.
+    pub(crate) env: Field<Entries<Text>>,
+    /// The absolute path it starts in. Default: the run's own directory.
+    pub(crate) workdir: Field<Text>,
+    /// `user` or `user:group`, by name or number. Default: the agent's own.
+    pub(crate) user: Field<Text>,
+    /// Reserved cores. Default: 0.1.
+    pub(crate) cpu: Field<Cores>,
+    /// Hard cap on cores, at least `cpu`. Default: none.
+    pub(crate) cpu_limit: Field<Cores>,
+    /// Reserved memory, and the limit. Default: 128MiB.
+    pub(crate) memory: Field<Size>,
+    /// The most processes and threads at once. Default: 512.
+    #[schemars(range(min = 1, max = 4_194_304))]
+    pub(crate) pids: Field<Whole>,
+    /// Ports by name: the container's port, or a map. Default: none.
+    pub(crate) ports: Field<Entries<Form<Whole, PortFile>>>,
+    /// Restarts on the same node: a map, or only its `on`.
+    pub(crate) restart: Field<Form<RestartOn, RestartFile>>,
+    /// How it is asked to end.
+    pub(crate) stop: Field<StopFile>,
+    /// Time limit of one run: a duration, or a map. Default: none.
+    pub(crate) timeout: Field<Form<Span, TimeoutFile>>,
+    /// What is kept of its output.
+    pub(crate) logs: Field<LogsFile>,
+    /// What the `sim` driver plays for it; only nodes with that driver take such a task.
+    pub(crate) sim: Field<SimFile>,
+}
+
+/// A script that stands in a file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Script")]
+pub(crate) struct ScriptFile {
+    /// Its path, relative to the job file.
+    pub(crate) file: Field<String>,
+    /// What was in the file; `loomctl` puts it in when it submits the job.
+    pub(crate) text: Field<String>,
+}
+
+/// A port.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Port")]
+pub(crate) struct PortFile {
+    /// The port inside a container; a plain process listens on the host port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub(crate) port: Field<Whole>,
+    /// A fixed port of the node. Default: one of the node's range.
+    #[schemars(range(min = 1, max = 65535))]
+    pub(crate) host: Field<Whole>,
+    /// `tcp` or `udp`. Default: `tcp`.
+    pub(crate) protocol: Field<Protocol>,
+}
+
+/// Restarts on the same node.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Restart")]
+pub(crate) struct RestartFile {
+    /// After which ends: `any`, `failure`, `never`. Default: `any` for a service, `failure` for a
+    /// batch.
+    pub(crate) on: Field<RestartOn>,
+    /// How many starts within `window`, the first included. Default: 3.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) attempts: Field<Whole>,
+    /// The pause before the first restart; it doubles with each. Default: 1s.
+    pub(crate) delay: Field<Span>,
+    /// The longest pause. Default: 60s.
+    pub(crate) max_delay: Field<Span>,
+    /// Attempts older than this do not count. Default: 5m for a service, none for a batch.
+    pub(crate) window: Field<Span>,
+}
+
+/// How a task is asked to end.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Stop")]
+pub(crate) struct StopFile {
+    /// The first signal, by name. Default: SIGTERM.
+    pub(crate) signal: Field<String>,
+    /// How long until SIGKILL. Default: 10s.
+    pub(crate) grace: Field<Span>,
+}
+
+/// Time limit of one run.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Timeout")]
+pub(crate) struct TimeoutFile {
+    /// The run is stopped after so long and ends `failed: timed out`. Required.
+    pub(crate) after: Field<Span>,
+    /// A signal before that. Default: none.
+    pub(crate) warn: Field<WarnFile>,
+}
+
+/// A signal some time before a time limit.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "TimeoutWarning")]
+pub(crate) struct WarnFile {
+    /// The signal, by name. Required.
+    pub(crate) signal: Field<String>,
+    /// How long before the limit. Required.
+    pub(crate) before: Field<Span>,
+}
+
+/// What is kept of a task's output.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Logs")]
+pub(crate) struct LogsFile {
+    /// A file is rotated past this size. Default: 10MiB.
+    pub(crate) max_size: Field<Size>,
+    /// How many files are kept. Default: 5.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) keep: Field<Whole>,
+    /// Whether the lines are published and kept on the bus. Default: true.
+    pub(crate) ship: Field<bool>,
+    /// Where the files are on the node, an absolute path. Default: the run's own directory.
+    pub(crate) to: Field<Text>,
+}
+
+/// What the `sim` driver plays.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Sim")]
+pub(crate) struct SimFile {
+    /// How long a start takes. Default: 0s.
+    pub(crate) start: Field<Span>,
+    /// How long it runs. Default: until stopped.
+    pub(crate) run: Field<Span>,
+    /// The exit code after that. Default: 0.
+    #[schemars(range(max = 255))]
+    pub(crate) exit: Field<Whole>,
+    /// The error a start ends with. Default: none.
+    pub(crate) start_error: Field<String>,
+    /// Whether only SIGKILL ends it. Default: false.
+    pub(crate) ignore_stop: Field<bool>,
+}

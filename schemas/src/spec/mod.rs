@@ -1,0 +1,297 @@
+//! The job language in its canonical form: every short-hand written out, every default filled in.
+//!
+//! The forms people write (YAML, TOML, JSON) are read into these types; these are what the log
+//! keeps, what a node is sent and what two versions are compared by.
+
+mod problem;
+pub mod reference;
+mod syntax;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Name;
+use crate::units::{Bytes, MilliCores, Millis};
+use crate::words::Kind;
+
+pub use problem::{Problem, ProblemKind, Report};
+pub use syntax::Syntax;
+
+/// The largest job file that is read, in bytes, scripts put in from files included.
+///
+/// The text and the spec read from it must fit into one commit of 6 MB.
+pub const JOB_MAX: usize = 2 * 1024 * 1024;
+
+/// Reads a job in one of its syntaxes; `name` stands before each problem of the report.
+///
+/// A script `{file: path}` is refused: the program that submits a job puts the text in, see
+/// [`embed_files`].
+pub fn read(text: &[u8], syntax: Syntax, name: &str) -> Result<JobSpec, Report> {
+    Err(Report::new(name, vec![Problem::new(format!("{syntax:?} {}", text.len()), "")]))
+}
+
+/// Reads a job, the texts of its script files given by `files`: path as written in, text out.
+///
+/// What `files` says on failure becomes the problem's message.
+pub fn read_with_files(
+    text: &[u8],
+    syntax: Syntax,
+    name: &str,
+    files: &mut dyn FnMut(&str) -> Result<String, String>,
+) -> Result<JobSpec, Report> {
+    let _ = files("");
+    read(text, syntax, name)
+}
+
+/// What to submit for a job file: its own bytes, or where it names script files a JSON text of
+/// the same job with their texts put in. The job is read and checked on the way.
+pub fn embed_files(
+    text: &[u8],
+    syntax: Syntax,
+    name: &str,
+    files: &mut dyn FnMut(&str) -> Result<String, String>,
+) -> Result<Vec<u8>, Report> {
+    read_with_files(text, syntax, name, files).map(|_| text.to_vec())
+}
+
+/// What a user wants: a named set of tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Unique in the cluster.
+    pub name: Name,
+    /// Whom the job belongs to; the caller where the file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// How long it is meant to live.
+    #[serde(default)]
+    pub kind: Kind,
+    /// For selectors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// At least one.
+    pub tasks: BTreeMap<Name, TaskSpec>,
+}
+
+/// One task of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// How it is executed.
+    pub operator: Operator,
+    /// The interpreter of a script in place of the operator's own, as argv.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Arguments after the program or script.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// How many slots.
+    pub replicas: u32,
+    /// Environment beside what Loom sets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The directory it starts in; its own run directory if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// The user, or `user:group`, by name or number; the agent's own if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What it reserves, and is held to where the kernel lets.
+    pub resources: Resources,
+    /// Ports by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<Name, PortSpec>,
+    /// What happens when a run ends.
+    pub restart: RestartSpec,
+    /// How it is asked to end.
+    pub stop: StopSpec,
+    /// Time limit of one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TimeoutSpec>,
+    /// What is kept of its output.
+    pub logs: LogSpec,
+    /// What the `sim` driver plays for it; only nodes with that driver take such a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sim: Option<SimScript>,
+}
+
+/// How a task is executed: the step from spec to launch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operator {
+    /// A shell script.
+    Bash(Script),
+    /// A Python script.
+    Python(Script),
+    /// A Go program in one file.
+    Go(Script),
+    /// An argv, never through a shell.
+    Exec(Vec<String>),
+}
+
+impl Operator {
+    /// The field of a job file that chooses it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Bash(_) => "bash",
+            Self::Python(_) => "python",
+            Self::Go(_) => "go",
+            Self::Exec(_) => "exec",
+        }
+    }
+}
+
+/// A script, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// The text of the script.
+    pub text: String,
+    /// The file it was read from by the client, for messages; none if it stood in the job file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// What a task reserves on its node, each dimension apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Reserved cores.
+    pub cpu: MilliCores,
+    /// Hard cap on cores; none if it may use what is idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<MilliCores>,
+    /// Reserved memory, and the limit.
+    pub memory: Bytes,
+    /// Reserved disk.
+    #[serde(default)]
+    pub disk: Bytes,
+    /// The most processes and threads at once.
+    pub pids: u32,
+}
+
+/// One port of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// The port inside a container; a plain process listens on the host port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The port of the node; taken from the node's range if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<u16>,
+    /// The protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// The protocol of a port.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Restarts on the same node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartSpec {
+    /// After which ends a task is started again.
+    pub on: RestartOn,
+    /// How many starts within `window` (within the slot's life where there is none), the first one
+    /// included.
+    pub attempts: u32,
+    /// The pause before the first restart; it doubles with each, with jitter.
+    pub delay: Millis,
+    /// The longest pause.
+    pub max_delay: Millis,
+    /// Attempts older than this do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Millis>,
+}
+
+/// After which ends a task is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RestartOn {
+    /// Whatever the exit code.
+    Any,
+    /// Only after a failure.
+    Failure,
+    /// Not at all.
+    Never,
+}
+
+/// How a task is asked to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopSpec {
+    /// The first signal, by name: `SIGTERM`.
+    pub signal: String,
+    /// How long until `SIGKILL`.
+    pub grace: Millis,
+}
+
+/// Time limit of one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeoutSpec {
+    /// The run is stopped after so long and ends `failed: timed out`.
+    pub after: Millis,
+    /// A warning before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn: Option<TimeoutWarning>,
+}
+
+/// A signal some time before a time limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeoutWarning {
+    /// The signal, by name.
+    pub signal: String,
+    /// How long before the limit.
+    pub before: Millis,
+}
+
+/// What is kept of a task's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// A file is rotated past this size.
+    pub max_size: Bytes,
+    /// How many files are kept.
+    pub keep: u32,
+    /// Whether the lines are published and kept on the bus.
+    pub ship: bool,
+    /// Where the files are on the node, as a pattern; the run's own directory if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// What the `sim` driver plays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SimScript {
+    /// How long a start takes.
+    #[serde(default)]
+    pub start: Millis,
+    /// How long it runs; until stopped if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Millis>,
+    /// The exit code after that.
+    #[serde(default)]
+    pub exit: i32,
+    /// The error a start ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_error: Option<String>,
+    /// Whether the stop signal is ignored, so that only `SIGKILL` ends it.
+    #[serde(default)]
+    pub ignore_stop: bool,
+}

@@ -1,0 +1,424 @@
+//! A strict serde deserializer over the tree.
+//!
+//! Three things are its own. A [`Field`](super::field::Field) gets the place and path of its value,
+//! and when the value does not read, the problem is noted and reading goes on, so that all of them
+//! are reported at once. A [`Form`](super::field::Form) learns whether the value is a map. And the
+//! keys of a struct are checked before it is read, for the same reason.
+
+use std::cell::RefCell;
+use std::fmt::{self, Display};
+
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error, Expected, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
+};
+
+use super::problem::{Problem, Problems, shown, suggestion};
+use super::tree::{Entry, Node, Place, Value};
+
+/// The name under which a `Field` asks for line, column, path and value.
+pub(crate) const FIELD: &str = "$field";
+/// The name under which a `Form` asks whether the value is a map, and for the value.
+pub(crate) const FORM: &str = "$form";
+/// The name under which a scalar is given as it was written.
+pub(crate) const TEXT: &str = "$text";
+
+/// Reads one node.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    node: &'a Node,
+    path: Path<'a>,
+    problems: &'a RefCell<Problems>,
+}
+
+/// The way from the top of the file to a value.
+#[derive(Clone, Copy)]
+pub(crate) enum Path<'a> {
+    Root,
+    Key(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+impl Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Key(Path::Root, key) => f.write_str(&shown(key)),
+            Self::Key(parent, key) => write!(f, "{parent}.{}", shown(key)),
+            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// Why a value does not read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// The place is that of the value being read.
+    Wrong(Problem),
+    /// The value is not what was expected; what it is, its place tells.
+    Expected(String),
+    /// With its place and path.
+    Placed(Box<Problem>),
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(node: &'a Node, problems: &'a RefCell<Problems>) -> Self {
+        Self {
+            node,
+            path: Path::Root,
+            problems,
+        }
+    }
+
+    /// Notes what is wrong here.
+    fn note(&self, error: ReadError) {
+        self.problems.borrow_mut().push(self.place(error));
+    }
+
+    fn place(&self, error: ReadError) -> Problem {
+        let problem = match error {
+            ReadError::Placed(problem) => return *problem,
+            ReadError::Wrong(problem) => problem,
+            ReadError::Expected(expected) => unexpected(&expected, &self.node.value),
+        };
+        let Place { line, column } = self.node.place;
+        problem.at(line, column).on(self.path.to_string())
+    }
+
+    fn placed<T>(&self, result: Result<T, ReadError>) -> Result<T, ReadError> {
+        result.map_err(|error| ReadError::Placed(Box::new(self.place(error))))
+    }
+
+    /// Notes every key that is none of `fields`.
+    fn check_keys(&self, name: &str, entries: &[Entry], fields: &[&str]) {
+        let later: &[&str] = if name == super::file::TASK {
+            &super::file::TASK_LATER
+        } else {
+            &[]
+        };
+        for entry in entries {
+            let key = entry.key.as_str();
+            if fields.contains(&key) || self.problems.borrow().is_full() {
+                continue;
+            }
+            let problem = if later.contains(&key) {
+                Problem::not_yet(key)
+            } else {
+                unknown_field(key, fields.iter().chain(later).copied())
+            };
+            let path = Path::Key(&self.path, key).to_string();
+            let problem = problem.at(entry.place.line, entry.place.column).on(path);
+            self.problems.borrow_mut().push(problem);
+        }
+    }
+}
+
+/// `unknown field`, with the nearest of the valid ones.
+pub(crate) fn unknown_field<'a>(key: &str, valid: impl Iterator<Item = &'a str>) -> Problem {
+    let message = format!("unknown field `{}`", shown(key));
+    Problem::new(message, suggestion(key, valid))
+}
+
+fn unexpected(expected: &str, value: &Value) -> Problem {
+    let expected = match expected {
+        "a string" => "text",
+        "a boolean" => "`true` or `false`",
+        "a sequence" => "a list",
+        "f64" => "a number",
+        other if other.starts_with("struct ") => "a map",
+        other => other,
+    };
+    let found = match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(_, text) => format!("`{text}`"),
+        Value::Integer(_, text) | Value::Float(_, text) => format!("the number `{}`", shown(text)),
+        Value::Text(text) => format!("the text `{}`", shown(text)),
+        Value::List(_) => "a list".to_owned(),
+        Value::Map(_) => "a map".to_owned(),
+    };
+    let help = match (expected, value) {
+        ("text", Value::Bool(..) | Value::Integer(..) | Value::Float(..)) => "put it in quotes",
+        (_, Value::Text(text)) if expected.contains("number") && text.parse::<f64>().is_ok() => {
+            "remove the quotes"
+        }
+        ("`true` or `false`", Value::Text(text))
+            if matches!(text.to_lowercase().as_str(), "yes" | "on" | "y" | "true") =>
+        {
+            "write `true`"
+        }
+        ("`true` or `false`", Value::Text(text))
+            if matches!(text.to_lowercase().as_str(), "no" | "off" | "n" | "false") =>
+        {
+            "write `false`"
+        }
+        _ => "",
+    };
+    Problem::new(format!("expected {expected}, found {found}"), help)
+}
+
+impl Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(problem) => Display::fmt(problem, f),
+            Self::Expected(expected) => write!(f, "expected {expected}"),
+            Self::Placed(problem) => Display::fmt(problem, f),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl Error for ReadError {
+    /// The first line is the message, a second one the help.
+    fn custom<T: Display>(text: T) -> Self {
+        let text = text.to_string();
+        let (message, help) = text.split_once('\n').unwrap_or((&text, ""));
+        Self::Wrong(Problem::new(message, help))
+    }
+
+    fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::Expected(expected.to_string())
+    }
+
+    fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::Expected(expected.to_string())
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let help = suggestion(variant, expected.iter().copied());
+        Self::Wrong(Problem::new(format!("unknown value `{}`", shown(variant)), help))
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self::Wrong(unknown_field(field, expected.iter().copied()))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::Wrong(Problem::new(format!("`{field}` is missing"), ""))
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::Wrong(Problem::new(format!("`{field}` is there twice"), ""))
+    }
+}
+
+impl<'de> Deserializer<'de> for Reader<'_> {
+    type Error = ReadError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        self.placed(match &self.node.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value, _) => visitor.visit_bool(*value),
+            Value::Integer(value, _) => visitor.visit_i64(*value),
+            Value::Float(value, _) => visitor.visit_f64(*value),
+            Value::Text(text) => visitor.visit_str(text),
+            Value::List(nodes) => visitor.visit_seq(Items {
+                reader: self,
+                nodes: nodes.iter().enumerate(),
+            }),
+            Value::Map(entries) => visitor.visit_map(Entries {
+                reader: self,
+                entries: entries.iter(),
+                fields: None,
+                current: None,
+            }),
+        })
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        if name != TEXT {
+            return self.placed(visitor.visit_newtype_struct(self));
+        }
+        match &self.node.value {
+            Value::Bool(_, text)
+            | Value::Integer(_, text)
+            | Value::Float(_, text)
+            | Value::Text(text) => self.placed(visitor.visit_str(text)),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        let parts: &'static [Part] = match name {
+            FIELD => &[Part::Line, Part::Column, Part::Path, Part::Noted],
+            FORM => &[Part::IsMap, Part::Value],
+            _ => return self.deserialize_any(visitor),
+        };
+        visitor.visit_seq(Parts {
+            reader: self,
+            parts: parts.iter(),
+        })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        let Value::Map(entries) = &self.node.value else {
+            return self.deserialize_any(visitor);
+        };
+        self.check_keys(name, entries, fields);
+        self.placed(visitor.visit_map(Entries {
+            reader: self,
+            entries: entries.iter(),
+            fields: Some(fields),
+            current: None,
+        }))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        let result = match &self.node.value {
+            Value::Text(text) if super::file::VALUES_LATER.contains(&(name, text.as_str())) => {
+                Err(ReadError::Wrong(Problem::not_yet(text)))
+            }
+            Value::Text(text) => {
+                let text: StrDeserializer<'_, ReadError> = text.as_str().into_deserializer();
+                visitor.visit_enum(text)
+            }
+            _ => Err(ReadError::Expected(format!("one of {}", variants.join(", ")))),
+        };
+        self.placed(result)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+        unit_struct seq tuple map identifier ignored_any
+    }
+}
+
+/// What a `Field` or `Form` is given, one after the other.
+enum Part {
+    Line,
+    Column,
+    Path,
+    /// The value; if it does not read, that is noted and there is none.
+    Noted,
+    IsMap,
+    Value,
+}
+
+struct Parts<'a> {
+    reader: Reader<'a>,
+    parts: std::slice::Iter<'static, Part>,
+}
+
+impl<'de> SeqAccess<'de> for Parts<'_> {
+    type Error = ReadError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ReadError> {
+        let Some(part) = self.parts.next() else {
+            return Ok(None);
+        };
+        let reader = self.reader;
+        let place = reader.node.place;
+        let value = match part {
+            Part::Line => seed.deserialize(place.line.into_deserializer()),
+            Part::Column => seed.deserialize(place.column.into_deserializer()),
+            Part::Path => seed.deserialize(reader.path.to_string().into_deserializer()),
+            Part::IsMap => {
+                let is_map = matches!(reader.node.value, Value::Map(_));
+                seed.deserialize(is_map.into_deserializer())
+            }
+            Part::Value => seed.deserialize(reader),
+            Part::Noted => match seed.deserialize(reader) {
+                Ok(value) => Ok(value),
+                Err(error) => {
+                    reader.note(error);
+                    return Ok(None);
+                }
+            },
+        };
+        value.map(Some)
+    }
+}
+
+struct Items<'a> {
+    reader: Reader<'a>,
+    nodes: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
+}
+
+impl<'de> SeqAccess<'de> for Items<'_> {
+    type Error = ReadError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ReadError> {
+        let Some((index, node)) = self.nodes.next() else {
+            return Ok(None);
+        };
+        let reader = Reader {
+            node,
+            path: Path::Index(&self.reader.path, index),
+            problems: self.reader.problems,
+        };
+        seed.deserialize(reader).map(Some)
+    }
+}
+
+struct Entries<'a> {
+    reader: Reader<'a>,
+    entries: std::slice::Iter<'a, Entry>,
+    /// The fields of a struct; other keys were noted and are passed over.
+    fields: Option<&'static [&'static str]>,
+    current: Option<&'a Entry>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
+    type Error = ReadError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, ReadError> {
+        let fields = self.fields;
+        self.current = self
+            .entries
+            .by_ref()
+            .find(|entry| fields.is_none_or(|fields| fields.contains(&entry.key.as_str())));
+        let Some(entry) = self.current else {
+            return Ok(None);
+        };
+        let node = Node {
+            place: entry.place,
+            value: Value::Text(entry.key.clone()),
+        };
+        let reader = Reader {
+            node: &node,
+            path: Path::Key(&self.reader.path, &entry.key),
+            problems: self.reader.problems,
+        };
+        seed.deserialize(reader).map(Some)
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, ReadError> {
+        let Some(entry) = self.current.take() else {
+            return Err(ReadError::custom("a value without its key"));
+        };
+        seed.deserialize(Reader {
+            node: &entry.node,
+            path: Path::Key(&self.reader.path, &entry.key),
+            problems: self.reader.problems,
+        })
+    }
+}

@@ -1,0 +1,321 @@
+//! References `${...}` in the texts of a job: parsed when it is accepted, filled when their values
+//! are known.
+//!
+//! In an argument, a variable or a path every `${` begins a reference, and what is not one is an
+//! error. In a script only what begins with a namespace of the language (`${job.`, `${task.`,
+//! `${node.`, `${port.`, `${var.`, `${arg.`) is one; every other `${...}` is the script's own and is
+//! left alone. `$${` stands for `${`, in a script only before such a namespace.
+
+use std::convert::Infallible;
+use std::fmt;
+
+use crate::ids::Name;
+
+/// The longest reference, in bytes between the braces.
+const REFERENCE_MAX: usize = 200;
+
+const NAMESPACES: [&str; 6] = ["job", "task", "node", "port", "var", "arg"];
+
+/// A value that is known when the run is made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reference {
+    /// `${job.name}`
+    JobName,
+    /// `${job.version}`
+    JobVersion,
+    /// `${task.name}`
+    TaskName,
+    /// `${task.index}`
+    TaskIndex,
+    /// `${node.name}`
+    NodeName,
+    /// `${node.ip}`
+    NodeIp,
+    /// `${port.<name>}`: the port of the node that the run listens on.
+    Port(Name),
+}
+
+/// What stands between the braces.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JobName => f.write_str("job.name"),
+            Self::JobVersion => f.write_str("job.version"),
+            Self::TaskName => f.write_str("task.name"),
+            Self::TaskIndex => f.write_str("task.index"),
+            Self::NodeName => f.write_str("node.name"),
+            Self::NodeIp => f.write_str("node.ip"),
+            Self::Port(name) => write!(f, "port.{name}"),
+        }
+    }
+}
+
+/// Which `${...}` of a text are references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// All of them: arguments, environment, paths.
+    Argument,
+    /// Those of a namespace of the language: `bash` scripts.
+    Script,
+}
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// As it is, escapes undone.
+    Text(String),
+    /// To be filled.
+    Reference(Reference),
+}
+
+/// Why a text cannot be filled; the `help` of each says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// A `${` without its `}`.
+    #[error("`${{` is not closed by `}}`")]
+    Unclosed,
+    /// There is no such reference.
+    #[error("unknown reference `${{{0}}}`")]
+    Unknown(String),
+    /// The language has it, this build does not.
+    #[error("the reference `${{{0}}}` is not supported yet")]
+    NotYet(String),
+}
+
+impl ReferenceError {
+    /// What to do about it.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Unclosed => "write `$${` for a plain `${`".to_owned(),
+            Self::NotYet(_) => format!("known so far: {}", known().join(", ")),
+            Self::Unknown(text) => {
+                let near = known()
+                    .into_iter()
+                    .map(|name| (strsim::jaro_winkler(text, name), name))
+                    .filter(|(nearness, _)| *nearness > 0.8)
+                    .max_by(|a, b| a.0.total_cmp(&b.0));
+                match near {
+                    Some((_, name)) => format!("did you mean `${{{name}}}`?"),
+                    None => format!(
+                        "known: {}; write `$${{{text}}}` to pass it on as it is",
+                        known().join(", ")
+                    ),
+                }
+            }
+        }
+    }
+}
+
+/// A text with its references found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    pieces: Vec<Piece>,
+}
+
+impl Template {
+    /// Finds the references of a text; the first that is wrong is the error.
+    pub fn parse(text: &str, context: Context) -> Result<Self, ReferenceError> {
+        let mut pieces = Pieces::default();
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            let (before, from) = rest.split_at(at);
+            let inside = &from[2..];
+            let ours = context == Context::Argument || begins_with_namespace(inside);
+            if !ours {
+                pieces.text(before);
+                pieces.text("${");
+                rest = inside;
+            } else if let Some(before) = before.strip_suffix('$') {
+                pieces.text(before);
+                pieces.text("${");
+                rest = inside;
+            } else {
+                pieces.text(before);
+                let end = inside
+                    .bytes()
+                    .take(REFERENCE_MAX)
+                    .position(|byte| byte == b'}')
+                    .ok_or(ReferenceError::Unclosed)?;
+                pieces.list.push(Piece::Reference(reference(&inside[..end])?));
+                rest = &inside[end + 1..];
+            }
+        }
+        pieces.text(rest);
+        Ok(Self {
+            pieces: pieces.list,
+        })
+    }
+
+    /// The parts, in order; no two texts in a row.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The references, in order, as often as they stand there.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Reference(reference) => Some(reference),
+            Piece::Text(_) => None,
+        })
+    }
+
+    /// The text with each reference replaced by what `lookup` gives for it.
+    pub fn try_fill<E>(
+        &self,
+        mut lookup: impl FnMut(&Reference) -> Result<String, E>,
+    ) -> Result<String, E> {
+        let mut filled = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => filled.push_str(text),
+                Piece::Reference(reference) => filled.push_str(&lookup(reference)?),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// As [`try_fill`](Self::try_fill), where every value is known.
+    pub fn fill(&self, mut lookup: impl FnMut(&Reference) -> String) -> String {
+        let filled = self.try_fill(|reference| Ok::<_, Infallible>(lookup(reference)));
+        match filled {
+            Ok(text) => text,
+            Err(never) => match never {},
+        }
+    }
+}
+
+#[derive(Default)]
+struct Pieces {
+    list: Vec<Piece>,
+}
+
+impl Pieces {
+    fn text(&mut self, text: &str) {
+        match self.list.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Piece::Text(last)) => last.push_str(text),
+            _ => self.list.push(Piece::Text(text.to_owned())),
+        }
+    }
+}
+
+fn known() -> [&'static str; 7] {
+    [
+        "job.name",
+        "job.version",
+        "task.name",
+        "task.index",
+        "node.name",
+        "node.ip",
+        "port.<name>",
+    ]
+}
+
+fn begins_with_namespace(inside: &str) -> bool {
+    NAMESPACES.iter().any(|namespace| {
+        inside
+            .strip_prefix(namespace)
+            .is_some_and(|rest| rest.starts_with('.'))
+    })
+}
+
+fn reference(text: &str) -> Result<Reference, ReferenceError> {
+    match text {
+        "job.name" => return Ok(Reference::JobName),
+        "job.version" => return Ok(Reference::JobVersion),
+        "task.name" => return Ok(Reference::TaskName),
+        "task.index" => return Ok(Reference::TaskIndex),
+        "node.name" => return Ok(Reference::NodeName),
+        "node.ip" => return Ok(Reference::NodeIp),
+        _ => {}
+    }
+    if let Some(port) = text.strip_prefix("port.") {
+        return Name::new(port)
+            .map(Reference::Port)
+            .map_err(|_| ReferenceError::Unknown(text.to_owned()));
+    }
+    let task_result = text.starts_with("task.") && text.contains(".result.");
+    let later = ["var.", "arg.", "node.label."];
+    if task_result || later.iter().any(|prefix| text.starts_with(prefix)) {
+        return Err(ReferenceError::NotYet(text.to_owned()));
+    }
+    Err(ReferenceError::Unknown(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(text: &str, context: Context) -> Result<String, ReferenceError> {
+        Ok(Template::parse(text, context)?.fill(|reference| format!("<{reference}>")))
+    }
+
+    #[test]
+    fn references_of_an_argument_are_filled_and_escapes_undone() {
+        for (text, filled) in [
+            ("", ""),
+            ("plain $HOME $ {x} }", "plain $HOME $ {x} }"),
+            ("${job.name}", "<job.name>"),
+            (
+                "a${task.name}-${task.index}b",
+                "a<task.name>-<task.index>b",
+            ),
+            ("${port.http-2}:${node.ip}", "<port.http-2>:<node.ip>"),
+            ("$${job.name}", "${job.name}"),
+            ("$${HOME}", "${HOME}"),
+            ("$$${job.name}", "$${job.name}"),
+            ("ä${node.name}ß${job.version}", "ä<node.name>ß<job.version>"),
+        ] {
+            assert_eq!(fill(text, Context::Argument).as_deref(), Ok(filled), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_script_keeps_what_is_its_own() {
+        for (text, filled) in [
+            ("echo ${HOME} ${job} ${task[0]} ${x:-y}", None),
+            ("echo $${HOME} $$ ${", None),
+            ("echo ${job.name} ${HOME}", Some("echo <job.name> ${HOME}")),
+            ("echo $${job.name}", Some("echo ${job.name}")),
+        ] {
+            let filled = filled.unwrap_or(text);
+            assert_eq!(fill(text, Context::Script).as_deref(), Ok(filled), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_reference_is_an_error_with_help() {
+        for (text, message, help) in [
+            (
+                "${job.nme}",
+                "unknown reference `${job.nme}`",
+                "did you mean `${job.name}`?",
+            ),
+            ("${HOME", "`${` is not closed by `}`", "write `$${` for a plain `${`"),
+            (
+                "${var.x}",
+                "the reference `${var.x}` is not supported yet",
+                "known so far: job.name, job.version, task.name, task.index, node.name, node.ip, \
+                 port.<name>",
+            ),
+        ] {
+            let error = Template::parse(text, Context::Argument).unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert_eq!(error.help(), help);
+        }
+        for text in ["${task.api.result.x}", "${arg.level}", "${node.label.disk}"] {
+            let error = Template::parse(text, Context::Script).unwrap_err();
+            assert!(matches!(error, ReferenceError::NotYet(_)), "{text}");
+        }
+        for text in ["${}", "${HOME}", "${port.}", "${port.A}", "${job.${x}}"] {
+            let error = Template::parse(text, Context::Argument).unwrap_err();
+            assert!(matches!(error, ReferenceError::Unknown(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_looks_like_a_reference_once_filled_is_not_filled_again() {
+        let template = Template::parse("${job.name}", Context::Argument).unwrap();
+        assert_eq!(template.fill(|_| "${node.ip}".into()), "${node.ip}");
+    }
+}

@@ -1,0 +1,6 @@
+//! What the tests of the whole program share: clusters as processes, `loomctl` as a user types it,
+//! a NATS client that is not ours, waiting for conditions.
+
+pub mod cluster;
+pub mod nats;
+pub mod wait;

@@ -1,0 +1,156 @@
+//! Any NATS client takes part: a plain text-protocol client, sharing no code with Loom.
+
+use std::time::Duration;
+
+use loom_tests::cluster::Dev;
+use loom_tests::wait::until;
+
+const TRAP: &str = r"
+name: web
+bash: |
+  trap 'echo reloaded' HUP
+  while true; do sleep 0.05; done
+";
+
+#[test]
+fn a_plain_client_submits_watches_and_signals() {
+    let dev = Dev::start(&[]);
+    let mut nats = dev.nats();
+    nats.subscribe("orch.events.>").unwrap();
+    nats.flush_round_trip().unwrap();
+
+    let answer = nats
+        .request("orch.job.submit", br#"{"name":"hello","kind":"batch","bash":"echo hi"}"#)
+        .unwrap();
+    assert_eq!(answer.json()["outcome"], "created", "{}", answer.text());
+    let mut subjects = Vec::new();
+    while subjects.last().map(String::as_str) != Some("orch.events.job.hello.completed") {
+        let event = nats.next(Duration::from_secs(20)).unwrap().unwrap_or_else(|| {
+            panic!("no end of hello after {subjects:?}");
+        });
+        assert!(event.json()["at"].is_string(), "{}", event.text());
+        subjects.push(event.subject);
+    }
+    assert!(subjects.contains(&"orch.events.task.hello.main.0.running".to_owned())
+        || subjects.contains(&"orch.events.task.hello.main.0.completed".to_owned()));
+
+    dev.run(TRAP, &[]).expect_code(0);
+    let answer = nats.request("orch.task.web.main.0.signal", b"HUP").unwrap();
+    assert!(answer.text().contains("web") && !answer.headers.contains("Error"), "{answer:?}");
+    until("the trap has run", || {
+        let said = dev.ctl(&["logs", "web/0"]);
+        if said.out.contains("reloaded") { Ok(()) } else { Err(said.out) }
+    });
+}
+
+#[test]
+fn yaml_and_refusals_go_over_the_wire_too() {
+    let dev = Dev::start(&[]);
+    let mut nats = dev.nats();
+    let answer = nats
+        .request_with(
+            "orch.job.submit",
+            "Content-Type: application/yaml\r\n",
+            b"name: y\nkind: batch\nbash: 'true'\n",
+        )
+        .unwrap();
+    assert!(answer.text().contains("created"), "{answer:?}");
+    let answer = nats.request("orch.job.submit", br#"{"name":"x","bahs":"y"}"#).unwrap();
+    assert!(answer.headers.contains("Nats-Service-Error-Code: 400"), "{answer:?}");
+    assert!(answer.json()["message"].as_str().unwrap().contains("bash"), "{}", answer.text());
+}
+
+#[test]
+fn the_queue_takes_a_job_and_the_outcome_is_an_event() {
+    let dev = Dev::start(&[]);
+    let mut nats = dev.nats();
+    nats.subscribe("orch.events.>").unwrap();
+    let ack = nats
+        .request("orch.job.queue", br#"{"name":"queued","kind":"batch","bash":"echo hi"}"#)
+        .unwrap();
+    assert_eq!(ack.json()["stream"], "ORCH_QUEUE", "{}", ack.text());
+    dev.wait_for_job("queued", "completed");
+    nats.request("orch.job.queue", b"garbage").unwrap();
+    let mut seen = Vec::new();
+    while !seen.iter().any(|s: &String| s.contains("orch.events.queue.") && s.ends_with(".rejected"))
+    {
+        let event = nats.next(Duration::from_secs(20)).unwrap();
+        seen.push(event.unwrap_or_else(|| panic!("no rejection in {seen:?}")).subject);
+    }
+}
+
+#[test]
+fn a_plain_client_cannot_forge_what_only_managers_and_nodes_say() {
+    let dev = Dev::start(&[]);
+    dev.run(TRAP, &[]).expect_code(0);
+    let mut nats = dev.nats();
+    let before = dev.ctl(&["events", "-o", "name"]).out;
+    for subject in
+        ["orch.events.job.web.killed", "orch.heartbeat.node-1", "orch.assign.node-1", "orch.log"]
+    {
+        nats.publish(subject, b"{}").unwrap();
+    }
+    for subject in ["orch.ctl.node-1.hello", "orch.ctl.node-1.bye", "$JS.API.STREAM.LIST"] {
+        let answer = nats.request(subject, b"");
+        let served = answer.as_ref().is_ok_and(|answer| !answer.is_no_responders());
+        let text = answer.map(|a| a.text()).unwrap_or_default();
+        assert!(!served || text.contains("not enabled"), "{subject}: {text}");
+    }
+    let after = dev.ctl(&["events", "-o", "name"]).out;
+    assert_eq!(before, after);
+    assert_eq!(dev.job("web")["summary"]["running"], 1);
+}
+
+#[test]
+fn garbage_on_every_subject_is_answered_and_harms_nothing() {
+    let dev = Dev::start(&[]);
+    dev.run(TRAP, &[]).expect_code(0);
+    let mut nats = dev.nats();
+    let deep = "[".repeat(100_000);
+    let payloads: [&[u8]; 6] =
+        [b"", b"\xff\xfe\x00", b"{", deep.as_bytes(), &[0x81, 0xdf, 0xff, 0xff], &[b'x'; 300_000]];
+    let subjects = [
+        "orch.job.submit",
+        "orch.job.stop",
+        "orch.job.restart",
+        "orch.job.scale",
+        "orch.job.plan",
+        "orch.job.nonsense",
+        "orch.admin.node.drain",
+        "orch.api.job.list",
+        "orch.api.job.get",
+        "orch.api.event.list",
+        "orch.api.no.such",
+        "orch.task.web.main.0.signal",
+        "orch.task.web.main.0.pause.extra",
+        "orch.task.web.main.0.nonsense",
+        "orch.task.web.all.all.signal",
+        "orch.find.signal",
+        "orch.job.queue",
+    ];
+    for subject in subjects {
+        for payload in payloads {
+            // No answer at all is only right where nobody serves the subject.
+            let answer = nats.request(subject, payload).unwrap();
+            if answer.is_no_responders() {
+                assert!(
+                    subject.contains("nonsense") || subject.contains("extra"),
+                    "{subject} has no responders"
+                );
+            }
+        }
+    }
+    assert_eq!(dev.job("web")["summary"]["running"], 1);
+    dev.ctl(&["signal", "web/0", "HUP"]).expect_code(0);
+}
+
+#[test]
+fn a_client_that_dies_half_way_disturbs_nobody() {
+    let dev = Dev::start(&[]);
+    for _ in 0..20 {
+        let mut nats = dev.nats();
+        nats.publish("orch.job.submit", br#"{"name":"half","kind":"batch","bash":"#).unwrap();
+        drop(nats);
+    }
+    dev.run("name: whole\nkind: batch\nbash: 'true'\n", &[]).expect_code(0);
+}

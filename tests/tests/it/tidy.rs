@@ -1,0 +1,192 @@
+//! The house stays tidy: arrows between crates, the code map, sizes of files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use loom_tests::cluster::checkout;
+
+/// Which crates of ours each crate may name, as DESIGN and ARCHITECTURE.md say.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("schemas", &[]),
+    ("bus", &["loom-schemas"]),
+    ("actors/task", &["loom-schemas", "loom-bus"]),
+    ("actors/node", &["loom-schemas", "loom-bus", "loom-task"]),
+    ("actors/manager", &["loom-schemas", "loom-bus"]),
+    ("cli", &["loom-schemas", "loom-bus", "loom-task", "loom-node", "loom-manager"]),
+];
+
+/// Crates that only one of ours may name.
+const KEEPERS: &[(&str, &str)] = &[("async-nats", "bus"), ("saphyr-parser", "schemas")];
+
+fn manifest(krate: &str) -> toml_lite::Dependencies {
+    let path = checkout().join(krate).join("Cargo.toml");
+    toml_lite::dependencies(&fs::read_to_string(&path).unwrap())
+}
+
+/// Just enough of a manifest's form for these tests.
+mod toml_lite {
+    pub type Dependencies = Vec<String>;
+
+    /// Names under `[dependencies]`.
+    pub fn dependencies(text: &str) -> Dependencies {
+        text.lines()
+            .skip_while(|line| line.trim() != "[dependencies]")
+            .skip(1)
+            .take_while(|line| !line.starts_with('['))
+            .filter_map(|line| line.split(['.', '=', ' ']).next())
+            .filter(|name| !name.is_empty() && !name.starts_with('#'))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn sources(krate: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![checkout().join(krate).join("src")];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn crates_name_only_those_below_them() {
+    for (krate, allowed) in ARROWS {
+        let named: BTreeSet<String> =
+            manifest(krate).into_iter().filter(|name| name.starts_with("loom-")).collect();
+        let allowed: BTreeSet<String> = allowed.iter().map(ToString::to_string).collect();
+        assert!(named.is_subset(&allowed), "{krate} names {named:?}, allowed are {allowed:?}");
+    }
+}
+
+#[test]
+fn one_crate_keeps_what_it_wraps() {
+    for (krate, _) in ARROWS {
+        for (wrapped, keeper) in KEEPERS {
+            if krate != keeper {
+                assert!(!manifest(krate).contains(&(*wrapped).to_owned()), "{krate}: {wrapped}");
+            }
+        }
+    }
+    for name in ["tokio", "ractor"] {
+        assert!(!manifest("schemas").contains(&name.to_owned()), "schemas is data only: {name}");
+    }
+}
+
+#[test]
+fn only_the_start_room_of_the_command_line_names_managers_and_nodes() {
+    for path in sources("cli") {
+        let inside = path.components().any(|part| part.as_os_str() == "start");
+        let text = fs::read_to_string(&path).unwrap();
+        if !inside {
+            for name in ["loom_manager", "loom_node"] {
+                assert!(!text.contains(name), "{} names {name}", path.display());
+            }
+        }
+    }
+}
+
+/// The pure core reads no clock, does no I/O and is not async.
+#[test]
+fn the_pure_core_is_pure() {
+    let rooms = ["state", "reconcile", "scheduler", "decide", "plan", "view"];
+    let forbidden = ["tokio", "async ", ".await", "std::fs", "std::net", "SystemTime", "Instant::",
+        "Timestamp::now", "Uuid::now", "loom_bus::Bus"];
+    for path in sources("actors/manager") {
+        let inside = path.components().any(|part| rooms.iter().any(|r| part.as_os_str() == *r));
+        if inside {
+            for (number, line) in code_lines(&path) {
+                for word in forbidden {
+                    assert!(!line.contains(word), "{}:{number}: {word}", path.display());
+                }
+            }
+        }
+    }
+}
+
+/// Lines that are code, with their numbers.
+fn code_lines(path: &Path) -> Vec<(usize, String)> {
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(number, line)| (number + 1, line.to_owned()))
+        .collect()
+}
+
+#[test]
+fn files_are_about_400_lines_at_most() {
+    let mut long = BTreeMap::new();
+    for (krate, _) in ARROWS {
+        for path in sources(krate) {
+            let is_test = path.components().any(|p| p.as_os_str() == "tests")
+                || path.file_stem().is_some_and(|stem| stem == "tests");
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            if !is_test && lines > 450 {
+                long.insert(path, lines);
+            }
+        }
+    }
+    assert!(long.is_empty(), "too long: {long:#?}");
+}
+
+/// Every file and folder the code map names exists, and every source folder is on it.
+#[test]
+fn the_code_map_is_true() {
+    let text = fs::read_to_string(checkout().join("ARCHITECTURE.md")).unwrap();
+    let map = text
+        .split("## Code map")
+        .nth(1)
+        .and_then(|rest| rest.split("\n## ").next())
+        .expect("ARCHITECTURE.md has a code map");
+    let mut named = BTreeSet::new();
+    for line in map.lines() {
+        for path in line.split('`').skip(1).step_by(2).filter(|word| word.contains('/')) {
+            let path = path.trim_end_matches('/');
+            assert!(checkout().join(path).exists(), "the code map names {path}");
+            named.insert(path.to_owned());
+        }
+    }
+    for (krate, _) in ARROWS {
+        let source = checkout().join(krate).join("src");
+        for entry in fs::read_dir(&source).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_dir() {
+                let room = format!("{krate}/src/{}", entry.file_name().to_string_lossy());
+                assert!(named.contains(&room), "the code map does not name {room}");
+            }
+        }
+    }
+}
+
+/// Relative links in documents lead somewhere.
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut documents: Vec<PathBuf> = fs::read_dir(checkout().join("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        documents.push(checkout().join(name));
+    }
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let path = document.parent().unwrap().join(target);
+            assert!(path.exists(), "{}: {link} leads nowhere", document.display());
+        }
+    }
+}
