@@ -51,7 +51,8 @@ impl From<BusError> for CallError {
         match error {
             BusError::Disconnected | BusError::Closed => Self::Disconnected,
             BusError::Timeout(_) => Self::Timeout,
-            error @ (BusError::Subject(_) | BusError::Header { .. } | BusError::TooLarge { .. }) => {
+            error
+            @ (BusError::Subject(_) | BusError::Header { .. } | BusError::TooLarge { .. }) => {
                 Self::Send(error)
             }
         }
@@ -122,7 +123,8 @@ impl Bus {
         R: DeserializeOwned,
     {
         let payload = codec::encode_msgpack(request).map_err(CallError::Encode)?;
-        let reply = self.call_bytes(subject, payload, headers, timeout).await?;
+        let headers = with_form(&payload, headers);
+        let reply = self.call_bytes(subject, payload, &headers, timeout).await?;
         reply.decode()
     }
 
@@ -136,7 +138,9 @@ impl Bus {
     ) -> Result<Reply, CallError> {
         let deadline = Instant::now() + timeout;
         let waiting = self.shared.inbox.one(subject);
-        let mut answers = self.ask(waiting, subject, payload, headers, deadline).await?;
+        let mut answers = self
+            .ask(waiting, subject, payload, headers, deadline)
+            .await?;
         match answers.next().await {
             Some(answer) => answer,
             None => Err(CallError::Timeout),
@@ -157,7 +161,9 @@ impl Bus {
         R: DeserializeOwned,
     {
         let payload = codec::encode_msgpack(request).map_err(CallError::Encode)?;
-        self.call_many_bytes(subject, payload, &[], timeout).await
+        let headers = with_form(&payload, &[]);
+        self.call_many_bytes(subject, payload, &headers, timeout)
+            .await
     }
 
     /// The same with a payload as it is, and headers.
@@ -170,7 +176,9 @@ impl Bus {
     ) -> Result<Replies<R>, CallError> {
         let deadline = Instant::now() + timeout;
         let waiting = self.shared.inbox.many(subject);
-        let mut answers = self.ask(waiting, subject, payload, headers, deadline).await?;
+        let mut answers = self
+            .ask(waiting, subject, payload, headers, deadline)
+            .await?;
         let first = match answers.next().await {
             Some(Err(error @ (CallError::NoResponders | CallError::Disconnected))) => {
                 return Err(error);
@@ -193,13 +201,17 @@ impl Bus {
         deadline: Instant,
     ) -> Result<Answers, CallError> {
         let mut state = self.state();
-        let up = timeout_at(deadline, state.wait_for(|s| *s != ConnectionState::Disconnected));
+        let up = timeout_at(
+            deadline,
+            state.wait_for(|s| *s != ConnectionState::Disconnected),
+        );
         match up.await.map(|up| up.map(|state| *state)) {
             Ok(Ok(ConnectionState::Connected)) => {}
             Ok(_) | Err(_) => return Err(CallError::Disconnected),
         }
         let reply = Some(waiting.subject());
-        self.send(subject, reply, payload, headers, deadline).await?;
+        self.send(subject, reply, payload, headers, deadline)
+            .await?;
         Ok(Answers {
             waiting,
             state,
@@ -271,6 +283,15 @@ impl<R: DeserializeOwned> Replies<R> {
         let reply = self.next_reply().await?;
         Some(reply.and_then(|reply| reply.decode()))
     }
+}
+
+/// Adds the `Content-Type` where the first byte does not tell that it is MessagePack: no map.
+fn with_form<'a>(payload: &[u8], headers: &[(&'a str, String)]) -> Vec<(&'a str, String)> {
+    let mut all = headers.to_vec();
+    if Form::of(None, payload) != Form::MessagePack {
+        all.push((CONTENT_TYPE, Form::MessagePack.content_type().to_owned()));
+    }
+    all
 }
 
 /// Tells an answer from an error, and from the server's word that nobody is there.

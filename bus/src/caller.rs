@@ -38,15 +38,19 @@ pub(crate) fn of_request(reply: Option<&str>, headers: &Headers) -> Caller {
         }
         Some(_) => own(),
         // A publish has no reply subject to go by: with the server's words it was imported.
-        None => of_stored(headers),
+        None => imported(headers).unwrap_or_else(own),
     }
 }
 
-/// Who published a message that was kept in a stream of ours, where no reply subject is left.
+/// Who published a message that was read from a stream: nobody knows.
 ///
-/// A client of the account itself could forge it; it is one of ours.
-pub fn of_stored(headers: &Headers) -> Caller {
-    imported(headers).unwrap_or_else(own)
+/// `JetStream` removes what the server says of the sender (2.15.1), so whoever submits through
+/// the queue is called by it, and never taken for one of ours.
+pub fn of_queued() -> Caller {
+    Caller {
+        user: "queue".to_owned(),
+        detail: None,
+    }
 }
 
 fn own() -> Caller {
@@ -110,7 +114,10 @@ mod tests {
 
     #[test]
     fn an_import_that_says_nothing_is_nobody() {
-        assert_eq!(of_request(Some("_R_.a"), &Headers::default()).user, "unknown");
+        assert_eq!(
+            of_request(Some("_R_.a"), &Headers::default()).user,
+            "unknown"
+        );
         assert_eq!(of_request(Some("_R_.a"), &headers("{")).user, "unknown");
     }
 }

@@ -295,14 +295,20 @@ impl Bus {
         ServerFacts::of_info(&self.shared.client.server_info(), self.shared.api_level)
     }
 
-    /// How long a message takes to the server and back.
+    /// How long a request takes that the server itself answers.
+    ///
+    /// Subscriptions made before are known to this server afterwards.
     pub async fn round_trip(&self) -> Result<Duration, BusError> {
+        // Every user may ask this, and nobody else's subscription can take it.
+        const ASK: &str = "$SYS.REQ.USER.INFO";
         let begun = Instant::now();
         let deadline = begun + self.shared.timeout;
-        let mut waiting = self.shared.inbox.one("");
+        let mut waiting = self.shared.inbox.one(ASK);
         let reply = waiting.subject().to_owned();
-        self.send(&reply, None, Bytes::new(), &[], deadline).await?;
+        self.send(ASK, Some(&reply), Bytes::new(), &[], deadline)
+            .await?;
         match timeout_at(deadline, waiting.answer()).await {
+            // A refusal has gone there and back as well.
             Ok(Some(_)) => Ok(begun.elapsed()),
             Ok(None) => Err(BusError::Closed),
             Err(_) => Err(self.not_sent()),
@@ -410,11 +416,14 @@ impl Watched {
                 tracing::warn!("the bus says: {text}");
                 None
             }
-            Event::LameDuckMode | Event::Draining | Event::ServerError(_)
+            Event::LameDuckMode
+            | Event::Draining
+            | Event::ServerError(_)
             | Event::ClientError(_) => None,
         };
         if let Some(state) = state {
-            self.state.send_if_modified(|now| std::mem::replace(now, state) != state);
+            self.state
+                .send_if_modified(|now| std::mem::replace(now, state) != state);
         }
     }
 }

@@ -136,7 +136,11 @@ pub fn source_of(subject: &str) -> Result<(Slot, Name, &str), LogBlockError> {
     };
     let name = |text: &str| Name::new(text).map_err(|_| wrong());
     let index = index.parse().map_err(|_| wrong())?;
-    Ok((Slot::new(name(job)?, name(task)?, index), name(node)?, stream))
+    Ok((
+        Slot::new(name(job)?, name(task)?, index),
+        name(node)?,
+        stream,
+    ))
 }
 
 fn parsed<T: FromStr>(name: &'static str, value: Option<&str>) -> Result<T, LogBlockError> {
@@ -157,13 +161,22 @@ mod tests {
         LogBlock {
             run: RunId(uuid::Uuid::from_u128(7)),
             offset,
-            lines: texts.iter().enumerate().map(|(n, t)| (at(n), (*t).to_owned())).collect(),
+            lines: texts
+                .iter()
+                .enumerate()
+                .map(|(n, t)| (at(n), (*t).to_owned()))
+                .collect(),
         }
     }
 
     fn round_trip(block: &LogBlock) -> LogBlock {
         let (headers, payload) = block.encode().unwrap();
-        let find = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
+        let find = |name: &str| {
+            headers
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| v.as_str())
+        };
         LogBlock::decode(find, &payload).unwrap()
     }
 

@@ -290,7 +290,11 @@ impl Request {
         };
         if is_ours(&to) {
             count(&self.bus.shared.counters.misdirected);
-            tracing::warn!(subject = self.subject, to, "an answer was asked on a forbidden subject");
+            tracing::warn!(
+                subject = self.subject,
+                to,
+                "an answer was asked on a forbidden subject"
+            );
             return;
         }
         let deadline = Instant::now() + self.bus.shared.timeout;

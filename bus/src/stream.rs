@@ -117,7 +117,6 @@ pub(crate) struct StreamState {
 /// A message as it lies in a stream.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredMessage {
-    pub(crate) subject: String,
     pub(crate) sequence: u64,
     pub(crate) headers: String,
     pub(crate) payload: Bytes,
@@ -127,9 +126,14 @@ pub(crate) struct StoredMessage {
 impl StoredMessage {
     /// The value of a header; names are compared as they are.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.headers.split("\r\n").skip(1);
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+        header(&self.headers, name)
     }
+}
+
+/// The value of a header in the text the server stores.
+pub(crate) fn header<'h>(headers: &'h str, name: &str) -> Option<&'h str> {
+    let mut lines = headers.split("\r\n").skip(1);
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
 }
 
 /// The API over one connection. Cheap to clone.
@@ -158,7 +162,11 @@ struct ApiError {
 impl From<ApiError> for StreamError {
     fn from(error: ApiError) -> Self {
         Self::Refused {
-            code: if error.err_code == 0 { error.code } else { error.err_code },
+            code: if error.err_code == 0 {
+                error.code
+            } else {
+                error.err_code
+            },
             description: error.description,
         }
     }
@@ -176,8 +184,6 @@ struct Got {
 
 #[derive(Deserialize)]
 struct RawMessage {
-    #[serde(default)]
-    subject: String,
     seq: u64,
     #[serde(default)]
     data: String,
@@ -209,7 +215,9 @@ impl JetStream {
     ) -> Result<StreamInfo, StreamError> {
         let name = &config.name;
         let wanted = serde_json::to_value(config).map_err(StreamError::Answer)?;
-        let made = self.api(&format!("STREAM.CREATE.{name}"), &wanted, CALL_TIMEOUT).await;
+        let made = self
+            .api(&format!("STREAM.CREATE.{name}"), &wanted, CALL_TIMEOUT)
+            .await;
         let info: StreamInfo = match made {
             Err(error) if error.code() == Some(STREAM_NAME_EXISTS) => self.info(name).await?,
             made => made?,
@@ -271,15 +279,12 @@ impl JetStream {
         subject: &str,
         sequence: u64,
     ) -> Result<Option<StoredMessage>, StreamError> {
-        self.get(stream, &json!({ "next_by_subj": subject, "seq": sequence })).await
+        self.get(stream, &json!({ "next_by_subj": subject, "seq": sequence }))
+            .await
     }
 
     /// Removes every message below this sequence.
-    pub(crate) async fn purge_below(
-        &self,
-        stream: &str,
-        sequence: u64,
-    ) -> Result<(), StreamError> {
+    pub(crate) async fn purge_below(&self, stream: &str, sequence: u64) -> Result<(), StreamError> {
         self.purge(stream, &json!({ "seq": sequence })).await
     }
 
@@ -305,7 +310,11 @@ impl JetStream {
             headers.insert(EXPECTED_LAST_SEQUENCE, expected.to_string());
         }
         let request = Request::new().payload(payload);
-        let request = if headers.is_empty() { request } else { request.headers(headers) };
+        let request = if headers.is_empty() {
+            request
+        } else {
+            request.headers(headers)
+        };
         let answer = self.request(subject.to_owned(), request, wait).await?;
         let answer: Answer<Appended> = read(&answer)?;
         match answer {
@@ -350,7 +359,9 @@ impl JetStream {
     ) -> Result<T, StreamError> {
         let asked = serde_json::to_vec(asked).map_err(StreamError::Answer)?;
         let request = Request::new().payload(asked.into());
-        let answer = self.request(format!("$JS.API.{call}"), request, wait).await?;
+        let answer = self
+            .request(format!("$JS.API.{call}"), request, wait)
+            .await?;
         match read(&answer)? {
             Answer::Done(done) => Ok(done),
             Answer::Refused { error } => Err(error.into()),
@@ -374,7 +385,9 @@ impl JetStream {
         answered.map_err(|error| match error.kind() {
             RequestErrorKind::TimedOut => StreamError::Timeout(wait),
             RequestErrorKind::NoResponders => StreamError::NoResponders,
-            RequestErrorKind::MaxPayloadExceeded => StreamError::TooLarge(self.client.max_payload()),
+            RequestErrorKind::MaxPayloadExceeded => {
+                StreamError::TooLarge(self.client.max_payload())
+            }
             _ => StreamError::Closed,
         })
     }
@@ -412,7 +425,6 @@ fn stored(raw: RawMessage) -> Result<StoredMessage, StreamError> {
         })
     };
     Ok(StoredMessage {
-        subject: raw.subject,
         sequence: raw.seq,
         headers: String::from_utf8_lossy(&decode(raw.hdrs)?).into_owned(),
         payload: decode(raw.data)?.into(),

@@ -12,6 +12,7 @@ mod start;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 
 use crate::exit::{Code, Failure};
 
@@ -46,8 +47,22 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
         .block_on(cli.verb.execute(&cli.global))
 }
 
+/// Verbs that are decided but not built.
+const LATER: &[&str] = &[
+    "plan", "history", "rollback", "promote", "dispatch", "export", "wait", "remove", "gc",
+    "resize", "exec", "cmd", "stats", "checkpoint", "attach", "cp", "cluster", "top", "output",
+    "drain", "undrain", "taint", "label", "lost", "rebalance",
+];
+
 /// Help and version end with 0, bad usage with 64 (2 means something else here).
 fn usage(error: &clap::Error) -> ExitCode {
+    let word = error.get(ContextKind::InvalidSubcommand);
+    if let Some(ContextValue::String(word)) = word
+        && LATER.contains(&word.as_str())
+    {
+        output::note(&format!("loomctl: `{word}` is not supported yet"));
+        return ExitCode::from(Code::Usage.number());
+    }
     // Nobody can be told that the terminal is gone.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(Code::Usage.number()) } else { ExitCode::SUCCESS }

@@ -185,3 +185,41 @@ pub struct EventBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
 }
+
+/// A runtime command that was carried out: who told a task what, with which result.
+///
+/// Published as JSON by the task's node, on `orch.events.command.<job>.<task>.<index>`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandEvent {
+    /// When it was answered, RFC 3339 in UTC.
+    pub at: Timestamp,
+    /// The job.
+    pub job: Name,
+    /// The task.
+    pub task: Name,
+    /// The index of the task.
+    pub index: u32,
+    /// The run that was told.
+    pub run: RunId,
+    /// Its node.
+    pub node: Name,
+    /// The version of the job it runs.
+    pub version: u32,
+    /// What it was told: `signal`, `pause`, `resume`.
+    pub verb: String,
+    /// With which arguments, as in the request; nothing if there are none.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub args: serde_json::Value,
+    /// Who asked for it, as the server knows them.
+    pub by: String,
+    /// `done`, or the code of the error.
+    pub result: String,
+    /// The error in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The id of the command, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+}

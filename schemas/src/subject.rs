@@ -91,6 +91,14 @@ pub fn logs(slot: &Slot, node: &Name, stream: &str) -> String {
     )
 }
 
+/// What was done to a slot by a runtime command, published by its node.
+pub fn command_event(slot: &Slot) -> String {
+    format!(
+        "orch.events.command.{}.{}.{}",
+        slot.job, slot.task, slot.index
+    )
+}
+
 /// Usage figures of a node.
 pub fn metrics_node(node: &Name) -> String {
     format!("orch.metrics.node.{node}")

@@ -324,7 +324,11 @@ fn wrong_size_unit(text: &str, number: &str, unit: &str) -> UnitError {
         Some(name) => format!("did you mean `{number}{name}`?"),
         None => "known units: B, KiB, MiB, GiB, TiB, PiB, kB, MB, GB, TB, PB".to_owned(),
     };
-    wrong(text, &format!("has the unknown unit `{}`", short(unit)), &help)
+    wrong(
+        text,
+        &format!("has the unknown unit `{}`", short(unit)),
+        &help,
+    )
 }
 
 /// `5min`, `10 s`, `10`: names the unit that was meant.
@@ -350,7 +354,11 @@ fn wrong_time_unit(text: &str, number: &str, unit: &str) -> UnitError {
         Some(name) => format!("did you mean `{number}{name}`?"),
         None => "known units: d, h, m, s, ms".to_owned(),
     };
-    wrong(text, &format!("has the unknown unit `{}`", short(unit)), &help)
+    wrong(
+        text,
+        &format!("has the unknown unit `{}`", short(unit)),
+        &help,
+    )
 }
 
 fn short(unit: &str) -> String {
@@ -420,11 +428,7 @@ mod tests {
                 "`5 apples` has the unknown unit ` apples`",
                 "known units: B, KiB, MiB, GiB, TiB, PiB, kB, MB, GB, TB, PB",
             ),
-            (
-                "0.3KiB",
-                "`0.3KiB` is not a whole number of bytes",
-                example,
-            ),
+            ("0.3KiB", "`0.3KiB` is not a whole number of bytes", example),
             (
                 "99999PiB",
                 "`99999PiB` is too large a size",
@@ -477,11 +481,7 @@ mod tests {
                 "`5min` has the unknown unit `min`",
                 "did you mean `5m`?",
             ),
-            (
-                "5M",
-                "`5M` has the unknown unit `M`",
-                "did you mean `5m`?",
-            ),
+            ("5M", "`5M` has the unknown unit `M`", "did you mean `5m`?"),
             (
                 "5us",
                 "`5us` has the unknown unit `us`",

@@ -616,6 +616,20 @@ pub struct LogQuery {
     pub tail: Option<u32>,
 }
 
+/// `orch.api.bus.get`: what the bus keeps its promises with, as far as a manager can know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusView {
+    /// Version of the server this manager is connected to.
+    pub version: String,
+    /// Whether every write is on the disk before it is acknowledged; none where the manager has no
+    /// login of the system account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_always: Option<bool>,
+    /// How long a write may wait for the disk otherwise, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_interval_ms: Option<u64>,
+}
+
 impl CommandRow {
     /// Whether the task did what it was told.
     pub fn is_done(&self) -> bool {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use loom_bus::connection::Bus;
 use loom_bus::log::{Log, Replica};
+use loom_bus::queue::Queue;
 use loom_schemas::ids::Name;
 use loom_schemas::wire::ManagerRole;
 use ractor::ActorCell;
@@ -22,18 +23,29 @@ pub(crate) const AGENT: &str = env!("CARGO_PKG_VERSION");
 pub(crate) type Context = Arc<Shared>;
 
 /// See [`Context`].
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: ManagerOptions,
     /// Requests, assignments, pings.
     pub(crate) control: Bus,
     /// Histories of events and logs, snapshots: what may be slow.
     pub(crate) bulk: Bus,
+    /// The log writer's own.
+    pub(crate) log_bus: Bus,
     pub(crate) log: Log,
+    pub(crate) queue: Queue,
     pub(crate) hearts: Hearts,
     pub(crate) pulse: Pulse,
     pub(crate) parts: Parts,
     view: watch::Sender<View>,
+}
+
+/// Connections, and what is reached through them.
+pub(crate) struct Streams {
+    pub(crate) control: Bus,
+    pub(crate) bulk: Bus,
+    pub(crate) log_bus: Bus,
+    pub(crate) log: Log,
+    pub(crate) queue: Queue,
 }
 
 /// What is durable, as reads see it.
@@ -100,7 +112,8 @@ impl Parts {
 
 impl Shared {
     /// What all actors share, before the log was read.
-    pub(crate) fn new(options: ManagerOptions, control: Bus, bulk: Bus, log: Log) -> Context {
+    pub(crate) fn new(options: ManagerOptions, streams: Streams) -> Context {
+        let Streams { control, bulk, log_bus, log, queue } = streams;
         let view = View {
             replica: Replica::default(),
             role: ManagerRole::Standby,
@@ -110,7 +123,9 @@ impl Shared {
             options,
             control,
             bulk,
+            log_bus,
             log,
+            queue,
             hearts: Hearts::default(),
             parts: Parts::default(),
             view: watch::Sender::new(view),

@@ -52,6 +52,7 @@ impl Cause {
 pub(crate) struct Watch {
     stopped_after: Duration,
     last_entry: Instant,
+    asked: bool,
     unanswered: u32,
 }
 
@@ -61,6 +62,7 @@ impl Watch {
         Self {
             stopped_after: timings.entries_stopped_after,
             last_entry: now,
+            asked: false,
             unanswered: 0,
         }
     }
@@ -71,13 +73,18 @@ impl Watch {
         self.unanswered = 0;
     }
 
-    /// Whether the leader has been quiet for so long that it is asked.
+    /// Whether the leader is asked: when it has been quiet for so long, and once to begin with.
     pub(crate) fn asks(&self, quiet: Duration, now: Instant) -> bool {
+        !self.asked || self.is_quiet(quiet, now)
+    }
+
+    fn is_quiet(&self, quiet: Duration, now: Instant) -> bool {
         now.saturating_duration_since(self.last_entry) >= quiet
     }
 
     /// A ping came back, or did not.
     pub(crate) fn pinged(&mut self, pinged: Pinged, now: Instant) -> Option<Cause> {
+        self.asked = true;
         match pinged {
             Pinged::Leads | Pinged::NotAsked => {
                 self.unanswered = 0;
@@ -86,7 +93,7 @@ impl Watch {
             Pinged::Follows | Pinged::NobodyThere => Some(Cause::Gone),
             Pinged::Unanswered => {
                 self.unanswered += 1;
-                let stopped = self.asks(self.stopped_after, now);
+                let stopped = self.is_quiet(self.stopped_after, now);
                 (stopped && self.unanswered >= PINGS).then_some(Cause::Hung)
             }
         }

@@ -66,7 +66,11 @@ pub(crate) enum Action {
 impl Assignment {
     /// Judges an assignment by cluster, epoch and generation; changes nothing.
     pub(crate) fn judge(&self, assign: &Assign) -> Verdict {
-        if self.cluster.as_ref().is_some_and(|cluster| *cluster != assign.cluster) {
+        if self
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| *cluster != assign.cluster)
+        {
             return Verdict::Foreign;
         }
         if assign.epoch < self.epoch {
@@ -109,14 +113,19 @@ impl Assignment {
         if assign.base.is_none() {
             let wanted = touched.clone();
             touched.extend(self.placements.keys().copied());
-            self.placements.retain(|placement, _| wanted.contains(placement));
+            self.placements
+                .retain(|placement, _| wanted.contains(placement));
         }
         for placement in &assign.remove {
             self.placements.remove(placement);
             touched.insert(*placement);
         }
         for put in &assign.put {
-            if self.placements.get(&put.placement).is_none_or(|known| **known != *put) {
+            if self
+                .placements
+                .get(&put.placement)
+                .is_none_or(|known| **known != *put)
+            {
                 self.placements.insert(put.placement, Arc::new(put.clone()));
             }
         }
@@ -126,12 +135,16 @@ impl Assignment {
     /// The answer that goes with a verdict, given after [`apply`](Self::apply).
     pub(crate) fn reply(&self, verdict: Verdict) -> AssignReply {
         match verdict {
-            Verdict::Take | Verdict::Known => AssignReply::Taken { generation: self.generation },
-            Verdict::Resync => AssignReply::Resync { generation: self.generation },
+            Verdict::Take | Verdict::Known => AssignReply::Taken {
+                generation: self.generation,
+            },
+            Verdict::Resync => AssignReply::Resync {
+                generation: self.generation,
+            },
             Verdict::Stale => AssignReply::Stale { epoch: self.epoch },
-            Verdict::Foreign => {
-                AssignReply::Foreign { cluster: self.cluster.clone().unwrap_or_default() }
-            }
+            Verdict::Foreign => AssignReply::Foreign {
+                cluster: self.cluster.clone().unwrap_or_default(),
+            },
         }
     }
 }
@@ -144,8 +157,9 @@ pub(crate) fn decide(
 ) -> Option<Action> {
     match (wanted, held) {
         (Some(wanted), None) => Some(Action::Start(Arc::clone(wanted))),
-        (Some(wanted), Some(held)) => (held.unwanted || held.assigned != wanted)
-            .then(|| Action::Change(Arc::clone(wanted))),
+        (Some(wanted), Some(held)) => {
+            (held.unwanted || held.assigned != wanted).then(|| Action::Change(Arc::clone(wanted)))
+        }
         (None, Some(held)) if held.ended => Some(Action::Forget(placement)),
         (None, Some(held)) => (!held.unwanted).then_some(Action::StopUnknown(placement)),
         (None, None) => None,

@@ -18,5 +18,7 @@ pub(crate) fn since_boot() -> Duration {
 /// What tells one boot of the host from another; empty where the kernel does not say, which makes
 /// every start of the agent wait for a leader.
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string(BOOT_ID)
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
 }

@@ -35,6 +35,12 @@ pub(crate) async fn gather(options: &NodeOptions, drivers: Vec<DriverKind>) -> N
     }
 }
 
+/// What this host can give with a node's files in `directory`; for whoever shares it out between
+/// several nodes. Ports are none.
+pub fn host_capacity(directory: &Path) -> Capacity {
+    Meter::new().capacity(directory)
+}
+
 fn capacity(options: &NodeOptions) -> Capacity {
     let told = options.capacity;
     let measured = Meter::new().capacity(&options.data_dir);
@@ -64,7 +70,9 @@ fn arch(rust: &str) -> &str {
 /// Name and version from the text of `/etc/os-release`.
 fn os(release: &str) -> String {
     let field = |name: &str| {
-        let line = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+        let line = release
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
         let value = line.trim().trim_matches(['"', '\'']);
         (!value.is_empty()).then_some(value)
     };
@@ -78,16 +86,24 @@ fn os(release: &str) -> String {
 /// The address this host uses towards the bus; nothing is sent to find out.
 async fn own_address(bus: &BusAccess) -> IpAddr {
     let fallback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let BusAccess::Connect(options) = bus else { return fallback };
+    let BusAccess::Connect(options) = bus else {
+        return fallback;
+    };
     let first = options.url.split(',').next().unwrap_or_default();
-    let Ok(mut found) = lookup_host(authority(first)).await else { return fallback };
-    let Some(server) = found.next() else { return fallback };
+    let Ok(mut found) = lookup_host(authority(first)).await else {
+        return fallback;
+    };
+    let Some(server) = found.next() else {
+        return fallback;
+    };
     let any: IpAddr = if server.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
     } else {
         std::net::Ipv6Addr::UNSPECIFIED.into()
     };
-    let Ok(socket) = UdpSocket::bind((any, 0)).await else { return fallback };
+    let Ok(socket) = UdpSocket::bind((any, 0)).await else {
+        return fallback;
+    };
     if socket.connect(server).await.is_err() {
         return fallback;
     }
@@ -96,13 +112,20 @@ async fn own_address(bus: &BusAccess) -> IpAddr {
 
 /// Host and port of a server's URL.
 fn authority(url: &str) -> String {
-    let rest = url.trim().split_once("://").map_or(url.trim(), |(_, rest)| rest);
+    let rest = url
+        .trim()
+        .split_once("://")
+        .map_or(url.trim(), |(_, rest)| rest);
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let rest = rest.split('/').next().unwrap_or_default();
     let has_port = rest.rsplit_once(':').is_some_and(|(host, port)| {
         port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
     });
-    if has_port { rest.to_owned() } else { format!("{rest}:{BUS_PORT}") }
+    if has_port {
+        rest.to_owned()
+    } else {
+        format!("{rest}:{BUS_PORT}")
+    }
 }
 
 #[cfg(test)]

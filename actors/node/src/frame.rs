@@ -85,7 +85,9 @@ pub(crate) fn read(bytes: &[u8], journal_limit: usize) -> Result<Contents, Frame
     }
     let mut at = HEAD;
     let name = frame(bytes, at)?.ok_or(FrameError::Damaged(at))?;
-    let node = std::str::from_utf8(name).ok().and_then(|name| Name::new(name).ok());
+    let node = std::str::from_utf8(name)
+        .ok()
+        .and_then(|name| Name::new(name).ok());
     let node = node.ok_or(FrameError::Damaged(at))?;
     at += FRAME_HEAD + name.len();
     let mut ledger = Ledger::new(node.clone(), journal_limit);
@@ -94,11 +96,17 @@ pub(crate) fn read(bytes: &[u8], journal_limit: usize) -> Result<Contents, Frame
         ledger.apply(record);
         at += FRAME_HEAD + payload.len();
     }
-    Ok(Contents { node, ledger, good: at })
+    Ok(Contents {
+        node,
+        ledger,
+        good: at,
+    })
 }
 
 fn push(bytes: &mut Vec<u8>, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let length = u32::try_from(payload.len())
+        .unwrap_or(u32::MAX)
+        .to_le_bytes();
     bytes.extend(length);
     bytes.extend(checksum(length, payload));
     bytes.extend(payload);
@@ -111,18 +119,28 @@ fn frame(bytes: &[u8], at: usize) -> Result<Option<&[u8]>, FrameError> {
     if rest.iter().all(|&byte| byte == 0) {
         return Ok(None);
     }
-    let Some((length, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-    let Some((sum, rest)) = rest.split_first_chunk::<8>() else { return Ok(None) };
+    let Some((length, rest)) = rest.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let Some((sum, rest)) = rest.split_first_chunk::<8>() else {
+        return Ok(None);
+    };
     let size = u32::from_le_bytes(*length) as usize;
     if size > FRAME_MAX {
         return Err(FrameError::Damaged(at));
     }
-    let Some(payload) = rest.get(..size) else { return Ok(None) };
+    let Some(payload) = rest.get(..size) else {
+        return Ok(None);
+    };
     if checksum(*length, payload) == *sum {
         return Ok(Some(payload));
     }
     // The very last frame may have its length on disk and not yet all of its bytes.
-    if rest.len() == size { Ok(None) } else { Err(FrameError::Damaged(at)) }
+    if rest.len() == size {
+        Ok(None)
+    } else {
+        Err(FrameError::Damaged(at))
+    }
 }
 
 fn checksum(length: [u8; 4], payload: &[u8]) -> [u8; 8] {

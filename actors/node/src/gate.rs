@@ -38,7 +38,13 @@ impl StartGate for Gate {
 /// Resolves once the node has the run on disk.
 async fn written_down(node: &ActorRef<NodeMessage>, progress: Progress) {
     let asked = node
-        .call(|kept| NodeMessage::RunBegins { progress: Box::new(progress), kept }, None)
+        .call(
+            |kept| NodeMessage::RunBegins {
+                progress: Box::new(progress),
+                kept,
+            },
+            None,
+        )
         .await;
     let kept = matches!(asked, Ok(answer) if answer.is_success());
     if !kept {
@@ -57,10 +63,17 @@ async fn permitted(
         if open.await.is_err() {
             return std::future::pending().await;
         }
-        let Some(starts) = &starts else { return StartPermit::free() };
+        let Some(starts) = &starts else {
+            return StartPermit::free();
+        };
         // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(starts).acquire_owned().await else { continue };
-        if until.borrow().is_some_and(|until| clock::since_boot() < until) {
+        let Ok(permit) = Arc::clone(starts).acquire_owned().await else {
+            continue;
+        };
+        if until
+            .borrow()
+            .is_some_and(|until| clock::since_boot() < until)
+        {
             return StartPermit::holding(permit);
         }
     }

@@ -63,24 +63,23 @@ impl Journal {
         self.entries.is_empty()
     }
 
-    /// How many runs have something to report.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The report of a run that is not acknowledged.
-    pub(crate) fn get(&self, run: RunId) -> Option<&RunReport> {
-        self.entries.get(&run).map(|entry| &entry.report)
-    }
-
     /// Every entry, and what was folded of each placement: for writing it down whole.
     pub(crate) fn parts(&self) -> (impl Iterator<Item = &Entry>, &BTreeMap<RunId, u64>) {
         (self.entries.values(), &self.folded)
     }
 
+    /// How many changes it has seen.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Puts back how many changes it has seen.
+    pub(crate) fn restore_changes(&mut self, changes: u64) {
+        self.changes = changes;
+    }
+
     /// Puts back an entry that was written down.
     pub(crate) fn restore(&mut self, entry: Entry) {
-        self.changes = self.changes.max(entry.change);
         self.insert(entry);
     }
 
@@ -95,18 +94,28 @@ impl Journal {
         self.changes += 1;
         let change = self.changes;
         let entry = match self.remove(report.run) {
-            None => Entry { report, since: change, change },
+            None => Entry {
+                report,
+                since: change,
+                change,
+            },
             Some(known) => {
                 let Some(report) = merged(&known.report, report) else {
                     self.insert(known);
                     return;
                 };
-                Entry { report, since: known.since, change }
+                Entry {
+                    report,
+                    since: known.since,
+                    change,
+                }
             }
         };
         self.insert(entry);
         while self.foldable.len() > limit {
-            let Some((_, run)) = self.foldable.first().copied() else { return };
+            let Some((_, run)) = self.foldable.first().copied() else {
+                return;
+            };
             if let Some(entry) = self.remove(run) {
                 *self.folded.entry(entry.report.placement).or_default() += 1;
             }
@@ -117,7 +126,9 @@ impl Journal {
     pub(crate) fn batch(&self, most: usize) -> Batch {
         let mut batch = Batch::default();
         for run in self.order.values().take(most) {
-            let Some(entry) = self.entries.get(run) else { continue };
+            let Some(entry) = self.entries.get(run) else {
+                continue;
+            };
             let mut report = entry.report.clone();
             if let Some(count) = self.folded.get(&report.placement) {
                 let note = format!("{count} earlier runs ended while no leader answered");
@@ -126,7 +137,11 @@ impl Journal {
                     None => note,
                 });
             }
-            batch.marks.push(Mark { run: *run, change: entry.change, state: report.state });
+            batch.marks.push(Mark {
+                run: *run,
+                change: entry.change,
+                state: report.state,
+            });
             batch.reports.push(report);
         }
         batch
@@ -135,12 +150,17 @@ impl Journal {
     /// Forgets what was taken. A run that changed since it was sent stays, without what was told.
     pub(crate) fn acknowledge(&mut self, marks: &[Mark]) {
         for mark in marks {
-            let Some(mut entry) = self.remove(mark.run) else { continue };
+            let Some(mut entry) = self.remove(mark.run) else {
+                continue;
+            };
             self.folded.remove(&entry.report.placement);
             if entry.change == mark.change {
                 continue;
             }
-            entry.report.passed.retain(|state| state.rank() > mark.state.rank());
+            entry
+                .report
+                .passed
+                .retain(|state| state.rank() > mark.state.rank());
             self.insert(entry);
         }
     }

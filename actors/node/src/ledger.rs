@@ -81,11 +81,13 @@ pub(crate) enum Record {
         taken_in: Epoch,
         /// The generation of the set.
         generation: u64,
+        /// How many changes the journal has seen: acknowledgements name them.
+        changes: u64,
     },
     /// Written only when the file is written anew: a placement.
     Place {
         /// As a leader last described it.
-        assigned: Assigned,
+        assigned: Box<Assigned>,
         /// Whether it is in the assignment.
         wanted: bool,
         /// Where it is.
@@ -107,28 +109,30 @@ pub(crate) enum Record {
 impl Place {
     /// A placement that was only told of.
     fn new(assigned: Arc<Assigned>) -> Self {
-        Self { assigned, progress: None, report: None }
+        Self {
+            assigned,
+            progress: None,
+            report: None,
+        }
     }
 
     /// Whether its last run ended and nothing follows here.
     pub(crate) fn has_ended(&self) -> bool {
-        self.report.as_ref().is_some_and(|report| is_final(report))
+        self.report.as_ref().is_some_and(is_final)
     }
 
     /// Whether a run of it runs, as far as was reported.
     pub(crate) fn is_running(&self) -> bool {
-        self.report.as_ref().is_some_and(|report| report.state == RunState::Running)
+        self.report
+            .as_ref()
+            .is_some_and(|report| report.state == RunState::Running)
     }
 
     /// The run that fills it.
     pub(crate) fn run(&self) -> RunId {
-        self.progress.as_ref().map_or(self.assigned.placement, |progress| progress.run)
-    }
-
-    /// Whether a run belongs to it, running or kept for its files.
-    pub(crate) fn has_run(&self, run: RunId) -> bool {
-        let kept = self.progress.as_ref().is_some_and(|progress| progress.kept.contains(&run));
-        run == self.assigned.placement || run == self.run() || kept
+        self.progress
+            .as_ref()
+            .map_or(self.assigned.placement, |progress| progress.run)
     }
 }
 
@@ -165,18 +169,44 @@ impl Ledger {
             Record::Contact { boot, at_ms } => {
                 self.contact = Some((boot, Duration::from_millis(at_ms)));
             }
-            Record::Head { cluster, epoch, taken_in, generation } => {
+            Record::Head {
+                cluster,
+                epoch,
+                taken_in,
+                generation,
+                changes,
+            } => {
+                self.journal.restore_changes(changes);
                 let placements = std::mem::take(&mut self.assignment.placements);
-                self.assignment =
-                    Assignment { cluster, epoch, taken_in, generation, placements };
+                self.assignment = Assignment {
+                    cluster,
+                    epoch,
+                    taken_in,
+                    generation,
+                    placements,
+                };
             }
-            Record::Place { assigned, wanted, progress, report } => {
-                let assigned = Arc::new(assigned);
+            Record::Place {
+                assigned,
+                wanted,
+                progress,
+                report,
+            } => {
+                let assigned = Arc::new(*assigned);
                 let placement = assigned.placement;
                 if wanted {
-                    self.assignment.placements.insert(placement, Arc::clone(&assigned));
+                    self.assignment
+                        .placements
+                        .insert(placement, Arc::clone(&assigned));
                 }
-                self.places.insert(placement, Place { assigned, progress, report });
+                self.places.insert(
+                    placement,
+                    Place {
+                        assigned,
+                        progress,
+                        report,
+                    },
+                );
             }
             Record::Entry(entry) => self.journal.restore(entry),
             Record::Folded { placement, count } => self.journal.restore_folded(placement, count),
@@ -192,9 +222,10 @@ impl Ledger {
             epoch: set.epoch,
             taken_in: set.taken_in,
             generation: set.generation,
+            changes: self.journal.changes(),
         }];
         records.extend(self.places.values().map(|place| Record::Place {
-            assigned: (*place.assigned).clone(),
+            assigned: Box::new((*place.assigned).clone()),
             wanted: set.placements.contains_key(&place.assigned.placement),
             progress: place.progress.clone(),
             report: place.report.clone(),
@@ -218,7 +249,10 @@ impl Ledger {
             .places
             .values()
             .map(|place| {
-                let report = place.report.clone().unwrap_or_else(|| first_report(&place.assigned));
+                let report = place
+                    .report
+                    .clone()
+                    .unwrap_or_else(|| first_report(&place.assigned));
                 (report.run, report)
             })
             .collect();
@@ -232,7 +266,9 @@ impl Ledger {
     pub(crate) fn told(&self, placement: RunId, withheld: bool) -> Option<Assigned> {
         let mut told = (*self.places.get(&placement)?.assigned).clone();
         if !self.assignment.placements.contains_key(&placement) {
-            told.order = Order::Stop { reason: UNWANTED.to_owned() };
+            told.order = Order::Stop {
+                reason: UNWANTED.to_owned(),
+            };
         }
         told.holds_address &= !withheld;
         Some(told)
@@ -241,7 +277,9 @@ impl Ledger {
     fn assign(&mut self, assign: &Assign) -> BTreeSet<RunId> {
         let touched = self.assignment.apply(assign);
         for placement in &touched {
-            let Some(assigned) = self.assignment.placements.get(placement) else { continue };
+            let Some(assigned) = self.assignment.placements.get(placement) else {
+                continue;
+            };
             self.places
                 .entry(*placement)
                 .and_modify(|place| place.assigned = Arc::clone(assigned))
@@ -256,19 +294,28 @@ impl Ledger {
             return;
         };
         place.progress = Some(progress);
-        let known = place.report.as_ref().filter(|known| known.run == report.run);
+        let known = place
+            .report
+            .as_ref()
+            .filter(|known| known.run == report.run);
         let report = match known {
             None => report,
             Some(known) => {
                 let told: Vec<RunState> = report.passed.clone();
                 match merged(known, report) {
                     // The journal puts on `passed` what it has not told yet.
-                    Some(merged) => RunReport { passed: told, ..merged },
+                    Some(merged) => RunReport {
+                        passed: told,
+                        ..merged
+                    },
                     None => return,
                 }
             }
         };
-        place.report = Some(RunReport { passed: Vec::new(), ..report.clone() });
+        place.report = Some(RunReport {
+            passed: Vec::new(),
+            ..report.clone()
+        });
         self.journal.record(report, self.journal_limit);
     }
 }
@@ -281,7 +328,10 @@ pub(crate) fn is_final(report: &RunReport) -> bool {
 /// The record of a contact.
 pub(crate) fn contact(boot: &str, at: Duration) -> Record {
     let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-    Record::Contact { boot: boot.to_owned(), at_ms }
+    Record::Contact {
+        boot: boot.to_owned(),
+        at_ms,
+    }
 }
 
 /// The report of a placement that was not begun.

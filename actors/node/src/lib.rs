@@ -1,9 +1,43 @@
 //! A node: its assignment, its tasks, its reports and its commands.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `assignment` | what the node shall have, whose word it takes, what it must do; pure |
+//! | `journal` | reports that no leader has acknowledged, folded to one a run; pure |
+//! | `link` | which call to the leader comes next, and the cut-off rule; pure |
+//! | `ledger` | all of what survives the agent, and each change of it; pure |
+//! | `frame`, `store` | the ledger's file: its form, and its writer |
+//! | `agent`, `actor` | the actors: the root, the node |
+//! | `gate` | what lets runs start |
+//! | `drivers`, `refusal` | what runs launches here |
+//! | `facts`, `usage`, `clock` | what the host is and has |
+//! | `serve` | the loops between the bus and the node's actor |
+//! | `start`, `options` | starting and stopping |
 
+mod actor;
+mod agent;
+mod assignment;
+mod clock;
+mod drivers;
+mod facts;
+mod frame;
+mod gate;
+mod journal;
+mod ledger;
+mod link;
 mod options;
+mod refusal;
+mod serve;
 mod start;
+mod store;
+mod usage;
 
+#[cfg(test)]
+mod testing;
+
+pub use facts::host_capacity;
 pub use options::{
-    BusAccess, CapacityOverride, Limits, NodeOptions, PORTS_FROM, PORTS_TO, Timings,
+    BusAccess, CapacityOverride, Limits, NodeOptions, PORTS_FROM, PORTS_TO, TasksOnStop, Timings,
 };
-pub use start::{NodeHandle, StartError, TasksOnStop, start};
+pub use start::{NodeHandle, StartError, start};
+pub use store::StoreError;

@@ -19,9 +19,7 @@ use crate::options::Timings;
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     timings: Timings,
-    connected: bool,
     greet: bool,
-    welcomed: bool,
     in_flight: Option<(Call, Duration)>,
     failures: u32,
     not_before: Duration,
@@ -67,9 +65,7 @@ impl Link {
     pub(crate) fn new(timings: Timings, last_contact: Option<Duration>) -> Self {
         Self {
             timings,
-            connected: true,
             greet: true,
-            welcomed: false,
             in_flight: None,
             failures: 0,
             not_before: Duration::ZERO,
@@ -81,7 +77,7 @@ impl Link {
 
     /// What to do next, with reports waiting or not.
     pub(crate) fn next(&self, now: Duration, reports: bool) -> Step {
-        if self.in_flight.is_some() || !self.connected {
+        if self.in_flight.is_some() || !self.is_connected() {
             return Step::Idle;
         }
         if now < self.not_before {
@@ -94,7 +90,11 @@ impl Link {
             return Step::Call(Call::Status);
         }
         let probe_at = self.last_contact.unwrap_or(now) + self.timings.lost_after / 3;
-        if now < probe_at { Step::WaitUntil(probe_at) } else { Step::Call(Call::Probe) }
+        if now < probe_at {
+            Step::WaitUntil(probe_at)
+        } else {
+            Step::Call(Call::Probe)
+        }
     }
 
     /// The call was made.
@@ -104,10 +104,11 @@ impl Link {
 
     /// The leader answered the call in flight as it should.
     pub(crate) fn answered(&mut self) {
-        let Some((call, sent)) = self.in_flight.take() else { return };
+        let Some((call, sent)) = self.in_flight.take() else {
+            return;
+        };
         if call == Call::Hello {
             self.greet = false;
-            self.welcomed = true;
             self.withheld = false;
         }
         self.failures = 0;
@@ -119,7 +120,10 @@ impl Link {
     pub(crate) fn failed(&mut self, now: Duration, failure: Failure, jitter: f64) {
         self.in_flight = None;
         self.greet |= failure == Failure::Refused;
-        let doubled = self.timings.back_off.saturating_mul(1 << self.failures.min(16));
+        let doubled = self
+            .timings
+            .back_off
+            .saturating_mul(1 << self.failures.min(16));
         let pause = doubled.min(self.timings.max_back_off);
         self.not_before = now + pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
         self.failures = self.failures.saturating_add(1);
@@ -133,13 +137,11 @@ impl Link {
 
     /// The bus went away.
     pub(crate) fn disconnected(&mut self, now: Duration) {
-        self.connected = false;
         self.away_since.get_or_insert(now);
     }
 
     /// The bus is back: greet the leader, after `delay`.
     pub(crate) fn reconnected(&mut self, now: Duration, delay: Duration) {
-        self.connected = true;
         self.away_since = None;
         self.failures = 0;
         self.not_before = now + delay;
@@ -166,14 +168,14 @@ impl Link {
         self.last_contact
     }
 
-    /// Whether a leader welcomed this agent.
-    pub(crate) fn is_welcomed(&self) -> bool {
-        self.welcomed
-    }
-
     /// Until when runs may start; none if they may not at all.
     pub(crate) fn may_start_until(&self) -> Option<Duration> {
         self.last_contact.map(|last| last + self.timings.lost_after)
+    }
+
+    /// Whether the bus is there.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.away_since.is_none()
     }
 
     /// Whether a call is in flight.
@@ -189,7 +191,8 @@ pub(crate) fn contact_after_start(
     boot_id: &str,
     now: Duration,
 ) -> Option<Duration> {
-    kept.filter(|(boot, at)| !boot_id.is_empty() && *boot == boot_id && *at <= now).map(|(_, at)| at)
+    kept.filter(|(boot, at)| !boot_id.is_empty() && *boot == boot_id && *at <= now)
+        .map(|(_, at)| at)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use loom_bus::{Bus, ConnectOptions};
+use loom_bus::connection::{Bus, ConnectOptions};
 use loom_schemas::ids::Name;
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::words::DriverKind;
@@ -101,7 +101,7 @@ impl Default for Timings {
             back_off: Duration::from_millis(50),
             max_back_off: Duration::from_secs(5),
             command: Duration::from_secs(10),
-            back_within: Duration::from_secs(60),
+            back_within: Duration::from_mins(1),
         }
     }
 }
@@ -149,4 +149,13 @@ impl NodeOptions {
             limits: Limits::default(),
         }
     }
+}
+
+/// What becomes of a node's tasks when its agent stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TasksOnStop {
+    /// They go on running; the next agent on the same data directory adopts them.
+    Keep,
+    /// They are ended first, each with its grace.
+    Stop,
 }

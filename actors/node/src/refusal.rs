@@ -1,5 +1,7 @@
 //! What stands in for a driver that the node does not offer: every start is refused, with the
-//! reason why.
+//! reason why. What an earlier agent started with the driver is still cared for.
+
+use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use loom_schemas::ids::RunId;
@@ -14,6 +16,21 @@ pub(crate) struct Refusal {
     pub(crate) kind: DriverKind,
     /// Why, and what to do about it.
     pub(crate) reason: &'static str,
+    /// The driver itself, where there may be runs of it.
+    pub(crate) inner: Option<Arc<dyn Driver>>,
+}
+
+impl Refusal {
+    fn to_run<T: Send + 'static>(
+        &self,
+        run: RunId,
+        call: impl FnOnce(&dyn Driver) -> BoxFuture<'_, Result<T, DriverError>>,
+    ) -> BoxFuture<'_, Result<T, DriverError>> {
+        match &self.inner {
+            Some(inner) => call(inner.as_ref()),
+            None => ready(Err(DriverError::NotFound(run))).boxed(),
+        }
+    }
 }
 
 impl Driver for Refusal {
@@ -26,30 +43,44 @@ impl Driver for Refusal {
     }
 
     fn inventory(&self) -> BoxFuture<'_, Result<Vec<RunId>, DriverError>> {
-        ready(Ok(Vec::new())).boxed()
+        match &self.inner {
+            Some(inner) => inner.inventory(),
+            None => ready(Ok(Vec::new())).boxed(),
+        }
     }
 
-    fn adopt(&self, _: RunId) -> BoxFuture<'_, Result<Adopted, DriverError>> {
-        ready(Ok(Adopted::Gone)).boxed()
+    fn adopt(&self, run: RunId) -> BoxFuture<'_, Result<Adopted, DriverError>> {
+        match &self.inner {
+            Some(inner) => inner.adopt(run),
+            None => ready(Ok(Adopted::Gone)).boxed(),
+        }
     }
 
     fn wait(&self, run: RunId) -> BoxFuture<'_, Result<Ended, DriverError>> {
-        ready(Err(DriverError::NotFound(run))).boxed()
+        self.to_run(run, |inner| inner.wait(run))
     }
 
-    fn signal(&self, run: RunId, _: Signal, _: bool) -> BoxFuture<'_, Result<(), DriverError>> {
-        ready(Err(DriverError::NotFound(run))).boxed()
+    fn signal(
+        &self,
+        run: RunId,
+        signal: Signal,
+        tree: bool,
+    ) -> BoxFuture<'_, Result<(), DriverError>> {
+        self.to_run(run, |inner| inner.signal(run, signal, tree))
     }
 
     fn pause(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
-        ready(Err(DriverError::NotFound(run))).boxed()
+        self.to_run(run, |inner| inner.pause(run))
     }
 
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
-        ready(Err(DriverError::NotFound(run))).boxed()
+        self.to_run(run, |inner| inner.resume(run))
     }
 
-    fn remove(&self, _: RunId, _: bool) -> BoxFuture<'_, Result<(), DriverError>> {
-        ready(Ok(())).boxed()
+    fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {
+        match &self.inner {
+            Some(inner) => inner.remove(run, files),
+            None => ready(Ok(())).boxed(),
+        }
     }
 }

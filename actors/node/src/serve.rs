@@ -78,7 +78,8 @@ pub(crate) async fn connection(bus: Bus, node: ActorRef<NodeMessage>) {
     let mut state = bus.state();
     loop {
         let connected = *state.borrow_and_update() == ConnectionState::Connected;
-        if node.cast(NodeMessage::BusChanged { connected }).is_err() || state.changed().await.is_err()
+        if node.cast(NodeMessage::BusChanged { connected }).is_err()
+            || state.changed().await.is_err()
         {
             return;
         }

@@ -1,47 +1,159 @@
 //! Starting and stopping a node.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use loom_bus::connection::{Bus, ConnectError};
 use loom_schemas::ids::Name;
+use loom_schemas::subject;
+use ractor::{Actor, ActorCell, ActorRef};
+use tokio::sync::{mpsc, watch};
 
-use crate::options::NodeOptions;
+use crate::actor::{Context, Phase};
+use crate::agent::{Agent, AgentMessage};
+use crate::clock;
+use crate::drivers::Drivers;
+use crate::facts;
+use crate::ledger::Ledger;
+use crate::options::{BusAccess, NodeOptions, TasksOnStop};
+use crate::store::{Store, StoreError};
+use crate::usage::Meter;
 
-/// Why a node could not be started.
+/// Below this length the state file of a node with processes is never written anew.
+const STATE_LEAST: u64 = 8 << 20;
+
+/// The same for a node that only plays: there are many of them on one disk.
+const STATE_LEAST_SIM: u64 = 256 << 10;
+
+/// How long after a node was killed its files may still be written.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a node could not be started, or never becomes ready.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The bus cannot be reached, is too old, or refuses the login.
     #[error("cannot reach the bus")]
-    Connect(#[from] loom_bus::ConnectError),
-    /// The data directory cannot be made or written.
-    #[error("cannot use the data directory {path}")]
-    DataDirectory {
+    Connect(#[from] ConnectError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A driver cannot be set up.
+    #[error("cannot set up the drivers")]
+    Drivers(#[source] loom_task::driver::DriverError),
+    /// The options make no sense.
+    #[error("{0}")]
+    Options(String),
+    /// The data directory belongs to a node of another cluster than the one on the bus.
+    #[error(
+        "the data directory {path} belongs to cluster {own}, the managers on this bus to {other}: \
+         use another data directory or another bus"
+    )]
+    OtherCluster {
         /// Which.
         path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
+        /// The directory's cluster.
+        own: String,
+        /// The managers'.
+        other: String,
     },
-}
-
-/// What becomes of a node's tasks when its agent stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TasksOnStop {
-    /// They go on running; the next agent on the same data directory adopts them.
-    Keep,
-    /// They are stopped first, each with its grace.
-    Stop,
+    /// It ended before it was ready.
+    #[error("the node ended: {0}")]
+    Ended(String),
 }
 
 /// A node that was started; dropping the handle leaves it running.
 #[derive(Debug)]
 pub struct NodeHandle {
     name: Name,
+    data_dir: PathBuf,
+    root: ActorRef<AgentMessage>,
+    phase: watch::Receiver<Phase>,
+    /// Ends when the last part of the node is gone.
+    alive: mpsc::Receiver<()>,
 }
 
 /// Starts a node: resolves once its data directory is open, the bus is reached, its runs are being
 /// adopted and it takes assignments. A manager need not be there: see [`NodeHandle::ready`].
 pub async fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
-    Ok(NodeHandle { name: options.name })
+    check(&options)?;
+    let (alive_by, alive) = mpsc::channel(1);
+    let (store, ledger) = open(&options, alive_by).await?;
+    let drivers = Drivers::new(&options).map_err(StartError::Drivers)?;
+    let (bus, bulk) = connect(&options).await?;
+    let info = facts::gather(&options, drivers.kinds()).await;
+    let (phase, phases) = watch::channel(Phase::Starting);
+    let context = Arc::new(Context {
+        name: options.name.clone(),
+        info,
+        bus,
+        bulk,
+        meter: (!drivers.only_plays()).then(|| Arc::new(Mutex::new(Meter::new()))),
+        drivers,
+        timings: options.timings,
+        limits: options.limits,
+        store,
+        boot_id: clock::boot_id(),
+        data_dir: options.data_dir.clone(),
+        phase,
+    });
+    let (root, _) = Actor::spawn(None, Agent, (context, ledger))
+        .await
+        .map_err(|error| StartError::Ended(error.to_string()))?;
+    Ok(NodeHandle {
+        name: options.name,
+        data_dir: options.data_dir,
+        root,
+        phase: phases,
+        alive,
+    })
+}
+
+fn check(options: &NodeOptions) -> Result<(), StartError> {
+    if options.ports.is_empty() || *options.ports.start() == 0 {
+        let (from, to) = (options.ports.start(), options.ports.end());
+        let message = format!("ports {from}-{to}: expected a range such as 20000-29999");
+        return Err(StartError::Options(message));
+    }
+    if options.drivers.is_empty() {
+        return Err(StartError::Options(
+            "a node needs at least one driver".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+async fn open(
+    options: &NodeOptions,
+    alive: mpsc::Sender<()>,
+) -> Result<(Store, Ledger), StartError> {
+    let directory = options.data_dir.clone();
+    let (name, limit) = (options.name.clone(), options.limits.journal);
+    let sim_only = !options.allow_process;
+    let least = if sim_only {
+        STATE_LEAST_SIM
+    } else {
+        STATE_LEAST
+    };
+    let opened =
+        tokio::task::spawn_blocking(move || Store::open(&directory, &name, limit, least, alive));
+    let opened = opened
+        .await
+        .map_err(|error| StartError::Ended(error.to_string()))?;
+    Ok(opened?)
+}
+
+async fn connect(options: &NodeOptions) -> Result<(Bus, Bus), ConnectError> {
+    let connect = match &options.bus {
+        BusAccess::Shared { control, bulk } => return Ok((control.clone(), bulk.clone())),
+        BusAccess::Connect(connect) => connect,
+    };
+    let named = |part: &str| {
+        let mut connect = connect.clone();
+        connect.name = format!("loom node {} {part}", options.name);
+        connect
+    };
+    tokio::try_join!(Bus::connect(named("control")), Bus::connect(named("bulk")))
 }
 
 impl NodeHandle {
@@ -50,23 +162,78 @@ impl NodeHandle {
         &self.name
     }
 
+    /// The subject on which it takes assignments.
+    pub fn subject(&self) -> String {
+        subject::assign(&self.name)
+    }
+
     /// Resolves once a leader has welcomed the node (at once if it already has); an error if it
     /// never will: the cluster is another one, or the node was stopped.
     pub async fn ready(&self) -> Result<(), StartError> {
-        Ok(())
+        let mut phase = self.phase.clone();
+        let reached = phase.wait_for(|phase| *phase != Phase::Starting).await;
+        let reached = reached.map_or(Phase::Ended(None), |phase| phase.clone());
+        match reached {
+            Phase::Starting | Phase::Ready => Ok(()),
+            Phase::Foreign { own, other } => Err(StartError::OtherCluster {
+                path: self.data_dir.clone(),
+                own,
+                other,
+            }),
+            Phase::Ended(reason) => Err(StartError::Ended(
+                reason.unwrap_or_else(|| "it was stopped".to_owned()),
+            )),
+        }
     }
 
-    /// Says bye and ends; with [`TasksOnStop::Stop`] after every task has ended and that is
-    /// reported, as far as a leader answers within the longest grace and ten seconds.
-    pub async fn stop(self, tasks: TasksOnStop) {
-        let _ = tasks;
+    /// Says bye and ends. With [`TasksOnStop::Keep`] processes run on under their shims; with
+    /// [`TasksOnStop::Stop`] every task is ended first and that is reported, as far as a leader
+    /// answers. Bounded by the longest grace of a task and some seconds.
+    pub async fn stop(mut self, tasks: TasksOnStop) {
+        // A root that is gone has ended already.
+        let _ = self.root.cast(AgentMessage::Leave(tasks));
+        self.over().await;
+        self.root.stop(None);
+        self.gone().await;
     }
 
-    /// Ends at once without a word, as a crash would: tasks go on. For tests.
-    pub async fn kill(self) {}
+    /// Ends at once without a word, as a crash would: processes run on. For tests.
+    pub async fn kill(mut self) {
+        self.root.kill();
+        self.gone().await;
+    }
 
     /// Resolves when the node has ended for good, with the reason if it was not asked to.
     pub async fn stopped(&self) -> Option<String> {
-        None
+        match self.over().await {
+            Phase::Foreign { own, other } => Some(format!(
+                "it belongs to cluster {own}, the leader to {other}"
+            )),
+            Phase::Ended(reason) => reason,
+            Phase::Starting | Phase::Ready => Some("its actors were killed".to_owned()),
+        }
+    }
+
+    /// The root of its actors, for whoever wants to look at or harm the tree; for tests.
+    pub fn root(&self) -> ActorCell {
+        self.root.get_cell()
+    }
+
+    async fn over(&self) -> Phase {
+        let mut phase = self.phase.clone();
+        let over = |phase: &Phase| matches!(phase, Phase::Ended(_) | Phase::Foreign { .. });
+        // An error means that nobody is left who could say.
+        match phase.wait_for(over).await {
+            Ok(phase) => phase.clone(),
+            Err(_) => self.phase.borrow().clone(),
+        }
+    }
+
+    /// Waits until nothing of the node is left that could write to its data directory.
+    async fn gone(&mut self) {
+        let gone = tokio::time::timeout(KILL_WAIT, self.alive.recv()).await;
+        if gone.is_err() {
+            tracing::warn!(node = %self.name, "a part of the node is slow to end");
+        }
     }
 }

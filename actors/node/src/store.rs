@@ -69,7 +69,8 @@ pub enum StoreError {
     /// Another build wrote it.
     #[error(
         "{path} has format {found}, this build reads {}: use the loomctl that wrote it, or another \
-         data directory", frame::FORMAT
+         data directory",
+        frame::FORMAT
     )]
     Format {
         /// Which file.
@@ -105,6 +106,8 @@ struct Shared {
     least: u64,
     /// Holds the lock of the data directory.
     _directory: File,
+    /// Dropped last: whoever has the other end sees that nothing is written any more.
+    _alive: mpsc::Sender<()>,
 }
 
 enum Order {
@@ -115,21 +118,29 @@ enum Order {
 
 impl Store {
     /// Opens the state file in a data directory, both made if they are not there, and locks it.
-    /// `least` is the length below which the file is never written anew. Blocks.
+    /// `least` is the length below which the file is never written anew; `alive` is dropped when the
+    /// lock is let go. Blocks.
     pub(crate) fn open(
         directory: &Path,
         node: &Name,
         journal_limit: usize,
         least: u64,
+        alive: mpsc::Sender<()>,
     ) -> Result<(Self, Ledger), StoreError> {
         let io = |context| {
-            move |source| StoreError::Io { path: directory.to_owned(), context, source }
+            move |source| StoreError::Io {
+                path: directory.to_owned(),
+                context,
+                source,
+            }
         };
         fs::create_dir_all(directory).map_err(io("making it"))?;
         let lock = File::open(directory).map_err(io("opening it"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             if error == rustix::io::Errno::WOULDBLOCK {
-                StoreError::Locked { path: directory.to_owned() }
+                StoreError::Locked {
+                    path: directory.to_owned(),
+                }
             } else {
                 io("locking it")(error.into())
             }
@@ -154,6 +165,7 @@ impl Store {
             renewing: AtomicBool::new(false),
             least,
             _directory: lock,
+            _alive: alive,
         });
         let (orders, queue) = mpsc::unbounded_channel();
         let path: Arc<Path> = Arc::from(path);
@@ -167,7 +179,15 @@ impl Store {
             waiting: Vec::new(),
         };
         tokio::spawn(write(writer, queue));
-        Ok((Self { path, orders, shared, journal_limit }, contents.ledger))
+        Ok((
+            Self {
+                path,
+                orders,
+                shared,
+                journal_limit,
+            },
+            contents.ledger,
+        ))
     }
 
     /// Writes records after those written before, in the order of the calls.
@@ -245,7 +265,9 @@ async fn write(mut writer: Writer, mut queue: mpsc::UnboundedReceiver<Order>) {
                 let outcome = writer.carry_out();
                 (writer, outcome)
             });
-            let Ok((back, outcome)) = done.await else { return };
+            let Ok((back, outcome)) = done.await else {
+                return;
+            };
             writer = back;
             let path = writer.path.display();
             match outcome {
@@ -345,7 +367,11 @@ fn renew(path: &Path, ledger: &Ledger) -> io::Result<(File, u64)> {
 /// Reads a state file and cuts off what was not written to its end.
 fn load(path: &Path, journal_limit: usize) -> Result<(File, frame::Contents), StoreError> {
     let io = |context| {
-        move |source| StoreError::Io { path: path.to_owned(), context, source }
+        move |source| StoreError::Io {
+            path: path.to_owned(),
+            context,
+            source,
+        }
     };
     let mut file = OpenOptions::new()
         .read(true)
@@ -353,19 +379,26 @@ fn load(path: &Path, journal_limit: usize) -> Result<(File, frame::Contents), St
         .open(path)
         .map_err(io("opening its state"))?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(io("reading its state"))?;
+    file.read_to_end(&mut bytes)
+        .map_err(io("reading its state"))?;
     let contents = frame::read(&bytes, journal_limit).map_err(|error| match error {
-        FrameError::Format(found) => StoreError::Format { path: path.to_owned(), found },
-        FrameError::NotOurs | FrameError::Damaged(_) => {
-            StoreError::Damaged { path: path.to_owned(), what: strip_it(&error) }
-        }
+        FrameError::Format(found) => StoreError::Format {
+            path: path.to_owned(),
+            found,
+        },
+        FrameError::NotOurs | FrameError::Damaged(_) => StoreError::Damaged {
+            path: path.to_owned(),
+            what: strip_it(&error),
+        },
     })?;
     if contents.good < bytes.len() {
         let cut = bytes.len() - contents.good;
         tracing::warn!(path = %path.display(), cut, "cut off a record that was not written whole");
-        file.set_len(contents.good as u64).map_err(io("cutting its state"))?;
+        file.set_len(contents.good as u64)
+            .map_err(io("cutting its state"))?;
     }
-    file.seek(SeekFrom::Start(contents.good as u64)).map_err(io("reading its state"))?;
+    file.seek(SeekFrom::Start(contents.good as u64))
+        .map_err(io("reading its state"))?;
     Ok((file, contents))
 }
 

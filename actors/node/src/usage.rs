@@ -13,27 +13,41 @@ const MEMORY_KEPT_MAX: u64 = 1 << 30;
 /// Measures the host.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    system: System,
+    /// None on a host that `sysinfo` does not know: it then seems to use and to have nothing.
+    system: Option<System>,
 }
 
 impl Meter {
     /// A meter; its first figure of processor time is of the time since boot.
     pub(crate) fn new() -> Self {
         let mut system = System::new();
-        system.refresh_cpu_usage();
-        Self { system }
+        match &mut system {
+            Ok(system) => system.refresh_cpu_usage(),
+            Err(error) => tracing::warn!(%error, "cannot measure this host"),
+        }
+        Self {
+            system: system.ok(),
+        }
     }
 
     /// What the host can give: its cores as this process may use them, its memory but for a
     /// reserve, the disk that is free where the node keeps its files but for a twentieth.
     pub(crate) fn capacity(&mut self, directory: &Path) -> Capacity {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.system.refresh_memory();
-        let of_group = self.system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
-        let memory = self.system.total_memory().min(of_group);
+        let memory = self.system.as_mut().map_or(0, |system| {
+            system.refresh_memory();
+            let of_group = system
+                .cgroup_limits()
+                .map_or(u64::MAX, |limits| limits.total_memory);
+            system.total_memory().min(of_group)
+        });
         let free = disk(directory).map_or(0, |disk| disk.free);
         Capacity {
-            cpu: MilliCores(u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(1000)),
+            cpu: MilliCores(
+                u32::try_from(cores)
+                    .unwrap_or(u32::MAX)
+                    .saturating_mul(1000),
+            ),
             memory: Bytes(memory - (memory / 8).min(MEMORY_KEPT_MAX)),
             disk: Bytes(free - free / 20),
             ports_from: 0,
@@ -43,19 +57,29 @@ impl Meter {
 
     /// What is in use on the host; processor time since the last call. Blocks for some 0.1 ms.
     pub(crate) fn usage(&mut self, directory: &Path) -> NodeUsage {
-        self.system.refresh_cpu_usage();
-        self.system.refresh_memory();
+        let disk = disk(directory).map_or(0, |disk| disk.used);
+        let Some(system) = &mut self.system else {
+            return NodeUsage {
+                disk,
+                ..NodeUsage::default()
+            };
+        };
+        system.refresh_cpu_usage();
+        system.refresh_memory();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a percentage of some thousand cores at most, never negative"
         )]
-        let cpu_millis =
-            self.system.cpus().iter().map(|cpu| cpu.cpu_usage() * 10.0).sum::<f32>() as u32;
+        let cpu_millis = system
+            .cpus()
+            .iter()
+            .map(|cpu| cpu.usage() * 10.0)
+            .sum::<f32>() as u32;
         NodeUsage {
             cpu_millis,
-            memory: self.system.used_memory(),
-            disk: disk(directory).map_or(0, |disk| disk.used),
+            memory: system.used_memory(),
+            disk,
             runs: 0,
         }
     }
@@ -69,7 +93,10 @@ struct Disk {
 fn disk(directory: &Path) -> Option<Disk> {
     let facts = rustix::fs::statvfs(directory).ok()?;
     let free = facts.f_bavail.saturating_mul(facts.f_frsize);
-    let used = facts.f_blocks.saturating_sub(facts.f_bfree).saturating_mul(facts.f_frsize);
+    let used = facts
+        .f_blocks
+        .saturating_sub(facts.f_bfree)
+        .saturating_mul(facts.f_frsize);
     Some(Disk { free, used })
 }
 

@@ -1,10 +1,27 @@
 //! Tasks: the run's state machine, the task actor, operators and drivers.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`machine`] | the life of a placement on its node, pure |
+//! | [`operator`] | spec in, launch out, pure |
+//! | [`launch`] | what an operator makes and a driver runs |
+//! | [`driver`] | what runs launches: processes, and `sim` |
+//! | [`shim`] | the program between the agent and a process, which outlives the agent |
+//! | [`output`] | what a run wrote |
+//! | [`actor`] | the task actor: one placement, its commands, its output on the bus |
+//! | [`signals`] | signals as people write them |
 
+pub mod actor;
 pub mod driver;
 pub mod launch;
-pub mod actor;
 pub mod machine;
 pub mod operator;
-pub mod signals;
 pub mod output;
 pub mod shim;
+pub mod signals;
+
+pub use actor::{
+    CommandRequest, NodeFacts, NoticeSender, OpenGate, StartGate, StartPermit, TaskArguments,
+    TaskMessage, TaskNotice, TaskRef, Verb, spawn,
+};
+pub use machine::Progress;

@@ -43,7 +43,12 @@ fn the_header_is_believed_before_the_first_byte() {
         let header = format!("application/{name}");
         assert_eq!(Form::of(Some(&header), b"{}"), Form::MessagePack);
     }
-    for header in ["text/plain", "application/yaml", "text/x-yaml", "application/toml"] {
+    for header in [
+        "text/plain",
+        "application/yaml",
+        "text/x-yaml",
+        "application/toml",
+    ] {
         assert_eq!(Form::of(Some(header), b"{}"), Form::Text, "{header}");
     }
     for unknown in ["image/png", "", "json", "/"] {
@@ -105,7 +110,11 @@ fn deep_nesting_is_refused_in_either_form() {
 
 #[test]
 fn brackets_inside_a_string_are_not_nesting() {
-    let text = format!("{{\"name\": \"{}\\\"{}\"}}", "[".repeat(500), "{".repeat(500));
+    let text = format!(
+        "{{\"name\": \"{}\\\"{}\"}}",
+        "[".repeat(500),
+        "{".repeat(500)
+    );
     assert!(decode_json::<Ask>(text.as_bytes()).is_ok());
 }
 

@@ -93,7 +93,9 @@ pub enum ConnectError {
         needed: String,
     },
     /// A server or account without `JetStream`.
-    #[error("the bus at {url} has no JetStream for this account ({reason}); Loom keeps its log there")]
+    #[error(
+        "the bus at {url} has no JetStream for this account ({reason}); Loom keeps its log there"
+    )]
     NoJetStream {
         /// Where, without credentials.
         url: String,
@@ -285,11 +287,7 @@ struct ApiError {
 const PASSING_API_ERRORS: [u32; 3] = [10_008, 10_009, 10_052];
 
 /// Returns the API level.
-async fn check_jetstream(
-    client: &Client,
-    url: &str,
-    limit: Duration,
-) -> Result<u32, ConnectError> {
+async fn check_jetstream(client: &Client, url: &str, limit: Duration) -> Result<u32, ConnectError> {
     let off = |reason: &str| ConnectError::NoJetStream {
         url: url.to_owned(),
         reason: reason.to_owned(),
@@ -430,7 +428,13 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for url in ["", "http://a:1", "nats://a:port", "a:4222,,b:4222", "nats://:4222"] {
+        for url in [
+            "",
+            "http://a:1",
+            "nats://a:port",
+            "a:4222,,b:4222",
+            "nats://:4222",
+        ] {
             assert!(
                 matches!(target(url), Err(ConnectError::Url { .. })),
                 "{url:?}"
@@ -450,7 +454,10 @@ mod tests {
     fn a_denied_subject_is_read_from_the_servers_words() {
         let text = "Permissions Violation for Publish to \"orch.assign.n1\"";
         assert_eq!(denied_subject(text), Some("orch.assign.n1"));
-        assert_eq!(denied_subject("Permissions Violation for Subscription to \"a\""), None);
+        assert_eq!(
+            denied_subject("Permissions Violation for Subscription to \"a\""),
+            None
+        );
         assert_eq!(denied_subject("maximum connections exceeded"), None);
     }
 }

@@ -67,13 +67,12 @@ impl<E> Gatherer<E> {
         }
         let close_at = self.close_at;
         let fits = |batch: &&mut Batch<E>| batch.bytes + bytes <= close_at;
-        match self.batches.back_mut().filter(fits) {
-            Some(batch) => batch.add(commit, bytes, effects),
-            None => {
-                let mut batch = Batch::empty();
-                batch.add(commit, bytes, effects);
-                self.batches.push_back(batch);
-            }
+        if let Some(batch) = self.batches.back_mut().filter(fits) {
+            batch.add(commit, bytes, effects);
+        } else {
+            let mut batch = Batch::empty();
+            batch.add(commit, bytes, effects);
+            self.batches.push_back(batch);
         }
         Ok(())
     }
@@ -136,7 +135,8 @@ impl<E> Batch<E> {
             self.bytes = self.bytes.saturating_sub(replaced);
             self.commit.changes[place] = change;
         } else {
-            self.places.insert(change.key.clone(), self.commit.changes.len());
+            self.places
+                .insert(change.key.clone(), self.commit.changes.len());
             self.commit.changes.push(change);
         }
     }
@@ -173,8 +173,9 @@ mod tests {
             gatherer.push(put(&format!("k{n}"), 300), [n]).unwrap();
         }
         assert_eq!(gatherer.waiting(), 5);
-        let sizes: Vec<Vec<i32>> =
-            std::iter::from_fn(|| gatherer.take()).map(|batch| batch.effects).collect();
+        let sizes: Vec<Vec<i32>> = std::iter::from_fn(|| gatherer.take())
+            .map(|batch| batch.effects)
+            .collect();
         assert_eq!(sizes, [vec![0, 1, 2], vec![3, 4]]);
     }
 
@@ -195,8 +196,10 @@ mod tests {
         gatherer.push(put("b", 2), [()]).unwrap();
         gatherer.push(put("a", 3), [()]).unwrap();
         let changes = gatherer.take().unwrap().commit.changes;
-        let lengths: Vec<_> =
-            changes.iter().map(|c| (c.key.as_str(), c.value.as_ref().unwrap().len())).collect();
+        let lengths: Vec<_> = changes
+            .iter()
+            .map(|c| (c.key.as_str(), c.value.as_ref().unwrap().len()))
+            .collect();
         assert_eq!(lengths, [("a", 3), ("b", 2)]);
     }
 

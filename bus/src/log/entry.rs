@@ -296,7 +296,8 @@ impl Entry {
     pub fn encode(&self) -> Result<Bytes, EntryError> {
         let mut plain = vec![PLAIN];
         let mut serializer = rmp_serde::Serializer::new(&mut plain).with_struct_map();
-        self.serialize(&mut serializer).map_err(EntryError::Encode)?;
+        self.serialize(&mut serializer)
+            .map_err(EntryError::Encode)?;
         if plain.len() > ENTRY_BYTES_MAX {
             return Err(EntryError::TooLarge { bytes: plain.len() });
         }

@@ -130,10 +130,16 @@ impl Following {
     async fn read_missing(&mut self) -> Result<Round, StreamError> {
         let extent = self.log.extent().await?;
         if extent.last + 1 < self.next {
-            return Ok(self.last_word(Followed::Rewound { last: extent.last }).await);
+            return Ok(self
+                .last_word(Followed::Rewound { last: extent.last })
+                .await);
         }
         if extent.first > self.next {
-            return Ok(self.last_word(Followed::Behind { first: extent.first }).await);
+            return Ok(self
+                .last_word(Followed::Behind {
+                    first: extent.first,
+                })
+                .await);
         }
         let mut entries = Box::pin(self.log.raw_entries(self.next, extent.last));
         while let Some(read) = entries.next().await {
@@ -159,11 +165,13 @@ impl Following {
                     tracing::debug!(%error, "the consumer of the log stumbled");
                     return Ok(Round::Resync);
                 }
-                Ok(None) => return Ok(Round::Resync),
                 Err(_) if self.is_at_end().await => continue,
-                Err(_) => return Ok(Round::Resync),
+                Ok(None) | Err(_) => return Ok(Round::Resync),
             };
-            let sequence = message.info().map_err(|error| error.to_string())?.stream_sequence;
+            let sequence = message
+                .info()
+                .map_err(|error| error.to_string())?
+                .stream_sequence;
             if sequence > self.next {
                 return Ok(Round::Resync);
             }

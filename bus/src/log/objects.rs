@@ -79,7 +79,10 @@ impl Objects {
             allow_direct: true,
             ..Config::default()
         };
-        self.js.ensure(&config, &["subjects", "storage", "allow_rollup_hdrs"]).await.map(drop)
+        self.js
+            .ensure(&config, &["subjects", "storage", "allow_rollup_hdrs"])
+            .await
+            .map(drop)
     }
 
     /// Writes an object from chunks as they come, at most `rate` bytes a second.
@@ -108,7 +111,8 @@ impl Objects {
             sleep_until(begun + time_for(info.size, rate)).await;
         }
         info.digest = Some(format!("SHA-256={}", URL_SAFE.encode(sha256.finalize())));
-        info.metadata.insert(BLAKE3.to_owned(), blake3.finalize().to_hex().to_string());
+        info.metadata
+            .insert(BLAKE3.to_owned(), blake3.finalize().to_hex().to_string());
         info.modified = Some(Timestamp::now());
         Ok(info)
     }
@@ -119,7 +123,10 @@ impl Objects {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Rollup", "sub");
         let subject = meta_subject(&info.name);
-        self.js.append(&subject, headers, text.into(), None, CHUNK_TIMEOUT).await.map(drop)
+        self.js
+            .append(&subject, headers, text.into(), None, CHUNK_TIMEOUT)
+            .await
+            .map(drop)
     }
 
     /// What is known of an object; none if there is none.
@@ -167,17 +174,30 @@ impl Objects {
 
     /// Deletes an object: first its description, then its chunks.
     pub(super) async fn delete(&self, info: &ObjectInfo) -> Result<(), StreamError> {
-        self.js.purge_subject(STREAM, &meta_subject(&info.name)).await?;
-        self.js.purge_subject(STREAM, &chunk_subject(&info.nuid)).await
+        self.js
+            .purge_subject(STREAM, &meta_subject(&info.name))
+            .await?;
+        self.js
+            .purge_subject(STREAM, &chunk_subject(&info.nuid))
+            .await
     }
 
     /// Deletes chunks that no description names and that have grown no more since `before`.
     pub(super) async fn sweep(&self, before: Timestamp) -> Result<(), StreamError> {
-        let named: BTreeSet<String> =
-            self.list().await?.iter().map(|info| chunk_subject(&info.nuid)).collect();
+        let named: BTreeSet<String> = self
+            .list()
+            .await?
+            .iter()
+            .map(|info| chunk_subject(&info.nuid))
+            .collect();
         let subjects = format!("$O.{BUCKET}.C.>");
         let found = self.js.info_of_subjects(STREAM, &subjects).await?;
-        for subject in found.state.subjects.keys().filter(|subject| !named.contains(*subject)) {
+        for subject in found
+            .state
+            .subjects
+            .keys()
+            .filter(|subject| !named.contains(*subject))
+        {
             let last = self.js.last_message(STREAM, subject).await?;
             if last.is_some_and(|chunk| chunk.at < before) {
                 self.js.purge_subject(STREAM, subject).await?;
@@ -203,7 +223,10 @@ impl Objects {
         loop {
             attempt += 1;
             let headers = HeaderMap::new();
-            let put = self.js.append(&subject, headers, chunk.clone(), None, CHUNK_TIMEOUT).await;
+            let put = self
+                .js
+                .append(&subject, headers, chunk.clone(), None, CHUNK_TIMEOUT)
+                .await;
             match put {
                 Err(StreamError::NoResponders) if attempt < CHUNK_ATTEMPTS => {
                     tokio::time::sleep(Duration::from_millis(200)).await;

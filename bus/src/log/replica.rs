@@ -284,12 +284,11 @@ impl<F: Fold> Replica<F> {
     }
 
     fn change(&mut self, change: &Change) {
-        match &change.value {
-            Some(value) => self.put(&change.key, value),
-            None => {
-                self.ledger.delete(&change.key);
-                self.state.delete(&change.key);
-            }
+        if let Some(value) = &change.value {
+            self.put(&change.key, value);
+        } else {
+            self.ledger.delete(&change.key);
+            self.state.delete(&change.key);
         }
     }
 
@@ -310,11 +309,15 @@ impl<F: Fold> Replica<F> {
             return Err(ApplyError::Restores { sequence, restored });
         }
         let leads = entry.kind == EntryKind::Lead;
-        let epoch = if leads { sequence } else { position.lead_sequence };
+        let epoch = if leads {
+            sequence
+        } else {
+            position.lead_sequence
+        };
         let first = position.incarnation == 0 && leads;
         let what = if entry.previous != position.checksum {
             "the checksum of the entry before"
-        } else if entry.events_before != position.events {
+        } else if entry.events_before != position.events && !first {
             "the number of events"
         } else if entry.epoch != epoch {
             "the epoch"
@@ -358,7 +361,10 @@ impl Ledger {
         let hash = hash_of(key, value);
         let before = self.hashes.insert(Arc::from(key), hash);
         self.records += u64::from(before.is_none());
-        self.sum = self.sum.wrapping_sub(before.unwrap_or(0)).wrapping_add(hash);
+        self.sum = self
+            .sum
+            .wrapping_sub(before.unwrap_or(0))
+            .wrapping_add(hash);
     }
 
     fn delete(&mut self, key: &str) {
@@ -385,8 +391,7 @@ fn hash_of(key: &str, value: &[u8]) -> u128 {
 }
 
 fn read(sequence: u64, raw: &[u8]) -> Result<Entry, ApplyError> {
-    let entry = Entry::decode(raw)
-        .map_err(|source| ApplyError::Unreadable { sequence, source })?;
+    let entry = Entry::decode(raw).map_err(|source| ApplyError::Unreadable { sequence, source })?;
     if entry.format > FORMAT {
         let format = entry.format;
         return Err(ApplyError::Newer { sequence, format });

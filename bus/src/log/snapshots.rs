@@ -75,10 +75,7 @@ pub enum SnapshotError {
 }
 
 impl Snapshots {
-    pub(super) async fn open(
-        js: JetStream,
-        options: Arc<LogOptions>,
-    ) -> Result<Self, StreamError> {
+    pub(super) async fn open(js: JetStream, options: Arc<LogOptions>) -> Result<Self, StreamError> {
         let objects = Objects::new(js.clone());
         objects.ensure(options.replicas).await?;
         Ok(Self {
@@ -106,7 +103,10 @@ impl Snapshots {
         &self,
         replica: Replica<F>,
     ) -> Result<SnapshotMark, SnapshotError> {
-        let Revision { incarnation, sequence } = replica.position.revision();
+        let Revision {
+            incarnation,
+            sequence,
+        } = replica.position.revision();
         let name = format!("{incarnation}-{sequence}");
         let info = self.put(&name, replica).await?;
         Ok(SnapshotMark {
@@ -120,7 +120,7 @@ impl Snapshots {
 
     /// Reads a snapshot back and compares it with what was written.
     pub async fn verify(&self, mark: &SnapshotMark) -> Result<(), SnapshotError> {
-        let info = self.info(&mark.name).await?;
+        let object = self.info(&mark.name).await?;
         let (into, mut chunks) = mpsc::channel::<Bytes>(CHUNKS_AHEAD);
         let hash = async {
             let mut hash = blake3::Hasher::new();
@@ -129,7 +129,7 @@ impl Snapshots {
             }
             hash.finalize().to_hex().to_string()
         };
-        let get = self.objects.get(&info, into, self.options.snapshot_rate);
+        let get = self.objects.get(&object, into, self.options.snapshot_rate);
         let (found, got) = futures::join!(hash, get);
         got?;
         is_digest(&mark.name, &mark.digest, found)
@@ -141,9 +141,9 @@ impl Snapshots {
         name: &str,
         digest: Option<&str>,
     ) -> Result<Replica<F>, SnapshotError> {
-        let info = self.info(name).await?;
+        let object = self.info(name).await?;
         if let Some(wanted) = digest {
-            is_digest(name, wanted, info.blake3().to_owned())?;
+            is_digest(name, wanted, object.blake3().to_owned())?;
         }
         let (into, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let decode = spawn_blocking(move || {
@@ -155,10 +155,10 @@ impl Snapshots {
             let replica = snapshot::read(&mut reader)?;
             Ok::<_, FileError>((replica, reader.hash.finalize().to_hex().to_string()))
         });
-        let (got, decoded) = futures::join!(self.objects.get(&info, into, 0), decode);
+        let (got, decoded) = futures::join!(self.objects.get(&object, into, 0), decode);
         got?;
         let (replica, found) = decoded.map_err(SnapshotError::Cancelled)??;
-        is_digest(name, info.blake3(), found)?;
+        is_digest(name, object.blake3(), found)?;
         Ok(replica)
     }
 
@@ -186,8 +186,9 @@ impl Snapshots {
         Ok(None)
     }
 
-    /// Purges the log up to the older of the two committed snapshots, but not what the relay of
-    /// events still needs. Gives the first sequence kept.
+    /// Purges the log up to the older of the two committed snapshots, but nothing beyond
+    /// `relayed`, the last entry whose events are safely in the history. Gives the first sequence
+    /// kept.
     ///
     /// It only ever says what was committed, so a deposed leader may do it too.
     pub async fn purge_log(
@@ -199,9 +200,7 @@ impl Snapshots {
             return Ok(1);
         }
         let older = position.snapshots[0].sequence;
-        // The entry the relay stands at may have events that are not published yet.
-        let needed = relayed.sequence;
-        let keep_from = (older + 1).min(needed);
+        let keep_from = older.min(relayed.sequence) + 1;
         if keep_from > 1 {
             self.js.purge_below(STREAM, keep_from).await?;
         }
@@ -213,10 +212,12 @@ impl Snapshots {
     /// Objects newer than the committed ones stay: somebody is just taking them, or leads by now.
     pub async fn delete_stale(&self, position: &Position) -> Result<(), StreamError> {
         let named = |name: &str| position.snapshots.iter().any(|mark| mark.name == name);
-        let newest = position.snapshots.last().map_or(0, |mark| mark.sequence);
+        let Some(newest) = position.snapshots.last() else {
+            return Ok(());
+        };
         let committed = Revision {
-            incarnation: position.incarnation,
-            sequence: newest,
+            incarnation: newest.incarnation,
+            sequence: newest.sequence,
         };
         for info in self.objects.list().await? {
             let stale = match candidate(&info) {
@@ -274,10 +275,10 @@ impl Snapshots {
             done
         };
         let (put, encoded) = futures::join!(put, encode);
-        let info = put?;
+        let object = put?;
         encoded.map_err(SnapshotError::Cancelled)??;
-        self.objects.publish(&info).await?;
-        Ok(info)
+        self.objects.publish(&object).await?;
+        Ok(object)
     }
 
     async fn info(&self, name: &str) -> Result<ObjectInfo, SnapshotError> {

@@ -16,6 +16,7 @@ use super::entry::{Checksum, Entry};
 use super::follow::Follower;
 use super::replica::{ApplyError, Fold, Replica};
 use super::snapshots::{SnapshotError, Snapshots};
+use super::writer::AppendError;
 use crate::connection::Bus;
 use crate::stream::{JetStream, StreamError, StreamInfo};
 
@@ -91,6 +92,9 @@ pub enum LogError {
     /// A snapshot or an object of a restore cannot be read.
     #[error("the log needs an object that cannot be read")]
     Snapshot(#[from] SnapshotError),
+    /// An entry that restores the state cannot be appended.
+    #[error("the log cannot be restored")]
+    Append(#[source] Box<AppendError>),
     /// The log is not the one that was applied: truncated, lost or replaced. Nothing may be
     /// stopped, and nothing appended, before the state is restored from the most advanced copy.
     #[error("the log was rewound: {applied} is known, but {what}")]
@@ -123,7 +127,13 @@ impl Log {
     pub async fn open(bus: &Bus, options: LogOptions) -> Result<Self, LogError> {
         let js = JetStream::new(bus);
         let must = [
-            "subjects", "retention", "storage", "discard", "max_age", "deny_delete", "allow_direct",
+            "subjects",
+            "retention",
+            "storage",
+            "discard",
+            "max_age",
+            "deny_delete",
+            "allow_direct",
         ];
         js.ensure(&stream_config(&options), &must).await?;
         let options = Arc::new(options);
@@ -203,7 +213,9 @@ impl Log {
             if position.sequence == 0 || position.sequence + 1 < extent.first {
                 let base = self.base(extent).await?;
                 if position.sequence > base.position.sequence {
-                    return Err(LogError::Recovering { first: extent.first });
+                    return Err(LogError::Recovering {
+                        first: extent.first,
+                    });
                 }
                 *replica = base;
             }
@@ -223,8 +235,14 @@ impl Log {
         match replica.apply(sequence, raw) {
             Ok(_) => Ok(()),
             Err(ApplyError::Restores { restored, .. }) => {
-                let object = self.snapshots.load(&restored.object, Some(&restored.digest)).await?;
-                replica.restore(sequence, raw, object).map(drop).map_err(LogError::Apply)
+                let object = self
+                    .snapshots
+                    .load(&restored.object, Some(&restored.digest))
+                    .await?;
+                replica
+                    .restore(sequence, raw, object)
+                    .map(drop)
+                    .map_err(LogError::Apply)
             }
             Err(error) if error.is_rewound() => Err(LogError::Rewound {
                 applied: replica.position.revision(),
@@ -262,9 +280,10 @@ impl Log {
             return Err(rewound(format!("it ends at {}", extent.last)));
         }
         match self.raw_entry(position.sequence).await? {
-            Some(raw) if Checksum::of(&raw) != position.checksum => {
-                Err(rewound(format!("entry {} is another one", position.sequence)))
-            }
+            Some(raw) if Checksum::of(&raw) != position.checksum => Err(rewound(format!(
+                "entry {} is another one",
+                position.sequence
+            ))),
             _ => Ok(()),
         }
     }
@@ -274,7 +293,10 @@ impl Log {
     async fn base<F: Fold>(&self, extent: Extent) -> Result<Replica<F>, LogError> {
         let last_life = self.incarnation_at(extent.last).await?;
         for candidate in self.snapshots.candidates().await? {
-            let Revision { incarnation, sequence } = candidate.revision;
+            let Revision {
+                incarnation,
+                sequence,
+            } = candidate.revision;
             let beyond = sequence > extent.last;
             if beyond && incarnation < last_life || sequence + 1 < extent.first {
                 continue;
@@ -327,11 +349,17 @@ impl Log {
         while let Some(read) = entries.next().await {
             if let (sequence, Some(raw)) = read? {
                 let restores = Entry::decode(&raw).is_ok_and(|entry| entry.restored.is_some());
-                found = if restores { Some((sequence, raw)) } else { found };
+                found = if restores {
+                    Some((sequence, raw))
+                } else {
+                    found
+                };
             }
         }
         let Some((sequence, raw)) = found else {
-            return Err(LogError::Recovering { first: extent.first });
+            return Err(LogError::Recovering {
+                first: extent.first,
+            });
         };
         let mut replica = Replica::default();
         replica.position.sequence = sequence - 1;
@@ -348,7 +376,11 @@ impl Log {
 
 pub(super) fn extent_of(info: &StreamInfo) -> Extent {
     Extent {
-        first: if info.state.messages == 0 { info.state.last_seq + 1 } else { info.state.first_seq },
+        first: if info.state.messages == 0 {
+            info.state.last_seq + 1
+        } else {
+            info.state.first_seq
+        },
         last: info.state.last_seq,
         bytes: info.state.bytes,
         created: info.created,

@@ -1,8 +1,11 @@
 //! Where the nats-server program is.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::ServerError;
+use crate::connection::FLOOR;
+use crate::facts::parse_version;
 
 /// The environment variable that names the program.
 pub const VARIABLE: &str = "LOOM_NATS_SERVER";
@@ -39,7 +42,10 @@ fn candidates<'a>(
     path: &'a std::ffi::OsStr,
 ) -> impl Iterator<Item = PathBuf> + 'a {
     let beside = own.and_then(Path::parent).map(|dir| dir.join(PROGRAM));
-    let checkout = |from: &'a Path| from.ancestors().map(|dir| dir.join(".loom/bin").join(PROGRAM));
+    let checkout = |from: &'a Path| {
+        from.ancestors()
+            .map(|dir| dir.join(".loom/bin").join(PROGRAM))
+    };
     let around_here = here.into_iter().flat_map(checkout);
     let around_own = own.into_iter().flat_map(checkout);
     let on_path = std::env::split_paths(path).map(|dir| dir.join(PROGRAM));
@@ -50,9 +56,34 @@ fn candidates<'a>(
         .chain(on_path)
 }
 
+/// Asks the program which version it is, before it is given a configuration it may not understand.
+pub(super) fn check_version(path: &Path) -> Result<(), ServerError> {
+    let wrong = |reason: String| ServerError::NotAServer {
+        path: path.to_owned(),
+        reason,
+    };
+    let output = Command::new(path)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| wrong(super::reason(&error)))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let found = said.trim().rsplit(' ').next().unwrap_or("");
+    match parse_version(found) {
+        Some(version) if version >= FLOOR => Ok(()),
+        Some(_) => Err(ServerError::TooOld {
+            path: path.to_owned(),
+            found: found.trim_start_matches('v').to_owned(),
+            needed: format!("{}.{}.{}", FLOOR.0, FLOOR.1, FLOOR.2),
+        }),
+        None => Err(wrong("it does not say its version".to_owned())),
+    }
+}
+
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    std::fs::metadata(path)
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

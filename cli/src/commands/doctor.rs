@@ -1,1 +1,199 @@
 //! `loomctl doctor`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anstyle::AnsiColor;
+use jiff::Timestamp;
+use loom_bus::server::find_binary;
+use loom_schemas::subject;
+use loom_schemas::wire::{ManagerRole, NodeList};
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::client;
+use crate::commands::managers::managers;
+use crate::exit::{Code, Failure, chain};
+use crate::output::{self, table};
+
+/// A node's clock may be so far from ours before the doctor speaks of it.
+const CLOCK_TOLERANCE_MS: i64 = 1_000;
+
+/// Check this machine and its bus: what is there, what is missing, and what to do.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warning,
+    Bad,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    verdict: Verdict,
+    says: String,
+}
+
+fn check(check: &'static str, verdict: Verdict, says: impl Into<String>) -> Check {
+    Check { check, verdict, says: says.into() }
+}
+
+impl Doctor {
+    /// Looks at everything and prints a row a check; 1 if something is bad.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let Self {} = self;
+        let mut checks = machine();
+        checks.extend(bus(global).await);
+        output::list(
+            global.output,
+            &checks,
+            |check| check.check.to_owned(),
+            |_| {
+                let mut table = table::new(&["check", "verdict", "says"]);
+                for check in &checks {
+                    let (word, colour) = match check.verdict {
+                        Verdict::Ok => ("ok", AnsiColor::Green),
+                        Verdict::Warning => ("warning", AnsiColor::Yellow),
+                        Verdict::Bad => ("bad", AnsiColor::Red),
+                    };
+                    table.add_row([
+                        check.check.to_owned(),
+                        table::painted(word, colour),
+                        check.says.clone(),
+                    ]);
+                }
+                table::render(table)
+            },
+        )?;
+        if checks.iter().any(|check| check.verdict == Verdict::Bad) {
+            return Err(Failure::silent(Code::Error));
+        }
+        Ok(())
+    }
+}
+
+/// What this machine has for running tasks.
+fn machine() -> Vec<Check> {
+    let mut checks = vec![match find_binary(None) {
+        Ok(path) => check("nats-server", Verdict::Ok, path.display().to_string()),
+        Err(error) => check("nats-server", Verdict::Warning, chain(&error)),
+    }];
+    for (name, program, used) in
+        [("bash", "bash", "bash"), ("python", "python3", "python"), ("go", "go", "go")]
+    {
+        checks.push(match on_path(program) {
+            Some(path) => check(name, Verdict::Ok, path),
+            None => check(
+                name,
+                Verdict::Warning,
+                format!("{program} is not on PATH: {used} tasks cannot run here"),
+            ),
+        });
+    }
+    let held = HostLimits { found: String::new(), missing: Vec::<String>::new() };
+    checks.push(if held.missing.is_empty() {
+        check("cgroups", Verdict::Ok, held.found)
+    } else {
+        check(
+            "cgroups",
+            Verdict::Warning,
+            format!("{}; tasks are not held to: {}", held.found, held.missing.join(", ")),
+        )
+    });
+    checks
+}
+
+/// Where a program is found.
+fn on_path(program: &str) -> Option<String> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|directory| directory.join(program))
+        .find(|path| Path::new(path).is_file())
+        .map(|path| path.display().to_string())
+}
+
+/// The bus, the managers and the nodes' clocks.
+async fn bus(global: &Global) -> Vec<Check> {
+    let bus = match global.bus.connect().await {
+        Ok(bus) => bus,
+        Err(failure) => {
+            return vec![check("bus", Verdict::Bad, failure.message.unwrap_or_default())];
+        }
+    };
+    let server = bus.server();
+    let trip = bus.round_trip().await.unwrap_or(Duration::MAX);
+    let mut checks = vec![check(
+        "bus",
+        Verdict::Ok,
+        format!("nats-server {}, round trip {} us", server.version, trip.as_micros()),
+    )];
+    checks.push(match client::ask(&bus, &subject::api("bus", "get"), &()).await {
+        Ok(facts) => fsync(&facts),
+        Err(failure) => check("fsync", Verdict::Warning, failure.message.unwrap_or_default()),
+    });
+    let managers = managers(&bus).await.unwrap_or_default();
+    let leader = managers.iter().find(|manager| manager.role == ManagerRole::Leader);
+    checks.push(match leader {
+        Some(leader) => check(
+            "managers",
+            Verdict::Ok,
+            format!("{} leads, {} in all", leader.name, managers.len()),
+        ),
+        None => check("managers", Verdict::Bad, format!("none leads, {} answer", managers.len())),
+    });
+    if let Ok(list) =
+        client::ask::<_, NodeList>(&bus, &subject::api("node", "list"), &()).await
+    {
+        checks.push(clocks(&list));
+    }
+    checks
+}
+
+/// Whether a commit is on the disk when it is acknowledged.
+fn fsync(facts: &loom_schemas::wire::BusView) -> Check {
+    match (facts.sync_always, facts.sync_interval_ms) {
+        (Some(true), _) => check("fsync", Verdict::Ok, "every write, before it is acknowledged"),
+        (Some(false), interval) => check(
+            "fsync",
+            Verdict::Bad,
+            format!(
+                "up to {} s after a write is acknowledged: set `sync_interval: always` in the \
+                 server's jetstream block",
+                interval.unwrap_or_default() / 1000
+            ),
+        ),
+        (None, _) => check(
+            "fsync",
+            Verdict::Warning,
+            "unknown: the managers have no login of the system account; see that the server's \
+             jetstream block says `sync_interval: always`",
+        ),
+    }
+}
+
+/// Heartbeats carry their node's clock; one that is off makes deadlines wrong.
+fn clocks(list: &NodeList) -> Check {
+    let now = Timestamp::now().as_millisecond();
+    // A heartbeat is up to two seconds old by itself, and one cannot come from the future.
+    let off: Vec<String> = list
+        .nodes
+        .iter()
+        .filter_map(|view| {
+            let heartbeat = view.heartbeat.as_ref()?;
+            let ahead = heartbeat.at.as_millisecond() - now;
+            (ahead > CLOCK_TOLERANCE_MS || ahead < -(CLOCK_TOLERANCE_MS + 5_000))
+                .then(|| format!("{} by {ahead} ms", view.node.name))
+        })
+        .collect();
+    if off.is_empty() {
+        check("clocks", Verdict::Ok, format!("{} nodes agree with this machine", list.nodes.len()))
+    } else {
+        check("clocks", Verdict::Warning, format!("off: {}", off.join(", ")))
+    }
+}
+struct HostLimits { found: String, missing: Vec<String> }

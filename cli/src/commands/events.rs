@@ -122,7 +122,7 @@ impl Events {
 
 /// A live event with the number it has in the history; 0 for those of the nodes, which have none.
 fn row_of(message: &Message) -> Option<EventRow> {
-    let number = message.header("Orch-Event").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let number = message.headers.get("Orch-Event").and_then(|text| text.parse().ok()).unwrap_or(0);
     let event = serde_json::from_slice(&message.payload).ok()?;
     Some(EventRow { number, subject: message.subject.clone(), event })
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anstyle::AnsiColor;
 use jiff::Timestamp;
-use loom_bus::{Bus, Messages, logs};
+use loom_bus::logs::{LogBlock, source_of};
+use loom_bus::{Bus, Message, Messages};
 use loom_schemas::ids::RunId;
 use loom_schemas::subject;
 use loom_schemas::wire::{LogLine, LogLines, LogQuery, TaskCommand};
@@ -54,7 +55,7 @@ impl Logs {
         }
         let Some(mut live) = live else { return Ok(()) };
         while let Some(message) = live.next().await {
-            for line in logs::decode(&message).unwrap_or_default() {
+            for line in lines_of(&message) {
                 if self.wants(&line) && scope.run.is_none_or(|run| run == line.run) {
                     printer.print(&line)?;
                 }
@@ -65,6 +66,16 @@ impl Logs {
 
     fn wants(&self, line: &LogLine) -> bool {
         self.stream.as_ref().is_none_or(|stream| *stream == line.stream)
+    }
+}
+
+/// The lines of a live message; none of one that is not ours.
+pub(crate) fn lines_of(message: &Message) -> Vec<LogLine> {
+    let header = |name: &str| message.headers.get(name);
+    let block = LogBlock::decode(header, &message.payload);
+    match (source_of(&message.subject), block) {
+        (Ok((slot, _, stream)), Ok(block)) => block.into_lines(&slot, stream),
+        _ => Vec::new(),
     }
 }
 
@@ -106,7 +117,7 @@ impl Scope {
     }
 
     /// What was written: from the bus, or from the tasks themselves while no manager is there.
-    async fn history(
+    pub(crate) async fn history(
         &self,
         bus: &Bus,
         tail: Option<u32>,

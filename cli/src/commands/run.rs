@@ -114,19 +114,12 @@ pub(crate) async fn submit(
     file: &JobFile,
     if_version: Option<u32>,
 ) -> Result<Submitted, Failure> {
-    let mut headers = vec![("Content-Type", file.syntax.content_type().to_owned())];
+    let mut headers = vec![("Content-Type", file.content_type.to_owned())];
     if let Some(version) = if_version {
         headers.push(("Orch-If-Version", version.to_string()));
     }
-    let payload = if file.has_files {
-        let (embedded, content_type) = file.embedded()?;
-        headers[0].1 = content_type.to_owned();
-        embedded
-    } else {
-        file.text.clone()
-    };
     let subject = subject::job("submit");
-    let payload = bytes::Bytes::from(payload);
+    let payload = bytes::Bytes::from(file.text.clone());
     let reply = client::retried(|| {
         bus.call_bytes(&subject, payload.clone(), &headers, Duration::from_secs(10))
     })
@@ -218,7 +211,7 @@ impl Follow {
                     let Some(message) = message else {
                         return Err(Failure::new(Code::NoAnswer, "the bus is gone"));
                     };
-                    for line in loom_bus::logs::decode(&message).unwrap_or_default() {
+                    for line in logs::lines_of(&message) {
                         printer.print(&line)?;
                     }
                     continue;
@@ -228,7 +221,7 @@ impl Follow {
             let Some(view) = self.look().await? else { continue };
             if view.summary.status.is_terminal() {
                 // What came last may still be on its way: the history has it in order.
-                for line in scope.of_round(&self.bus, &view).await? {
+                for line in scope.history(&self.bus, None, Some(view.summary.job.submitted_at)).await? {
                     printer.print(&line)?;
                 }
                 let code = view.summary.job.exit_code.unwrap_or_default();

@@ -61,15 +61,13 @@ impl Validate {
 pub(crate) struct JobFile {
     /// What it says, with scripts embedded.
     pub(crate) spec: JobSpec,
-    /// Its bytes, as they will be kept.
+    /// What to submit: its own bytes, or where it names script files a JSON text with them put in.
     pub(crate) text: Vec<u8>,
-    /// Its syntax.
-    pub(crate) syntax: Syntax,
-    /// Whether it names script files, so that the bytes alone do not say it all.
-    pub(crate) has_files: bool,
+    /// The content type of `text`.
+    pub(crate) content_type: &'static str,
 }
 
-/// Reads a job file with the scripts it names.
+/// Reads a job file with the scripts it names, which are relative to it.
 pub(crate) fn read_job(path: &Path) -> Result<JobFile, Failure> {
     let is_stdin = path.as_os_str() == "-";
     let name = if is_stdin { "<stdin>".to_owned() } else { path.display().to_string() };
@@ -79,29 +77,25 @@ pub(crate) fn read_job(path: &Path) -> Result<JobFile, Failure> {
     } else {
         std::fs::read(path).map(|bytes| text = bytes)
     };
-    read.map_err(|error| Failure::error(format!("{name}: {error}")))?;
-    let syntax =
-        if is_stdin { Some(Syntax::guess(&text)) } else { Syntax::of_path(path) };
+    let syntax = if is_stdin { Some(Syntax::guess(&text)) } else { Syntax::of_path(path) };
     let syntax = syntax.ok_or_else(|| {
         Failure::usage(format!("{name}: expected a file ending in .yaml, .yml, .toml or .json"))
     })?;
+    read.map_err(|error| Failure::error(format!("{name}: {error}")))?;
     let directory = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-    let mut has_files = false;
     let mut script = |file: &str| {
-        has_files = true;
         let path = directory.join(file);
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    let spec = spec::read_with_files(&text, syntax, &name, &mut script)
-        .map_err(|report| Failure::error(report.to_string()))?;
-    Ok(JobFile { spec, text, syntax, has_files })
-}
-
-impl JobFile {
-    /// The job with its scripts embedded, as JSON, and the content type of that.
-    pub(crate) fn embedded(&self) -> Result<(Vec<u8>, &'static str), Failure> {
-        let text = spec::embed(&self.text, self.syntax, &self.scripts)
-            .map_err(|error| Failure::error(format!("the scripts cannot be embedded: {error}")))?;
-        Ok((text, "application/json"))
-    }
+    let refused = |report: spec::Report| Failure::error(report.to_string());
+    let spec = spec::read_with_files(&text, syntax, &name, &mut script).map_err(refused)?;
+    let embedded = spec::embed_files(&text, syntax, &name, &mut script).map_err(refused)?;
+    let content_type = match syntax {
+        _ if embedded != text => "application/json",
+        Syntax::Yaml => "application/yaml",
+        Syntax::Toml => "application/toml",
+        Syntax::Json => "application/json",
+        Syntax::MessagePack => "application/msgpack",
+    };
+    Ok(JobFile { spec, text: embedded, content_type })
 }

@@ -87,11 +87,9 @@ impl Dev {
     }
 
     async fn start(&self, data_dir: &Path) -> Result<Cluster, Failure> {
-        let options = EmbeddedOptions {
-            listen: self.listen,
-            data_dir: data_dir.join("bus"),
-            binary: self.nats_server.clone(),
-        };
+        let mut options = EmbeddedOptions::new(data_dir.join("bus"));
+        options.listen = self.listen;
+        options.binary.clone_from(&self.nats_server);
         let bus = Embedded::start(options).await.map_err(|error| Failure::error(chain(&error)))?;
         let connect = |name: &str, require_jetstream| ConnectOptions {
             url: bus.url().to_owned(),
@@ -143,7 +141,7 @@ impl Dev {
             options.drivers = vec![DriverKind::Process];
             options.address = Some(self.listen.ip().to_string());
             if self.nodes > 1 {
-                options.capacity = share(self.nodes);
+                options.capacity = share(self.nodes, data_dir);
                 options.ports = port_share(number, self.nodes);
             }
             all.push(options);
@@ -190,7 +188,7 @@ impl Dev {
     async fn serve(&self, cluster: &Cluster, jobs: &[JobFile]) -> Result<(), Failure> {
         let submitting = async {
             if jobs.is_empty() {
-                return Ok(());
+                return Ok::<(), Failure>(());
             }
             let bus = Bus::connect(ConnectOptions {
                 url: cluster.bus.url().to_owned(),
@@ -209,9 +207,7 @@ impl Dev {
         };
         tokio::select! {
             outcome = async { submitting.await?; told_to_stop().await } => outcome,
-            () = cluster.bus.died() => Err(Failure::error(
-                "nats-server ended by itself; its last words are in the bus directory's log",
-            )),
+            last_words = cluster.bus.died() => Err(Failure::error(last_words)),
             reason = cluster.manager.stopped() => Err(Failure::error(format!(
                 "the manager ended: {}",
                 reason.unwrap_or_else(|| "nobody knows why".to_owned())
@@ -234,8 +230,8 @@ fn fixed_name(text: &str) -> Result<Name, Failure> {
 }
 
 /// A node's share of this machine where several run on it.
-fn share(nodes: u16) -> CapacityOverride {
-    let host = loom_node::host_capacity();
+fn share(nodes: u16, data_dir: &Path) -> CapacityOverride {
+    let host = loom_node::host_capacity(data_dir);
     CapacityOverride {
         cpu: Some(MilliCores(host.cpu.0 / u32::from(nodes))),
         memory: Some(Bytes(host.memory.0 / u64::from(nodes))),
@@ -256,13 +252,17 @@ fn parse_shape(text: &str) -> Result<CapacityOverride, String> {
     for part in text.split(',') {
         let (key, value) = crate::address::parse_pair(part)?;
         match key.as_str() {
-            "cpu" => shape.cpu = Some(value.parse()?),
-            "memory" => shape.memory = Some(value.parse()?),
-            "disk" => shape.disk = Some(value.parse()?),
+            "cpu" => shape.cpu = Some(quantity(&value)?),
+            "memory" => shape.memory = Some(quantity(&value)?),
+            "disk" => shape.disk = Some(quantity(&value)?),
             _ => return Err(format!("`{key}`: expected cpu, memory or disk")),
         }
     }
     Ok(shape)
+}
+
+fn quantity<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 #[cfg(test)]

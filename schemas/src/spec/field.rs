@@ -35,7 +35,7 @@ pub(crate) enum Form<S, M> {
 #[derive(Debug)]
 pub(crate) struct Entries<T>(pub(crate) Vec<(Field<String>, Field<T>)>);
 
-/// Text for a process: numbers, `true` and `false` are taken as they were written.
+/// Text for a process: numbers, `true` and `false` are taken as text where that is unambiguous.
 #[derive(Debug)]
 pub(crate) struct Text(pub(crate) String);
 
@@ -146,10 +146,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     }
 }
 
-/// Reads a quantity from its text; `$number` is what to do with a bare number.
+/// Reads a quantity from its text; a bare number goes the same way and is refused where a unit
+/// is needed.
 struct Quantity<T> {
     expecting: &'static str,
-    bare_numbers: bool,
     of: PhantomData<T>,
 }
 
@@ -170,7 +170,7 @@ impl<T: FromStr<Err = UnitError>> Visitor<'_> for Quantity<T> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<T, E> {
-        if self.bare_numbers && !(value.is_finite() && value < 1e9) {
+        if !(value.is_finite() && value.abs() < 1e15) {
             return Err(E::invalid_value(serde::de::Unexpected::Float(value), &self));
         }
         self.visit_str(&value.to_string())
@@ -181,7 +181,6 @@ impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let quantity = Quantity {
             expecting: "a size such as `256MiB`",
-            bare_numbers: false,
             of: PhantomData,
         };
         deserializer.deserialize_any(quantity).map(Self)
@@ -192,7 +191,6 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let quantity = Quantity {
             expecting: "a duration such as `10s`",
-            bare_numbers: false,
             of: PhantomData,
         };
         deserializer.deserialize_any(quantity).map(Self)
@@ -203,7 +201,6 @@ impl<'de> Deserialize<'de> for Cores {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let quantity = Quantity {
             expecting: "a number of cores such as `0.5`",
-            bare_numbers: true,
             of: PhantomData,
         };
         deserializer.deserialize_any(quantity).map(Self)
@@ -221,10 +218,8 @@ impl<'de> Deserialize<'de> for Whole {
             }
 
             fn visit_i64<E: Error>(self, value: i64) -> Result<Whole, E> {
-                let unexpected = serde::de::Unexpected::Signed(value);
-                u64::try_from(value)
-                    .map(Whole)
-                    .map_err(|_| E::invalid_value(unexpected, &self))
+                let negative = || E::custom(format!("`{value}` is negative\nwrite 0 or more"));
+                u64::try_from(value).map(Whole).map_err(|_| negative())
             }
         }
         deserializer.deserialize_any(Number)
@@ -251,7 +246,7 @@ impl<'de> Deserialize<'de> for Text {
 
 /// Takes name and schema of another type, without a definition of its own.
 macro_rules! schema_of {
-    ($([$($generic:ident),*])? $type:ty => $inner:ty) => {
+    ($(@ [$($generic:ident),*])? $type:ty => $inner:ty) => {
         impl$(<$($generic: JsonSchema),*>)? JsonSchema for $type {
             fn inline_schema() -> bool {
                 <$inner>::inline_schema()
@@ -274,7 +269,7 @@ macro_rules! schema_of {
 
 /// Gives a type a schema that stands where it is used.
 macro_rules! schema {
-    ($([$($generic:ident),*])? $type:ty, $name:literal, $generator:ident => $schema:expr) => {
+    ($(@ [$($generic:ident),*])? $type:ty, $name:literal, $generator:ident => $schema:expr) => {
         impl$(<$($generic: JsonSchema),*>)? JsonSchema for $type {
             fn inline_schema() -> bool {
                 true
@@ -291,11 +286,11 @@ macro_rules! schema {
     };
 }
 
-schema_of!([T] Field<T> => T);
-schema!([S, M] Form<S, M>, "Form", generator => json_schema!({
+schema_of!(@ [T] Field<T> => T);
+schema!(@ [S, M] Form<S, M>, "Form", generator => json_schema!({
     "anyOf": [generator.subschema_for::<S>(), generator.subschema_for::<M>()],
 }));
-schema!([T] Entries<T>, "Entries", generator => json_schema!({
+schema!(@ [T] Entries<T>, "Entries", generator => json_schema!({
     "type": "object",
     "additionalProperties": generator.subschema_for::<T>(),
 }));

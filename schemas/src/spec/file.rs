@@ -54,7 +54,7 @@ pub(crate) const JOB_LATER: [&str; 10] = [
 ];
 
 /// Fields of a task that the language has and this build does not.
-pub(crate) const TASK_LATER: [&str; 26] = [
+pub(crate) const TASK_LATER: [&str; 25] = [
     "image",
     "job",
     "plugin",
@@ -80,8 +80,10 @@ pub(crate) const TASK_LATER: [&str; 26] = [
     "on_return",
     "when_cut_off",
     "gang",
-    "resources",
 ];
+
+/// Those of them that say what a task runs.
+pub(crate) const OPERATORS_LATER: [&str; 3] = ["image", "job", "plugin"];
 
 /// Values that the language has and this build does not, by the enum they are of.
 pub(crate) const VALUES_LATER: [(&str, &str); 1] = [("Kind", "system")];

@@ -3,9 +3,22 @@
 //! The forms people write (YAML, TOML, JSON) are read into these types; these are what the log
 //! keeps, what a node is sent and what two versions are compared by.
 
+mod field;
+mod file;
+mod json;
+mod lower;
+mod msgpack;
+mod policy;
 mod problem;
+mod read;
+mod reader;
 pub mod reference;
+mod schema;
+mod signals;
 mod syntax;
+mod toml;
+mod tree;
+mod yaml;
 
 use std::collections::BTreeMap;
 
@@ -15,45 +28,16 @@ use crate::ids::Name;
 use crate::units::{Bytes, MilliCores, Millis};
 use crate::words::Kind;
 
+pub use lower::{PORTS_MAX, REPLICAS_MAX, TASKS_MAX, WORD_MAX, WORDS_MAX};
 pub use problem::{Problem, ProblemKind, Report};
+pub use read::{embed_files, read, read_with_files};
+pub use schema::json_schema;
 pub use syntax::Syntax;
 
 /// The largest job file that is read, in bytes, scripts put in from files included.
 ///
 /// The text and the spec read from it must fit into one commit of 6 MB.
 pub const JOB_MAX: usize = 2 * 1024 * 1024;
-
-/// Reads a job in one of its syntaxes; `name` stands before each problem of the report.
-///
-/// A script `{file: path}` is refused: the program that submits a job puts the text in, see
-/// [`embed_files`].
-pub fn read(text: &[u8], syntax: Syntax, name: &str) -> Result<JobSpec, Report> {
-    Err(Report::new(name, vec![Problem::new(format!("{syntax:?} {}", text.len()), "")]))
-}
-
-/// Reads a job, the texts of its script files given by `files`: path as written in, text out.
-///
-/// What `files` says on failure becomes the problem's message.
-pub fn read_with_files(
-    text: &[u8],
-    syntax: Syntax,
-    name: &str,
-    files: &mut dyn FnMut(&str) -> Result<String, String>,
-) -> Result<JobSpec, Report> {
-    let _ = files("");
-    read(text, syntax, name)
-}
-
-/// What to submit for a job file: its own bytes, or where it names script files a JSON text of
-/// the same job with their texts put in. The job is read and checked on the way.
-pub fn embed_files(
-    text: &[u8],
-    syntax: Syntax,
-    name: &str,
-    files: &mut dyn FnMut(&str) -> Result<String, String>,
-) -> Result<Vec<u8>, Report> {
-    read_with_files(text, syntax, name, files).map(|_| text.to_vec())
-}
 
 /// What a user wants: a named set of tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -295,3 +279,6 @@ pub struct SimScript {
     #[serde(default)]
     pub ignore_stop: bool,
 }
+
+#[cfg(test)]
+mod tests;

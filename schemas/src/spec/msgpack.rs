@@ -7,7 +7,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
 use super::problem::Problem;
-use super::tree::{Budget, DEPTH_MAX, MapBuilder, Node, Place, Value};
+use super::tree::{Budget, DEPTH_MAX, MapBuilder, Node, Place, Value, too_deep};
 
 /// Reads one value, to the end of the bytes.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Node, Problem> {
@@ -20,7 +20,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Node, Problem> {
     };
     let node = seed.deserialize(&mut decoder).map_err(|error| {
         let refused = state.refused.take();
-        refused.unwrap_or_else(|| Problem::new(format!("not MessagePack: {error}"), ""))
+        refused.unwrap_or_else(|| match error {
+            rmp_serde::decode::Error::DepthLimitExceeded => too_deep(),
+            error => Problem::new(format!("not MessagePack: {error}"), ""),
+        })
     })?;
     let end = decoder.get_ref().position();
     if usize::try_from(end) != Ok(bytes.len()) {

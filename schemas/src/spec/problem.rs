@@ -165,6 +165,12 @@ impl Problems {
         self.list.is_empty()
     }
 
+    /// Whether a field of this path is noted as not supported yet.
+    pub(crate) fn is_later(&self, path: &str) -> bool {
+        let mut list = self.list.iter();
+        list.any(|problem| problem.kind == ProblemKind::NotYet && problem.path == path)
+    }
+
     pub(crate) fn into_report(self, name: &str) -> Report {
         Report::new(name, self.list)
     }
@@ -172,7 +178,11 @@ impl Problems {
 
 /// A value as a message shows it: one line, cut to 60 characters.
 pub(crate) fn shown(value: &str) -> String {
-    let mut text: String = value.chars().take(60).flat_map(char::escape_debug).collect();
+    let mut text: String = value
+        .chars()
+        .take(60)
+        .flat_map(char::escape_debug)
+        .collect();
     if value.chars().nth(60).is_some() {
         text.push_str("...");
     }
@@ -180,21 +190,27 @@ pub(crate) fn shown(value: &str) -> String {
     text.replace("\\\"", "\"").replace("\\'", "'")
 }
 
-/// `did you mean` for the nearest of some names, or all of them.
-pub(crate) fn suggestion<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
+/// `did you mean` for the nearest of some names, if one is near.
+pub(crate) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     // Also keeps the cost of a hostile key low.
     if text.len() > 64 {
-        return format!("expected one of {}", names.join(", "));
+        return None;
     }
     let lower = text.to_lowercase();
-    let near = names
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), *name))
+    names
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&lower, &name.to_lowercase()),
+                name,
+            )
+        })
         .filter(|(distance, name)| *distance <= 1.max(name.len() / 3))
-        .min_by_key(|(distance, _)| *distance);
-    match near {
-        Some((_, name)) => format!("did you mean `{name}`?"),
-        None => format!("expected one of {}", names.join(", ")),
-    }
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| format!("did you mean `{name}`?"))
+}
+
+/// `did you mean` for the nearest of some names, or all of them.
+pub(crate) fn suggestion(text: &str, names: &[&str]) -> String {
+    nearest(text, names.iter().copied())
+        .unwrap_or_else(|| format!("expected one of {}", names.join(", ")))
 }

@@ -14,14 +14,15 @@ use serde::de::{
     Unexpected, Visitor,
 };
 
-use super::problem::{Problem, Problems, shown, suggestion};
+use super::file::{JOB_FIELDS, JOB_LATER, TASK, TASK_LATER, VALUES_LATER};
+use super::problem::{Problem, Problems, nearest, shown, suggestion};
 use super::tree::{Entry, Node, Place, Value};
 
 /// The name under which a `Field` asks for line, column, path and value.
 pub(crate) const FIELD: &str = "$field";
 /// The name under which a `Form` asks whether the value is a map, and for the value.
 pub(crate) const FORM: &str = "$form";
-/// The name under which a scalar is given as it was written.
+/// The name under which a number, `true` and `false` are given as text.
 pub(crate) const TEXT: &str = "$text";
 
 /// Reads one node.
@@ -92,11 +93,7 @@ impl<'a> Reader<'a> {
 
     /// Notes every key that is none of `fields`.
     fn check_keys(&self, name: &str, entries: &[Entry], fields: &[&str]) {
-        let later: &[&str] = if name == super::file::TASK {
-            &super::file::TASK_LATER
-        } else {
-            &[]
-        };
+        let later: &[&str] = if name == TASK { &TASK_LATER } else { &[] };
         for entry in entries {
             let key = entry.key.as_str();
             if fields.contains(&key) || self.problems.borrow().is_full() {
@@ -104,8 +101,11 @@ impl<'a> Reader<'a> {
             }
             let problem = if later.contains(&key) {
                 Problem::not_yet(key)
+            } else if name == TASK && (JOB_FIELDS.contains(&key) || JOB_LATER.contains(&key)) {
+                let message = format!("`{key}` is a field of the job, not of a task");
+                Problem::new(message, "move it to the top of the file")
             } else {
-                unknown_field(key, fields.iter().chain(later).copied())
+                unknown_field(key, fields, later)
             };
             let path = Path::Key(&self.path, key).to_string();
             let problem = problem.at(entry.place.line, entry.place.column).on(path);
@@ -114,10 +114,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `unknown field`, with the nearest of the valid ones.
-pub(crate) fn unknown_field<'a>(key: &str, valid: impl Iterator<Item = &'a str>) -> Problem {
+/// `unknown field`, with the nearest valid one, or all that this build supports.
+pub(crate) fn unknown_field(key: &str, fields: &[&str], later: &[&str]) -> Problem {
     let message = format!("unknown field `{}`", shown(key));
-    Problem::new(message, suggestion(key, valid))
+    let near = nearest(key, fields.iter().chain(later).copied());
+    Problem::new(message, near.unwrap_or_else(|| suggestion(key, fields)))
 }
 
 fn unexpected(expected: &str, value: &Value) -> Problem {
@@ -152,6 +153,7 @@ fn unexpected(expected: &str, value: &Value) -> Problem {
         {
             "write `false`"
         }
+        ("a list", Value::Text(_)) => "write a list, such as `[sleep, \"10\"]`",
         _ => "",
     };
     Problem::new(format!("expected {expected}, found {found}"), help)
@@ -186,12 +188,15 @@ impl Error for ReadError {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let help = suggestion(variant, expected.iter().copied());
-        Self::Wrong(Problem::new(format!("unknown value `{}`", shown(variant)), help))
+        let help = suggestion(variant, expected);
+        Self::Wrong(Problem::new(
+            format!("unknown value `{}`", shown(variant)),
+            help,
+        ))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::Wrong(unknown_field(field, expected.iter().copied()))
+        Self::Wrong(unknown_field(field, expected, &[]))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -234,11 +239,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         if name != TEXT {
             return self.placed(visitor.visit_newtype_struct(self));
         }
-        match &self.node.value {
-            Value::Bool(_, text)
-            | Value::Integer(_, text)
-            | Value::Float(_, text)
-            | Value::Text(text) => self.placed(visitor.visit_str(text)),
+        match (&self.node.value, self.node.value.as_written()) {
+            (_, Some(text)) => self.placed(visitor.visit_str(text)),
+            (Value::Bool(_, text) | Value::Integer(_, text) | Value::Float(_, text), None) => {
+                let message = format!("`{}` can be read in more than one way", shown(text));
+                let problem = Problem::new(message, "put it in quotes");
+                self.placed(Err(ReadError::Wrong(problem)))
+            }
             _ => self.deserialize_any(visitor),
         }
     }
@@ -285,14 +292,17 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         let result = match &self.node.value {
-            Value::Text(text) if super::file::VALUES_LATER.contains(&(name, text.as_str())) => {
+            Value::Text(text) if VALUES_LATER.contains(&(name, text.as_str())) => {
                 Err(ReadError::Wrong(Problem::not_yet(text)))
             }
             Value::Text(text) => {
                 let text: StrDeserializer<'_, ReadError> = text.as_str().into_deserializer();
                 visitor.visit_enum(text)
             }
-            _ => Err(ReadError::Expected(format!("one of {}", variants.join(", ")))),
+            _ => Err(ReadError::Expected(format!(
+                "one of {}",
+                variants.join(", ")
+            ))),
         };
         self.placed(result)
     }

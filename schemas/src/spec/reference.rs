@@ -136,7 +136,9 @@ impl Template {
                     .take(REFERENCE_MAX)
                     .position(|byte| byte == b'}')
                     .ok_or(ReferenceError::Unclosed)?;
-                pieces.list.push(Piece::Reference(reference(&inside[..end])?));
+                pieces
+                    .list
+                    .push(Piece::Reference(reference(&inside[..end])?));
                 rest = &inside[end + 1..];
             }
         }
@@ -256,17 +258,18 @@ mod tests {
             ("", ""),
             ("plain $HOME $ {x} }", "plain $HOME $ {x} }"),
             ("${job.name}", "<job.name>"),
-            (
-                "a${task.name}-${task.index}b",
-                "a<task.name>-<task.index>b",
-            ),
+            ("a${task.name}-${task.index}b", "a<task.name>-<task.index>b"),
             ("${port.http-2}:${node.ip}", "<port.http-2>:<node.ip>"),
             ("$${job.name}", "${job.name}"),
             ("$${HOME}", "${HOME}"),
             ("$$${job.name}", "$${job.name}"),
             ("ä${node.name}ß${job.version}", "ä<node.name>ß<job.version>"),
         ] {
-            assert_eq!(fill(text, Context::Argument).as_deref(), Ok(filled), "{text}");
+            assert_eq!(
+                fill(text, Context::Argument).as_deref(),
+                Ok(filled),
+                "{text}"
+            );
         }
     }
 
@@ -291,7 +294,11 @@ mod tests {
                 "unknown reference `${job.nme}`",
                 "did you mean `${job.name}`?",
             ),
-            ("${HOME", "`${` is not closed by `}`", "write `$${` for a plain `${`"),
+            (
+                "${HOME",
+                "`${` is not closed by `}`",
+                "write `$${` for a plain `${`",
+            ),
             (
                 "${var.x}",
                 "the reference `${var.x}` is not supported yet",

@@ -26,13 +26,15 @@ impl Syntax {
         }
     }
 
-    /// The syntax of a submission or of standard input, by its first byte: `{` is JSON, the first
-    /// byte of a `MessagePack` map is `MessagePack`, all else is YAML. TOML is not guessed.
+    /// The syntax of a submission or of standard input: `{` first is JSON, the first byte of a
+    /// `MessagePack` map is `MessagePack`, a first line `[table]` or `key = value` is TOML, all
+    /// else is YAML.
     pub fn guess(text: &[u8]) -> Self {
         let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
         match (text.first(), first) {
             (Some(0x80..=0x8f | 0xde | 0xdf), _) => Self::MessagePack,
             (_, Some(b'{')) => Self::Json,
+            _ if looks_like_toml(text) => Self::Toml,
             _ => Self::Yaml,
         }
     }
@@ -44,6 +46,47 @@ impl Syntax {
             Self::Toml => "TOML",
             Self::Json => "JSON",
             Self::MessagePack => "MessagePack",
+        }
+    }
+}
+
+/// A YAML job begins with a key and a colon, so neither sign can be one.
+fn looks_like_toml(text: &[u8]) -> bool {
+    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut telling = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    telling.next().is_some_and(|line| {
+        let sign = line.iter().find(|byte| matches!(byte, b'=' | b':'));
+        line.starts_with(b"[") || sign == Some(&b'=')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syntax_is_known_by_its_first_line() {
+        for (text, syntax) in [
+            (&b""[..], Syntax::Yaml),
+            (b"name: web", Syntax::Yaml),
+            (b"# a = b\n---\nname: a=b", Syntax::Yaml),
+            (b" \n{\"name\"", Syntax::Json),
+            (b"# x\n\nname = \"web\"", Syntax::Toml),
+            (b"[tasks.api]", Syntax::Toml),
+            (b"\x81\xa4name", Syntax::MessagePack),
+            (b"\xde\x00\x01", Syntax::MessagePack),
+        ] {
+            assert_eq!(Syntax::guess(text), syntax, "{}", text.escape_ascii());
+        }
+        for (path, syntax) in [
+            ("a/web.yaml", Some(Syntax::Yaml)),
+            ("web.YML", Some(Syntax::Yaml)),
+            ("web.toml", Some(Syntax::Toml)),
+            ("web.json", Some(Syntax::Json)),
+            ("web", None),
+            ("web.txt", None),
+        ] {
+            assert_eq!(Syntax::of_path(Path::new(path)), syntax);
         }
     }
 }

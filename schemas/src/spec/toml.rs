@@ -2,13 +2,19 @@
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use toml_parser::Source;
+use toml_parser::lexer::TokenKind;
 
 use super::problem::{Problem, shown};
-use super::tree::{Budget, Lines, MapBuilder, Node, Value};
+use super::tree::{Budget, DEPTH_MAX, Lines, MapBuilder, Node, Place, Value, too_deep};
 
 /// Reads a document; all errors of the syntax at once.
 pub(crate) fn parse(text: &str) -> Result<Node, Vec<Problem>> {
     let lines = Lines::new(text);
+    if let Some(offset) = too_deep_at(text) {
+        let place = lines.place(offset);
+        return Err(vec![too_deep().at(place.line, place.column)]);
+    }
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let problems = errors.iter().map(|error| problem(error, text, &lines));
@@ -22,6 +28,36 @@ pub(crate) fn parse(text: &str) -> Result<Node, Vec<Problem>> {
     reader
         .table(table.get_ref(), span.start, 1)
         .map_err(|problem| vec![problem])
+}
+
+/// Where the brackets and dotted keys of a text may nest too deep.
+///
+/// The crate limits lists, tables and keys each to 80 levels, but they multiply: tables of dotted
+/// keys in tables reach 6000, and such a tree ends the stack when it is dropped.
+fn too_deep_at(text: &str) -> Option<usize> {
+    let mut open = Vec::new();
+    let mut depth = 0;
+    let mut dots = 0;
+    for token in Source::new(text).lex() {
+        match token.kind() {
+            TokenKind::Dot => dots += 1,
+            TokenKind::Comma | TokenKind::Newline => dots = 0,
+            TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => {
+                open.push(dots + 1);
+                depth += dots + 1;
+                dots = 0;
+            }
+            TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => {
+                depth -= open.pop().unwrap_or(0);
+                dots = 0;
+            }
+            _ => {}
+        }
+        if depth + dots > DEPTH_MAX {
+            return Some(token.span().start());
+        }
+    }
+    None
 }
 
 struct Reader<'a> {
@@ -73,7 +109,7 @@ impl Reader<'_> {
         Ok(Node { place, value })
     }
 
-    fn take(&mut self, at: usize, depth: usize) -> Result<super::tree::Place, Problem> {
+    fn take(&mut self, at: usize, depth: usize) -> Result<Place, Problem> {
         let place = self.lines.place(at);
         let taken = self.budget.take(depth);
         taken.map_err(|problem| problem.at(place.line, place.column))?;
@@ -88,6 +124,8 @@ fn problem(error: &toml::de::Error, text: &str, lines: &Lines<'_>) -> Problem {
     let problem = if message == "duplicate key" {
         let key = shown(text.get(span).unwrap_or_default());
         Problem::new(format!("`{key}` is there twice"), "remove one of the two")
+    } else if message.contains("recursion") || message.contains("recurse") {
+        too_deep()
     } else {
         Problem::new(format!("not TOML: {message}"), "")
     };

@@ -28,11 +28,11 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) enum Value {
     Null,
-    /// With the text it was written as, so that `True` reaches an environment unchanged.
+    /// With the text it was written as.
     Bool(bool, String),
-    /// With the text it was written as, so that `022` and `0x1F` do.
+    /// With the text it was written as.
     Integer(i64, String),
-    /// With the text it was written as, so that `1.10` does. Also integers past 64 bits.
+    /// With the text it was written as. Also integers past 64 bits.
     Float(f64, String),
     Text(String),
     List(Vec<Node>),
@@ -48,26 +48,36 @@ pub(crate) struct Entry {
 }
 
 impl Node {
-    /// As a JSON value; numbers as they were written where JSON can say them.
+    /// As a JSON value. What JSON has no number for becomes text.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match &self.value {
             Value::Null => Json::Null,
-            Value::Bool(value, text) if value.to_string() == *text => Json::from(*value),
-            Value::Integer(value, text) if value.to_string() == *text => Json::from(*value),
-            Value::Float(value, text) if Json::from(*value).to_string() == *text => {
-                Json::from(*value)
-            }
-            Value::Bool(_, text)
-            | Value::Integer(_, text)
-            | Value::Float(_, text)
-            | Value::Text(text) => Json::from(text.as_str()),
+            Value::Bool(value, _) => Json::from(*value),
+            Value::Integer(value, _) => Json::from(*value),
+            Value::Float(value, _) if value.is_finite() => Json::from(*value),
+            Value::Float(_, text) | Value::Text(text) => Json::from(text.as_str()),
             Value::List(nodes) => nodes.iter().map(Self::to_json).collect(),
             Value::Map(entries) => entries
                 .iter()
                 .map(|entry| (entry.key.clone(), entry.node.to_json()))
                 .collect(),
         }
+    }
+}
+
+impl Value {
+    /// The text of a scalar, if it is the only way to write that value: `80`, but not `022`, `1.10`
+    /// or `True`, which another syntax would write otherwise.
+    pub(crate) fn as_written(&self) -> Option<&str> {
+        let (written, usual) = match self {
+            Self::Text(text) => return Some(text),
+            Self::Bool(value, text) => (text, value.to_string()),
+            Self::Integer(value, text) => (text, value.to_string()),
+            Self::Float(value, text) => (text, serde_json::Value::from(*value).to_string()),
+            Self::Null | Self::List(_) | Self::Map(_) => return None,
+        };
+        (*written == usual).then_some(written)
     }
 }
 
@@ -81,15 +91,21 @@ impl Budget {
     /// Takes one value at this depth of nesting; the error has no place yet.
     pub(crate) fn take(&mut self, depth: usize) -> Result<(), Problem> {
         self.values += 1;
-        let limit = if depth > DEPTH_MAX {
-            format!("the file is nested deeper than {DEPTH_MAX} levels")
-        } else if self.values > VALUES_MAX {
-            format!("the file has more than {VALUES_MAX} values")
-        } else {
-            return Ok(());
-        };
-        Err(Problem::new(limit, "").of(ProblemKind::TooLarge))
+        if depth > DEPTH_MAX {
+            return Err(too_deep());
+        }
+        if self.values > VALUES_MAX {
+            let message = format!("the file has more than {VALUES_MAX} values");
+            return Err(Problem::new(message, "").of(ProblemKind::TooLarge));
+        }
+        Ok(())
     }
+}
+
+/// Nested deeper than is read, also where a parser's own limit was met first.
+pub(crate) fn too_deep() -> Problem {
+    let message = format!("the file is nested deeper than {DEPTH_MAX} levels");
+    Problem::new(message, "").of(ProblemKind::TooLarge)
 }
 
 /// Gathers the entries of a map.

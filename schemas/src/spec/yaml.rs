@@ -1,29 +1,33 @@
 //! YAML into the tree: version 1.2, core schema, one document, no anchors, no tags.
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
 use super::problem::Problem;
-use super::tree::{Budget, MapBuilder, Node, Place, Value};
+use super::tree::{Budget, MapBuilder, Node, Place, Value, too_deep};
 
 /// Reads a document. Iterative: nesting costs no stack.
 pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| {
-            let place = place(*error.marker());
-            let help = if error.info().contains("tab") {
-                "indent with spaces"
-            } else {
-                ""
-            };
-            Problem::new(format!("not YAML: {}", error.info()), help).at(place.line, place.column)
-        })?;
+        let (event, span) = event.map_err(|error| problem(&error))?;
         builder.event(event, span)?;
     }
     builder
         .root
         .ok_or_else(|| Problem::new("the file is empty", "write at least `name` and a task"))
+}
+
+fn problem(error: &ScanError) -> Problem {
+    let place = place(*error.marker());
+    let problem = match error.info() {
+        "recursion limit exceeded" => too_deep(),
+        info if info.contains("tabs") => {
+            Problem::new(format!("not YAML: {info}"), "indent with spaces")
+        }
+        info => Problem::new(format!("not YAML: {info}"), ""),
+    };
+    problem.at(place.line, place.column)
 }
 
 /// A list or map that is not closed yet.
@@ -88,8 +92,10 @@ impl Builder {
 
     fn begin(&mut self, open: Open, place: Place) -> Result<(), Problem> {
         if let Some((Open::Map(_, None), _)) = self.open.last() {
-            return Err(Problem::new("a key is a list or a map", "write a plain text as the key")
-                .at(place.line, place.column));
+            return Err(
+                Problem::new("a key is a list or a map", "write a plain text as the key")
+                    .at(place.line, place.column),
+            );
         }
         self.take(self.open.len() + 1, place)?;
         self.open.push((open, place));
@@ -149,7 +155,9 @@ fn plain(text: &str) -> Value {
         return Value::Float(sign * f64::INFINITY, own());
     }
     for (prefix, radix) in [("0o", 8), ("0x", 16)] {
-        let digits = text.strip_prefix(prefix).filter(|d| !d.starts_with(['+', '-']));
+        let digits = text
+            .strip_prefix(prefix)
+            .filter(|d| !d.starts_with(['+', '-']));
         if let Some(Ok(value)) = digits.map(|digits| i64::from_str_radix(digits, radix)) {
             return Value::Integer(value, own());
         }
@@ -189,7 +197,9 @@ mod tests {
         for text in ["", "~", "null"] {
             assert!(matches!(plain(text), Value::Null), "{text}");
         }
-        for text in ["yes", "no", "on", "off", "y", "nulls", ".", "1.2.3", "0x", "0xg", "e5", "-"] {
+        for text in [
+            "yes", "no", "on", "off", "y", "nulls", ".", "1.2.3", "0x", "0xg", "e5", "-",
+        ] {
             assert!(matches!(plain(text), Value::Text(_)), "{text}");
         }
         for (text, value) in [("0", 0), ("-12", -12), ("+3", 3), ("022", 22), ("0o17", 15)] {

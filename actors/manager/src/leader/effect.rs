@@ -14,10 +14,17 @@ use crate::state::NodeDelta;
 /// What happens once a commit is durable.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// A request is answered.
-    Answer(Waiting),
+    /// The request that waits under this number is answered, unless it was given up.
+    Answer(u64),
     /// Nodes are told how their assignments changed.
     Tell(BTreeMap<Name, NodeDelta>),
+}
+
+/// Requests that wait for their commits, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    last: u64,
+    waiting: BTreeMap<u64, Waiting>,
 }
 
 /// A request that waits for its commit.
@@ -72,6 +79,51 @@ pub(crate) enum Body {
     Refused(WireError),
 }
 
+impl Queue {
+    /// Lines a request up; its number is the effect that answers it.
+    pub(crate) fn push(&mut self, waiting: Waiting) -> Effect {
+        self.last += 1;
+        self.waiting.insert(self.last, waiting);
+        Effect::Answer(self.last)
+    }
+
+    /// The request with this number, if it still waits.
+    pub(crate) fn take(&mut self, number: u64) -> Option<Waiting> {
+        self.waiting.remove(&number)
+    }
+
+    /// The requests that effects would have answered.
+    pub(crate) fn take_all(&mut self, effects: impl IntoIterator<Item = Effect>) -> Vec<Waiting> {
+        let numbers = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Answer(number) => Some(number),
+            Effect::Tell(_) => None,
+        });
+        numbers.filter_map(|number| self.waiting.remove(&number)).collect()
+    }
+
+    /// Those who have waited longer than a requester should; they lined up first.
+    pub(crate) fn take_overdue(&mut self, patience: Duration, now: Instant) -> Vec<Waiting> {
+        let mut overdue = Vec::new();
+        while let Some(first) = self.waiting.first_entry() {
+            if now.saturating_duration_since(first.get().since) < patience {
+                break;
+            }
+            overdue.push(first.remove());
+        }
+        overdue
+    }
+
+    /// Everybody.
+    pub(crate) fn drain(&mut self) -> Vec<Waiting> {
+        std::mem::take(&mut self.waiting).into_values().collect()
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
 impl Waiting {
     /// A request that waits from now on.
     pub(crate) fn new(request: Box<Request>, answer: Answer) -> Self {
@@ -80,11 +132,6 @@ impl Waiting {
             answer,
             since: Instant::now(),
         }
-    }
-
-    /// Whether it has waited longer than a requester should.
-    pub(crate) fn is_overdue(&self, patience: Duration, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= patience
     }
 
     /// The answer, now that its commit is durable; `welcome` makes that of a node.
@@ -137,12 +184,12 @@ pub(crate) fn send(ready: Vec<Ready>, revision: Revision) {
 
 /// Refuses requests at once, for what is not decided but known: this manager cannot answer.
 pub(crate) fn refuse(requests: impl IntoIterator<Item = Box<Request>>, error: &WireError) {
-    let ready: Vec<Ready> = requests
-        .into_iter()
-        .map(|request| Ready {
-            request,
-            body: Body::Refused(error.clone()),
-        })
-        .collect();
-    send(ready, Revision::default());
+    let body = || Body::Refused(error.clone());
+    let ready = requests.into_iter().map(|request| Ready { request, body: body() });
+    send(ready.collect(), Revision::default());
+}
+
+/// The same for requests that waited for a commit.
+pub(crate) fn refuse_waiting(waiting: Vec<Waiting>, error: &WireError) {
+    refuse(waiting.into_iter().map(|waiting| waiting.request), error);
 }

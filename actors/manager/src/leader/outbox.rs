@@ -49,6 +49,8 @@ pub(crate) enum Outcome {
     Resync,
     /// It has obeyed a higher epoch: this manager leads no more.
     Stale,
+    /// It belongs to another cluster.
+    Foreign(String),
     /// Nobody serves its subject.
     NobodyThere,
     /// No answer, or an error.
@@ -118,7 +120,10 @@ impl Outboxes {
                 outbox.whole = true;
                 outbox.take_back(letter);
             }
-            Outcome::Stale | Outcome::NobodyThere | Outcome::Failed(_) => {
+            Outcome::Stale
+            | Outcome::Foreign(_)
+            | Outcome::NobodyThere
+            | Outcome::Failed(_) => {
                 outbox.whole |= matches!(letter, Letter::Whole(_));
                 outbox.take_back(letter);
                 let doubled = PAUSE.saturating_mul(1 << outbox.failures.min(8));

@@ -37,6 +37,11 @@ pub use verdict::{
 
 use verdict::{Unwanted, unwanted};
 
+/// Why a slot is not wanted, in words; none if it is.
+pub fn unwanted_reason(job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> Option<String> {
+    unwanted(job, spec, slot).map(|why| why.reason())
+}
+
 /// What is known about a job beside its slots.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
@@ -155,13 +160,14 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
             run.marks.unknown |= run.state == RunState::Running;
         }),
         Action::Lose { reason } => each_live(record, |run| {
-            if !run.state.is_terminal() {
-                run.state = RunState::Lost;
-                run.reason = Some(reason.clone());
-                run.ended_at = Some(facts.now);
+            // First terminal state wins; only what has not ended is lost.
+            if run.state.is_terminal() {
+                return;
             }
+            run.state = RunState::Lost;
+            run.reason = Some(reason.clone());
+            run.ended_at = Some(facts.now);
             run.marks = loom_schemas::record::Marks::default();
-            run.will_restart = false;
         }),
         Action::Stop { reason } => each_live(record, |run| {
             if run.order == Order::Run {
@@ -170,9 +176,7 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
         }),
         Action::Adopt => each_live(record, |run| run.version = facts.job.version),
         Action::Retire { failures, not_before } => {
-            record.ended.extend(record.current.take());
-            let over = record.ended.len().saturating_sub(ENDED_RUNS_KEPT);
-            record.ended.drain(..over);
+            retire(record);
             record.failed_placements = *failures;
             record.not_before = *not_before;
         }
@@ -182,6 +186,26 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
             record.waiting = None;
         }
         Action::Remove | Action::Place => {}
+    }
+}
+
+/// Moves the run of a slot to those that ended, and begins with a clean sheet.
+pub fn retire(record: &mut SlotRecord) {
+    let retired = record.current.take().map(|run| RunRecord { will_restart: false, ..run });
+    record.ended.extend(retired);
+    let over = record.ended.len().saturating_sub(ENDED_RUNS_KEPT);
+    record.ended.drain(..over);
+    record.failed_placements = 0;
+    record.not_before = None;
+}
+
+/// How a live placement is given up: its run is lost, or where it ended and its node would have
+/// started it again, another placement takes over from it.
+pub fn loss(record: &SlotRecord, run: &RunRecord, reason: String) -> Action {
+    if run.state.is_terminal() {
+        Action::Retire { failures: record.failed_placements, not_before: None }
+    } else {
+        Action::Lose { reason }
     }
 }
 
@@ -220,15 +244,12 @@ impl<'a> Entry<'a> {
     fn look_at_node(&mut self, facts: &Facts<'_>) {
         let Some(run) = live_runs(&self.record).next() else { return };
         let Some(node) = &run.node else { return };
-        match (facts.node)(node) {
-            NodeStanding::Up => {}
-            NodeStanding::Silent => {
-                if run.state == RunState::Running && !run.marks.unknown {
-                    self.act(Action::MarkUnknown, facts);
-                }
-            }
-            NodeStanding::Gone(reason) => self.act(Action::Lose { reason }, facts),
-        }
+        let action = match (facts.node)(node) {
+            NodeStanding::Silent if serves(run) => Action::MarkUnknown,
+            NodeStanding::Up | NodeStanding::Silent => return,
+            NodeStanding::Gone(reason) => loss(&self.record, run, reason),
+        };
+        self.act(action, facts);
     }
 
     fn decide(&mut self, facts: &Facts<'_>, sums: &mut Sums) {
@@ -241,8 +262,9 @@ impl<'a> Entry<'a> {
     }
 
     fn clear(&mut self, why: &Unwanted, facts: &Facts<'_>) {
-        if let Some(run) = live_runs(&self.record).next() {
-            if run.order == Order::Run {
+        let wanted_so_far = live_runs(&self.record).next().map(|run| run.order == Order::Run);
+        if let Some(wanted_so_far) = wanted_so_far {
+            if wanted_so_far {
                 self.act(Action::Stop { reason: why.reason() }, facts);
             }
             return;

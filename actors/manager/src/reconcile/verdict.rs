@@ -2,9 +2,9 @@
 
 use loom_schemas::ids::Name;
 use loom_schemas::record::{Exit, JobRecord, Order, RunRecord, SlotRecord, Wanted};
-use loom_schemas::spec::{JobSpec, TaskSpec};
+use loom_schemas::spec::{JobSpec, RestartOn, TaskSpec};
 use loom_schemas::units::Millis;
-use loom_schemas::words::{Kind, RestartOn, RunState};
+use loom_schemas::words::{Kind, RunState};
 
 use crate::state::is_live;
 

@@ -117,7 +117,7 @@ pub fn fits(room: &Room, request: &Request) -> Result<(), Cause> {
     if over(room.disk, request.disk, capacity.disk.0) {
         return Err(Cause::Disk);
     }
-    if let Some(port) = request.fixed_ports.iter().find(|port| room.ports.contains_key(port)) {
+    if let Some(port) = request.fixed_ports.iter().find(|port| room.ports.contains_key(*port)) {
         return Err(Cause::PortTaken(*port));
     }
     let (from, to) = (capacity.ports_from, capacity.ports_to);

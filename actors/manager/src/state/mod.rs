@@ -22,11 +22,14 @@ use loom_schemas::record::{
     ClusterRecord, JobRecord, ManagerRecord, NodeRecord, NodeStatus, SlotRecord, VersionRecord,
 };
 use loom_schemas::spec::JobSpec;
+use loom_schemas::words::RunState;
 
 pub use draft::{Decided, Draft, NodeDelta};
 pub use key::Key;
 pub use load::{Load, is_live, live_runs};
 pub use records::CodecError;
+
+pub(crate) use draft::{job_event, run_event};
 
 use load::RunIndex;
 
@@ -116,6 +119,11 @@ impl State {
     /// All nodes by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
         self.nodes.values()
+    }
+
+    /// How many nodes there are.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// The nodes that are down.
@@ -254,8 +262,19 @@ impl State {
     }
 
     fn set_slot(&mut self, slot: &Slot, record: Option<Arc<SlotRecord>>) {
-        if let Some(old) = self.slots.get(slot).cloned() {
-            self.unindex(&old);
+        let old = self.slots.get(slot).cloned();
+        if let Some(old) = &old {
+            self.unindex(old);
+        }
+        let gave_back = old.iter().flat_map(|old| live_runs(old)).any(|held| {
+            let still = record.iter().flat_map(|new| live_runs(new));
+            !still.into_iter().any(|run| {
+                run.placement == held.placement && run.reserved == held.reserved
+            })
+        });
+        self.freed |= gave_back;
+        if !only_on_its_way(old.as_deref(), record.as_deref()) {
+            self.mark_dirty(&slot.job);
         }
         match record {
             Some(record) => {
@@ -266,7 +285,6 @@ impl State {
                 self.slots.remove(slot);
             }
         }
-        self.mark_dirty(&slot.job);
     }
 
     fn index(&mut self, record: &SlotRecord) {
@@ -296,7 +314,6 @@ impl State {
             let Some(node) = &run.node else { continue };
             let Some(load) = self.loads.get_mut(node) else { continue };
             load.release(run);
-            self.freed = true;
             if load.is_empty() {
                 self.loads.remove(node);
             }
@@ -306,4 +323,15 @@ impl State {
         }
         self.waiting.remove(&record.slot);
     }
+}
+
+/// Whether all that changed is how far a run is on its way to running: nothing to plan.
+fn only_on_its_way(old: Option<&SlotRecord>, new: Option<&SlotRecord>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return false };
+    let (Some(from), Some(to)) = (&old.current, &new.current) else { return false };
+    let before = |state: RunState| state.rank() < RunState::Running.rank();
+    from.run == to.run
+        && before(from.state)
+        && before(to.state)
+        && (&from.order, from.version, from.marks) == (&to.order, to.version, to.marks)
 }

@@ -175,3 +175,17 @@ where
         Some((key.clone(), bytes.clone()))
     }
 }
+
+impl loom_bus::log::Fold for State {
+    fn put(&mut self, key: &str, value: &[u8]) {
+        self.put_bytes(key, value);
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.delete_key(key);
+    }
+
+    fn records(&self) -> Box<dyn Iterator<Item = (String, Bytes)> + '_> {
+        Box::new(self.all_records())
+    }
+}

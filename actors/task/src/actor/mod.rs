@@ -1,9 +1,42 @@
-//! The task actor.
+//! The task actor: one placement on this node, from its first start until it is forgotten.
+//!
+//! ```text
+//! node actor (supervisor)
+//! `- task actor, one a placement; no child actors
+//!    |- start, signal, pause ...   spawned driver calls, each casts its outcome back
+//!    |- wait                       resolves when the run has ended        } ended
+//!    |- gate, timer                                                       } with
+//!    |- orch.run.<run>.*           served while the run is alive          } the
+//!    |- orch.task.<j>.<t>.<i>.*    the same, while it holds the address   } actor
+//!    `- shipping                   output to orch.logs.>, one a run       }
+//! ```
+//!
+//! What to do is decided by the [`machine`](crate::machine); the actor carries it out, keeps the
+//! timers, and answers commands. It never waits in a handler. If it is lost, its supervisor starts
+//! another with the last [`Progress`](crate::machine::Progress), which adopts the run: an actor's
+//! end never ends a run. What is lost with it are the ids of commands that were carried out.
 
+mod address;
+mod background;
+mod command;
+mod lane;
 mod message;
+mod perform;
+mod shipping;
 mod verb;
 
-use ractor::{ActorCell, SpawnErr};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use loom_bus::connection::Bus;
+use loom_schemas::ids::RunId;
+use loom_schemas::wire::Assigned;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 pub use message::{
     CommandRequest, NodeFacts, NoticeSender, OpenGate, StartGate, StartPermit, TaskArguments,
@@ -11,11 +44,196 @@ pub use message::{
 };
 pub use verb::Verb;
 
+use crate::driver::Driver;
+use crate::machine::{Happened, Machine, Moment};
+use address::Addresses;
+use background::Background;
+use command::Asked;
+use lane::{Done, Lane};
+use shipping::Shipping;
+
+/// Commands beside the ordered lane that one task carries out at once.
+const BESIDE_MAX: usize = 16;
+
 /// Something a task actor started has come back to it; made by the actor alone.
-pub struct Internal(());
+pub struct Internal(Returned);
+
+enum Returned {
+    Happened(Happened),
+    Entered(RunId, StartPermit),
+    Asked(Box<Asked>),
+    Done(Box<Done>),
+    /// A run that ended before this actor began still has output to ship, in this directory.
+    Unshipped(RunId, std::path::PathBuf),
+    /// A run's output is shipped, or nobody waits for it any longer.
+    Shipped,
+}
 
 /// Starts the actor of a placement under the node's actor.
 pub async fn spawn(arguments: TaskArguments, supervisor: ActorCell) -> Result<TaskRef, SpawnErr> {
-    let _ = (arguments, supervisor);
-    Err(SpawnErr::ActorAlreadyStarted)
+    let (actor, _) = Actor::spawn_linked(None, TaskActor, arguments, supervisor).await?;
+    Ok(TaskRef(actor))
 }
+
+struct TaskActor;
+
+struct State {
+    assigned: Assigned,
+    node: NodeFacts,
+    driver: Arc<dyn Driver>,
+    bus: Bus,
+    bulk: Bus,
+    notices: NoticeSender,
+    may_start: Arc<dyn StartGate>,
+
+    machine: Machine,
+    /// Where the machine's clock begins.
+    origin: Instant,
+    /// When the timer fires.
+    timer: Option<(Duration, Background)>,
+    /// The run whose end is waited for.
+    waiting: Option<(RunId, Background)>,
+    gate: Option<(RunId, Background)>,
+    permit: Option<StartPermit>,
+    addresses: Addresses,
+    lane: Lane,
+    beside: Arc<Semaphore>,
+    shipping: BTreeMap<RunId, Shipping>,
+    /// Set once it was told to forget the placement: until when output may still be shipped.
+    forgetting: Option<Instant>,
+}
+
+impl Actor for TaskActor {
+    type Msg = TaskMessage;
+    type State = State;
+    type Arguments = TaskArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<TaskMessage>,
+        arguments: TaskArguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let mut state = State::new(arguments);
+        state.ship_what_is_kept(&myself);
+        state.happen(Happened::Ordered);
+        state.go_on(&myself).await;
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<TaskMessage>,
+        message: TaskMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            TaskMessage::Assign(assigned) => state.assign(*assigned),
+            TaskMessage::Command(request) => {
+                state.asked(Asked::by_node(*request), &myself);
+                return Ok(());
+            }
+            TaskMessage::Forget => state.forget(),
+            TaskMessage::Internal(Internal(returned)) => match returned {
+                Returned::Asked(asked) => {
+                    state.asked(*asked, &myself);
+                    return Ok(());
+                }
+                Returned::Happened(happened) => state.returned(happened),
+                Returned::Entered(run, permit) => state.entered(run, permit),
+                Returned::Done(done) => state.done(*done, &myself),
+                Returned::Unshipped(run, directory) => state.ship(run, directory, &myself),
+                Returned::Shipped => {}
+            },
+        }
+        state.go_on(&myself).await;
+        Ok(())
+    }
+
+    // It has no child actors; the default would stop it if one ended.
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<TaskMessage>,
+        _event: SupervisionEvent,
+        _state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+impl State {
+    fn new(arguments: TaskArguments) -> Self {
+        let machine = match arguments.adopt {
+            Some(progress) => Machine::resumed(progress),
+            None => Machine::new(arguments.assigned.placement),
+        };
+        Self {
+            assigned: arguments.assigned,
+            node: arguments.node,
+            driver: arguments.driver,
+            bus: arguments.bus,
+            bulk: arguments.bulk,
+            notices: arguments.notices,
+            may_start: arguments.may_start,
+            machine,
+            origin: Instant::now(),
+            timer: None,
+            waiting: None,
+            gate: None,
+            permit: None,
+            addresses: Addresses::default(),
+            lane: Lane::default(),
+            beside: Arc::new(Semaphore::new(BESIDE_MAX)),
+            shipping: BTreeMap::new(),
+            forgetting: None,
+        }
+    }
+
+    fn clock(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn assign(&mut self, assigned: Assigned) {
+        if assigned.placement != self.assigned.placement {
+            let (own, other) = (self.assigned.placement, assigned.placement);
+            tracing::error!(%own, %other, "an assignment of another placement was ignored");
+            return;
+        }
+        self.assigned = assigned;
+        self.happen(Happened::Ordered);
+    }
+
+    /// Tells the machine what happened, and the node what came of it.
+    fn happen(&mut self, happened: Happened) {
+        let now = Moment {
+            clock: self.clock(),
+            at: Timestamp::now(),
+            jitter: rand::random(),
+            fresh: RunId(Uuid::now_v7()),
+        };
+        let reports = self.machine.apply(&self.assigned, happened, now);
+        for report in reports {
+            tracing::debug!(run = %report.run, slot = %report.slot, state = %report.state, "run");
+            self.notices.send(TaskNotice::Report {
+                report: Box::new(report),
+                progress: Box::new(self.machine.progress()),
+            });
+        }
+    }
+
+    fn forget(&mut self) {
+        if self.machine.is_over() {
+            let patience = shipping::PATIENCE;
+            self.forgetting.get_or_insert_with(|| Instant::now() + patience);
+        } else {
+            let slot = &self.assigned.slot;
+            tracing::warn!(%slot, "a placement that has not ended is not forgotten");
+        }
+    }
+}
+
+impl Internal {
+    fn asked(request: loom_bus::serve::Request) -> Self {
+        Self(Returned::Asked(Box::new(Asked::by_bus(request))))
+    }
+}
+

@@ -4,6 +4,7 @@
 //! all succeed.
 
 pub mod process;
+pub mod sim;
 
 use std::path::PathBuf;
 
@@ -20,12 +21,6 @@ use crate::launch::Launch;
 pub trait Driver: Send + Sync + 'static {
     /// Which one it is.
     fn kind(&self) -> DriverKind;
-
-    /// Where the files of a launch will be, and where it starts unless the launch says otherwise;
-    /// none if the driver has no files. Known before the start.
-    fn work_directory(&self, _run: RunId) -> Option<PathBuf> {
-        None
-    }
 
     /// Starts a launch; returns once the program itself was executed (not only the shim).
     /// A run that is already started is left alone and described again.

@@ -178,6 +178,11 @@ impl Machine {
         matches!(self.phase, Phase::Running(_))
     }
 
+    /// Whether it waits at the node's gate.
+    pub fn is_entering(&self) -> bool {
+        matches!(self.phase, Phase::Entering)
+    }
+
     /// Whether the driver may have something of the run that is not ended: its address is held.
     pub fn is_alive(&self) -> bool {
         matches!(
@@ -407,7 +412,8 @@ impl Machine {
             let reason = self.stopped.clone().filter(|_| ended.exit.code != Some(0));
             reason.map(Why::Ordered)
         });
-        let end = verdict::verdict(why.as_ref(), ended, self.started.is_some(), desired);
+        let ran = self.state.rank() >= RunState::Running.rank();
+        let end = verdict::verdict(why.as_ref(), ended, ran, desired);
         self.tidy.push_back(Call::Release { run: self.run, kill: false });
         self.finish(desired, end, now, reports);
     }
@@ -425,8 +431,8 @@ impl Machine {
         self.marks = Marks::default();
         let mut report = self.report(desired);
         report.will_restart = pause.is_some();
-        report.exit = end.exit;
         report.reason = self.with_attempts(desired, &end, pause.is_some());
+        report.exit = end.exit;
         report.ended_at = Some(end.at);
         reports.push(report);
         self.kept.push(self.run);

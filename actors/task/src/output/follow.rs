@@ -160,8 +160,11 @@ impl OutputReader {
         let mut lines = Vec::new();
         let mut from = 0;
         while let Some(length) = self.begun[from..].iter().position(|byte| *byte == b'\n') {
-            let offset = self.offset + from as u64 - self.place.base;
-            lines.extend(parse::line(&self.begun[from..from + length], offset));
+            let offset = self.offset + from as u64;
+            if self.place.end.is_none_or(|end| offset < end) {
+                let text = &self.begun[from..from + length];
+                lines.extend(parse::line(text, offset - self.place.base));
+            }
             from += length + 1;
         }
         self.begun.drain(..from);

@@ -307,14 +307,15 @@ pub(crate) fn put(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> 
 /// When a process was started, in ticks since boot; none if there is no such process.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    ticks_of_stat(&stat)
+    stat_field(&stat, 22)
 }
 
-/// Field 22 of `/proc/<pid>/stat`; the name, field 2, may hold blanks and parentheses.
-fn ticks_of_stat(stat: &[u8]) -> Option<u64> {
+/// A field of `/proc/<pid>/stat` by its number in proc(5), from 3; the name, field 2, may hold
+/// blanks and parentheses.
+pub(crate) fn stat_field(stat: &[u8], number: usize) -> Option<u64> {
     let after = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(after + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 /// Which boot of the host this is; empty where the kernel does not say.
@@ -391,7 +392,8 @@ mod tests {
     #[test]
     fn a_process_name_may_look_like_fields() {
         let stat = b"12 (a) R 1 (x) S 1 12 12 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
-        assert_eq!(ticks_of_stat(stat), Some(4242));
+        assert_eq!(stat_field(stat, 22), Some(4242));
+        assert_eq!(stat_field(stat, 6), Some(12));
         assert!(start_ticks(std::process::id()).is_some());
         assert_eq!(start_ticks(u32::MAX), None);
     }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::record::stat_field;
+
 /// How long a freeze may take to reach the last process.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -161,21 +163,21 @@ pub(crate) fn descendants(root: u32) -> Vec<u32> {
 /// session, and those that carry the run's id in their environment.
 pub(crate) fn strays(shim: u32, run: &str) -> Vec<u32> {
     let mark = format!("LOOM_RUN={run}");
-    let session = i32::try_from(shim).ok().and_then(Pid::from_raw);
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let own = std::process::id();
+    let is_stray = |pid: u32| {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let stat = fs::read(process.join("stat")).unwrap_or_default();
+        // Of the kernel's own threads, and of what no shim began, it is 0.
+        let in_session = shim > 0 && stat_field(&stat, 6) == Some(u64::from(shim));
+        in_session || {
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+        }
+    };
     processes
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != own)
-        .filter(|pid| {
-            let number = i32::try_from(*pid).ok().and_then(Pid::from_raw);
-            let in_session =
-                session.is_some() && rustix::process::getsid(number).ok() == session;
-            in_session || {
-                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
-            }
-        })
+        .filter(|pid| *pid != own && is_stray(*pid))
         .collect()
 }

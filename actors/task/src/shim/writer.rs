@@ -43,6 +43,8 @@ pub(crate) struct Writer {
     /// Offset at which the current file begins.
     base: u64,
     batch: Vec<u8>,
+    /// The time of the last line and its text: many lines come at one time.
+    at: (Timestamp, String),
     /// Lines lost since the last that was written, and why.
     dropped: u64,
     why: String,
@@ -79,6 +81,7 @@ impl Writer {
             size: 0,
             base: 0,
             batch: Vec::new(),
+            at: (Timestamp::UNIX_EPOCH, String::new()),
             dropped: 0,
             why: String::new(),
             torn: false,
@@ -105,8 +108,11 @@ impl Writer {
         if !self.batch.is_empty() && self.batch.len() + text.len() > room {
             self.flush();
         }
+        if self.at.0 != at {
+            self.at = (at, format!("{at:.6}"));
+        }
         // Writing to memory does not fail.
-        let _ = write!(self.batch, "{at:.6} {} {tag} ", stream.as_str());
+        let _ = write!(self.batch, "{} {} {tag} ", self.at.1, stream.as_str());
         self.batch.extend_from_slice(text);
         self.batch.push(b'\n');
     }

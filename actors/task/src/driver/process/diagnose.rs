@@ -1,5 +1,6 @@
 //! Why a program cannot be executed, said before or after it was tried.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -93,10 +94,16 @@ pub(super) fn workdir(path: &Path) -> Result<(), DriverError> {
 }
 
 /// The path of the program: as it stands if it holds a slash, else the first in `PATH`.
-pub(super) fn program(argv: &[String], path: &str, workdir: &Path) -> Result<PathBuf, DriverError> {
-    let Some(name) = argv.first().filter(|name| !name.is_empty()) else {
+pub(super) fn program(
+    argv: &[OsString],
+    path: &str,
+    workdir: &Path,
+) -> Result<PathBuf, DriverError> {
+    let name = argv.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    if name.is_empty() {
         return rejected("there is no program to run: the command is empty".into());
-    };
+    }
+    let name = &*name;
     if name.contains('/') {
         let program = workdir.join(name);
         return match fs::metadata(&program) {
@@ -234,7 +241,7 @@ mod tests {
     #[test]
     fn a_program_is_found_or_the_reason_named() {
         let directory = tempfile::tempdir().unwrap();
-        let find = |name: &str| program(&[name.to_owned()], DEFAULT_PATH, directory.path());
+        let find = |name: &str| program(&[name.into()], DEFAULT_PATH, directory.path());
         assert!(find("sh").unwrap().is_absolute());
         assert!(why(find("no-such-program")).contains("not found"));
         assert!(why(find("/no/such")).contains("does not exist"));

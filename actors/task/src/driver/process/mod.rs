@@ -118,10 +118,6 @@ impl Driver for ProcessDriver {
         DriverKind::Process
     }
 
-    fn work_directory(&self, run: RunId) -> Option<PathBuf> {
-        Some(work(&self.0.directory_of(run)))
-    }
-
     fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Started, DriverError>> {
         async move {
             if let Some(run) = self.0.run(launch.run) {

@@ -271,7 +271,9 @@ pub(super) fn open(process: Process) -> Option<OwnedFd> {
 /// Waits for the end of the shim, and records how the run ended.
 async fn watch_shim(run: Arc<Run>, shim: Shim) {
     let Shim { fd, child } = shim;
-    match AsyncFd::with_interest(fd, Interest::READABLE) {
+    #[expect(deprecated, reason = "unsound only for what changes its descriptor: OwnedFd does not")]
+    let fd = AsyncFd::with_interest(fd, Interest::READABLE);
+    match fd {
         Ok(fd) => {
             // It can only fail when the runtime ends.
             let _ = fd.readable().await;

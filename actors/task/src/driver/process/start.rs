@@ -1,12 +1,13 @@
 //! The start of a run: its directory, its groups, its shim.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::cgroup::{self, RunGroups};
+use super::cgroup;
 use super::diagnose::{self, User};
 use super::run::{Run, Shim};
 use super::{Inner, adopt, failed, work};
@@ -63,9 +64,35 @@ fn start_new(
     let workdir = launch.workdir.clone().unwrap_or_else(|| work(directory));
     diagnose::workdir(&workdir)?;
     let env = environment(&launch.env, user.as_ref(), &workdir);
-    let program = diagnose::program(&launch.argv, &env["PATH"], &workdir)?;
+    let argv = launch.argv_in(&work(directory));
+    let program = diagnose::program(&argv, &env["PATH"], &workdir)?;
+    check(&argv, &env)?;
+    let env = env.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
     let groups = inner.cgroups.make(&launch.run.to_string(), &launch.resources);
-    let shim_launch = describe(launch, directory, program, workdir, env, user.as_ref(), groups)?;
+    let uid = user.as_ref().map(|user| user.uid);
+    let gid = user.as_ref().map(|user| user.gid);
+    let output = match &launch.logs.to {
+        Some(path) => workdir.join(path),
+        None => directory.join("output.log"),
+    };
+    let shim_launch = ShimLaunch {
+        run: launch.run.to_string(),
+        program,
+        argv,
+        env,
+        workdir,
+        uid,
+        gid,
+        output,
+        max_size: launch.logs.max_size.0,
+        keep: launch.logs.keep,
+        enter: groups.enter,
+        leave: groups.leave,
+        tree: groups.tree,
+        oom: groups.oom,
+        groups: groups.groups,
+        unenforced: groups.unenforced,
+    };
     let started = run_shim(&inner.shim, directory, &shim_launch);
     let (child, answer) = match started {
         Ok(started) => started,
@@ -156,45 +183,18 @@ fn environment(
     env
 }
 
-fn describe(
-    launch: &Launch,
-    directory: &Path,
-    program: PathBuf,
-    workdir: PathBuf,
-    env: BTreeMap<String, String>,
-    user: Option<&User>,
-    groups: RunGroups,
-) -> Result<ShimLaunch, DriverError> {
-    let texts = launch.argv.iter().chain(env.keys()).chain(env.values());
-    if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-        let shown: String = text.chars().take(40).collect();
-        return Err(DriverError::Rejected(format!("`{shown}` holds a NUL byte")));
+/// Refuses what no program can be handed.
+fn check(argv: &[OsString], env: &BTreeMap<String, String>) -> Result<(), DriverError> {
+    let values = env.iter().flat_map(|(name, value)| [OsStr::new(name), OsStr::new(value)]);
+    let mut texts = argv.iter().map(OsString::as_os_str).chain(values);
+    if let Some(text) = texts.find(|text| text.as_bytes().contains(&0)) {
+        let shown: String = text.to_string_lossy().chars().take(40).collect();
+        return Err(DriverError::Rejected(format!("{shown:?} holds a NUL byte")));
     }
     if let Some(name) = env.keys().find(|name| name.is_empty() || name.contains('=')) {
         return Err(DriverError::Rejected(format!("env: `{name}` is not a name of a variable")));
     }
-    let output = match &launch.logs.to {
-        Some(path) => workdir.join(path),
-        None => directory.join("output.log"),
-    };
-    Ok(ShimLaunch {
-        run: launch.run.to_string(),
-        program,
-        argv: launch.argv.iter().map(OsString::from).collect(),
-        env: env.iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
-        workdir,
-        uid: user.map(|user| user.uid),
-        gid: user.map(|user| user.gid),
-        output,
-        max_size: launch.logs.max_size.0,
-        keep: launch.logs.keep,
-        enter: groups.enter,
-        leave: groups.leave,
-        tree: groups.tree,
-        oom: groups.oom,
-        groups: groups.groups,
-        unenforced: groups.unenforced,
-    })
+    Ok(())
 }
 
 /// Starts the shim and reads its whole answer.

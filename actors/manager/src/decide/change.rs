@@ -1,0 +1,229 @@
+//! Stop, restart and scale.
+
+use jiff::Timestamp;
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::{Name, Slot};
+use loom_schemas::record::{JobRecord, Order, SlotRecord, Wanted};
+use loom_schemas::spec::JobSpec;
+use loom_schemas::wire::{JobAddress, JobRequest, ScaleRequest};
+
+use super::{Asker, find, new_round};
+use crate::reconcile::{replicas, retire, stopped_by};
+use crate::state::{Draft, is_live, job_event};
+
+/// The most slots a task may be scaled to.
+const REPLICAS_MAX: u32 = 1_000_000;
+
+/// Stops a job, a task of it or one index; true if anything changed.
+///
+/// Tasks and indexes stay down until restarted, scaled or submitted again. Of a job that has ended
+/// nothing is left to stop.
+pub fn stop(
+    draft: &mut Draft,
+    request: &JobRequest,
+    asker: Asker<'_>,
+
+) -> Result<bool, WireError> {
+    let (job, spec) = find(draft.state(), &request.address.job)?;
+    let slots = slots_at(job, spec, &request.address)?;
+    if job.status.is_terminal() {
+        return Ok(false);
+    }
+    let mut job = job.clone();
+    let reason = request.reason.clone().unwrap_or_default();
+    if request.address.task.is_none() && request.address.index.is_none() {
+        let stop = Wanted::Stop { by: asker.user.to_owned(), reason };
+        if job.wanted != Wanted::Run {
+            return Ok(false);
+        }
+        job.wanted = stop;
+        draft.put_job(job);
+        return Ok(true);
+    }
+    let before = job.stopped_slots.len();
+    job.stopped_slots.extend(slots.iter().cloned());
+    if job.stopped_slots.len() == before {
+        return Ok(false);
+    }
+    let why = stopped_by(asker.user, &reason);
+    for slot in records(draft, &job.name, &slots) {
+        let mut slot = slot;
+        if let Some(run) = slot.current.as_mut().filter(|run| is_live(run)) {
+            run.order = Order::Stop { reason: why.clone() };
+            draft.put_slot(slot);
+        }
+    }
+    draft.put_job(job);
+    Ok(true)
+}
+
+/// Restarts a job, a task or one index; true if anything changed.
+///
+/// Live runs are restarted in place, by their node. What was stopped, waits or has ended is placed
+/// again at once; a whole job that has ended begins a new round, a part of it is a `conflict`.
+pub fn restart(
+    draft: &mut Draft,
+    request: &JobRequest,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<bool, WireError> {
+    let (job, spec) = find(draft.state(), &request.address.job)?;
+    let slots = slots_at(job, spec, &request.address)?;
+    let mut job = job.clone();
+    if job.status.is_terminal() || job.wanted != Wanted::Run {
+        if request.address.task.is_some() || request.address.index.is_some() {
+            let message = format!(
+                "job {} has ended or is being stopped: restart the whole job",
+                job.name
+            );
+            return Err(WireError::new(ErrorCode::Conflict, message));
+        }
+        let job = new_round(&job, now);
+        let mut event = job_event(now, &job, "accepted");
+        event.by = Some(asker.user.to_owned());
+        event.request = asker.request.map(str::to_owned);
+        event.reason = Some(request.reason.clone().unwrap_or_else(|| "restarted".to_owned()));
+        draft.event(event);
+        draft.put_job(job);
+        return Ok(true);
+    }
+    let before = job.stopped_slots.len();
+    job.stopped_slots.retain(|slot| !slots.contains(slot));
+    let mut changed = job.stopped_slots.len() != before;
+    if changed {
+        draft.put_job(job.clone());
+    }
+    for mut slot in records(draft, &job.name, &slots) {
+        changed |= restart_slot(&mut slot);
+        draft.put_slot(slot);
+    }
+    draft.state_mut().mark_dirty(&job.name);
+    Ok(changed)
+}
+
+/// Sets how many slots a task has; true if anything changed. Slots of the task that were stopped
+/// one by one are wanted again.
+pub fn scale(
+    draft: &mut Draft,
+    request: &ScaleRequest,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<bool, WireError> {
+    let (job, spec) = find(draft.state(), &request.job)?;
+    let name = task_at(spec, request.task.as_ref())?;
+    let task = spec.tasks.get(&name).ok_or_else(|| no_task(spec, &name))?;
+    if request.replicas > REPLICAS_MAX {
+        return Err(WireError::invalid(format!(
+            "{} replicas: the most is {REPLICAS_MAX}",
+            request.replicas
+        )));
+    }
+    if job.status.is_terminal() || job.wanted != Wanted::Run {
+        let message = format!("job {} has ended or is being stopped: run it again", job.name);
+        return Err(WireError::new(ErrorCode::Conflict, message));
+    }
+    let mut next = job.clone();
+    if request.replicas == task.replicas {
+        next.scaled.remove(&name);
+    } else {
+        next.scaled.insert(name.clone(), request.replicas);
+    }
+    next.stopped_slots.retain(|(task, _)| *task != name);
+    if next == *job {
+        return Ok(false);
+    }
+    let mut event = job_event(now, &next, "updated");
+    event.by = Some(asker.user.to_owned());
+    event.request = asker.request.map(str::to_owned);
+    event.reason = Some(format!("task {name} scaled to {}", request.replicas));
+    draft.event(event);
+    draft.put_job(next);
+    Ok(true)
+}
+
+/// The slots of an address, as they are wanted now.
+fn slots_at(
+    job: &JobRecord,
+    spec: &JobSpec,
+    address: &JobAddress,
+) -> Result<std::collections::BTreeSet<(Name, u32)>, WireError> {
+    let one = match (&address.task, address.index) {
+        (None, None) => None,
+        (task, _) => Some(task_at(spec, task.as_ref())?),
+    };
+    let mut slots = std::collections::BTreeSet::new();
+    for (name, task) in &spec.tasks {
+        if one.as_ref().is_some_and(|one| one != name) {
+            continue;
+        }
+        let replicas = replicas(job, name, task);
+        match address.index {
+            Some(index) if index >= replicas => {
+                let slot = Slot::new(job.name.clone(), name.clone(), index);
+                return Err(WireError::not_found(format!(
+                    "no slot {slot}: the task has {replicas}"
+                )));
+            }
+            Some(index) => {
+                slots.insert((name.clone(), index));
+            }
+            None => slots.extend((0..replicas).map(|index| (name.clone(), index))),
+        }
+    }
+    Ok(slots)
+}
+
+fn task_at(spec: &JobSpec, task: Option<&Name>) -> Result<Name, WireError> {
+    match (task, spec.tasks.keys().next()) {
+        (Some(name), _) if spec.tasks.contains_key(name) => Ok(name.clone()),
+        (Some(name), _) => Err(no_task(spec, name)),
+        (None, Some(only)) if spec.tasks.len() == 1 => Ok(only.clone()),
+        (None, _) => Err(WireError::invalid(format!(
+            "job {} has several tasks, say which: {}",
+            spec.name,
+            task_names(spec)
+        ))),
+    }
+}
+
+fn no_task(spec: &JobSpec, name: &Name) -> WireError {
+    WireError::not_found(format!("job {} has no task {name}: {}", spec.name, task_names(spec)))
+}
+
+fn task_names(spec: &JobSpec) -> String {
+    spec.tasks.keys().map(Name::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn records(
+    draft: &Draft,
+    job: &Name,
+    slots: &std::collections::BTreeSet<(Name, u32)>,
+) -> Vec<SlotRecord> {
+    let state = draft.state();
+    let at = |(task, index): &(Name, u32)| Slot::new(job.clone(), task.clone(), *index);
+    slots.iter().filter_map(|slot| state.slot(&at(slot))).map(|r| SlotRecord::clone(r)).collect()
+}
+
+/// True if something of the slot changed or is placed again.
+fn restart_slot(slot: &mut SlotRecord) -> bool {
+    match slot.current.as_mut() {
+        Some(run) if is_live(run) => {
+            if run.order != Order::Run {
+                // It is being stopped and is placed again once it has ended.
+                return true;
+            }
+            run.restart_orders += 1;
+            true
+        }
+        Some(_) => {
+            retire(slot);
+            true
+        }
+        None => {
+            let waits = slot.not_before.is_some() || slot.failed_placements > 0;
+            slot.not_before = None;
+            slot.failed_placements = 0;
+            waits
+        }
+    }
+}

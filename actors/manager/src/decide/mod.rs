@@ -1,0 +1,62 @@
+//! Decisions: each request of a client and each fact from a node, as edits of a draft.
+//!
+//! Pure: the state, the request, who asks, the time and nothing else. A refusal leaves the draft
+//! as it was.
+
+mod change;
+mod cluster;
+mod node;
+mod report;
+mod submit;
+#[cfg(test)]
+mod tests;
+
+pub use change::{restart, scale, stop};
+pub use cluster::elected;
+pub use node::{Up, bye, hello, node_down, node_up};
+pub use report::report;
+pub use submit::{Accepted, Submission, submit};
+
+use jiff::Timestamp;
+use loom_schemas::error::WireError;
+use loom_schemas::ids::Name;
+use loom_schemas::record::JobRecord;
+use loom_schemas::spec::JobSpec;
+
+use crate::state::State;
+
+/// Who asks, as the server knows them.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The user.
+    pub user: &'a str,
+    /// Whether they may act for others.
+    pub admin: bool,
+    /// The id of the command or queue message, for the events that answer it.
+    pub request: Option<&'a str>,
+}
+
+/// A job and the spec of its wanted version.
+fn find<'a>(state: &'a State, name: &Name) -> Result<(&'a JobRecord, &'a JobSpec), WireError> {
+    let job = state.job(name).ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
+    let spec = state.spec(job).ok_or_else(|| {
+        WireError::not_found(format!("job {name}: version {} is not kept", job.version))
+    })?;
+    Ok((job, spec))
+}
+
+/// The record of a job whose round begins anew.
+fn new_round(job: &JobRecord, now: Timestamp) -> JobRecord {
+    JobRecord {
+        round: job.round + 1,
+        wanted: loom_schemas::record::Wanted::Run,
+        stopped_slots: std::collections::BTreeSet::new(),
+        status: loom_schemas::words::JobStatus::Pending,
+        reason: None,
+        exit_code: None,
+        submitted_at: now,
+        started_at: None,
+        ended_at: None,
+        ..job.clone()
+    }
+}

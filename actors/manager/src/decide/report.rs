@@ -1,0 +1,294 @@
+//! What nodes report of their runs.
+
+use jiff::Timestamp;
+use loom_schemas::ids::{Name, RunId};
+use loom_schemas::record::{
+    ENDED_RUNS_KEPT, Marks, NodeStatus, Order, RunRecord, SlotRecord,
+};
+use loom_schemas::wire::RunReport;
+use loom_schemas::words::RunState;
+
+use crate::plan::{new_run, unwanted};
+use crate::reconcile::unwanted_reason;
+use crate::state::{Draft, is_live, run_event};
+
+/// Takes in what a node reports of its runs.
+///
+/// A run only moves forward, so reports may come late, twice and in any order. A restart on the
+/// node is a new run in the same slot; the former goes to those that ended. What the state knows
+/// nothing of is stopped if it lives (`recovering` leaders take it up or leave it alone instead),
+/// and forgotten if it has ended; both are in the deltas of the finished draft.
+pub fn report(
+    draft: &mut Draft,
+    node: &Name,
+    reports: &[RunReport],
+    recovering: bool,
+    now: Timestamp,
+) {
+    for report in reports {
+        take_in(draft, node, report, now);
+        answer(draft, node, report, recovering, now);
+    }
+}
+
+/// Has the node stop or forget what it should not have.
+fn answer(draft: &mut Draft, node: &Name, report: &RunReport, recovering: bool, now: Timestamp) {
+    let lives = !report.state.is_terminal() || report.will_restart;
+    let assigned = crate::plan::is_assigned(draft.state(), node, report.placement);
+    if assigned {
+        return;
+    }
+    if !lives {
+        return draft.forget(node, report.placement);
+    }
+    // A late report of a run that a later one of the same placement has followed.
+    if ended_here(draft, report) {
+        return;
+    }
+    if recovering {
+        adopt(draft, node, report, now);
+        return;
+    }
+    let order = unwanted(draft.state(), report, "it is not wanted any more");
+    draft.stop_unknown(node, order);
+}
+
+/// Whether the reported run is known to have ended by its own node's word, so that the report is
+/// only late.
+fn ended_here(draft: &Draft, report: &RunReport) -> bool {
+    let Some(record) = draft.state().slot(&report.slot) else { return false };
+    let runs = record.ended.iter().chain(&record.current);
+    runs.filter(|run| run.placement == report.placement && run.state != RunState::Lost)
+        .any(|run| run.restarts >= report.restarts && run.state.is_terminal())
+}
+
+fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
+    let Some(record) = draft.state().slot(&report.slot) else { return };
+    let mut record = SlotRecord::clone(record);
+    let node_is_up = draft.state().node(node).is_some_and(|n| n.status == NodeStatus::Up);
+    let Some(place) = Place::find(&record, node, report) else { return };
+    let before = record.clone();
+    let run = match place {
+        Place::Current => record.current.as_mut(),
+        Place::Ended(at) => record.ended.get_mut(at),
+        Place::Follows => {
+            follow(&mut record, report, now);
+            record.current.as_mut()
+        }
+        Place::Before(at) => {
+            let Some(pattern) = record.current.as_ref().or(record.ended.get(at)) else { return };
+            let run = restarted(pattern, report, now);
+            record.ended.insert(at, run);
+            record.ended.get_mut(at)
+        }
+    };
+    let Some(run) = run else { return };
+    let first = matches!(place, Place::Follows | Place::Before(_));
+    let was = if first { None } else { Some(run.clone()) };
+    merge(run, report, node_is_up, now);
+    tell(draft, &report.slot, was.as_ref(), run, report, now);
+    if record.ended.len() > ENDED_RUNS_KEPT {
+        record.ended.remove(0);
+    }
+    if record != before {
+        draft.put_slot(record);
+    }
+}
+
+/// Where in a slot a reported run belongs.
+enum Place {
+    /// It is the current run.
+    Current,
+    /// It is among those that ended.
+    Ended(usize),
+    /// It follows the current run, on the same placement.
+    Follows,
+    /// It is new but older than others of its placement: its place among those that ended.
+    Before(usize),
+}
+
+impl Place {
+    fn find(record: &SlotRecord, node: &Name, report: &RunReport) -> Option<Self> {
+        let of_placement =
+            |run: &RunRecord| run.placement == report.placement && run.node.as_ref() == Some(node);
+        if let Some(at) = record.ended.iter().position(|run| run.run == report.run) {
+            return of_placement(&record.ended[at]).then_some(Self::Ended(at));
+        }
+        let ended: Vec<usize> =
+            (0..record.ended.len()).filter(|at| of_placement(&record.ended[*at])).collect();
+        let current = record.current.as_ref().filter(|run| of_placement(run));
+        match current {
+            Some(run) if run.run == report.run => return Some(Self::Current),
+            Some(run) if report.restarts > run.restarts => {
+                // What was lost or given up is not taken back.
+                return is_live(run).then_some(Self::Follows);
+            }
+            Some(run) if report.restarts == run.restarts => return None,
+            None if ended.is_empty() => return None,
+            _ => {}
+        }
+        let older = |at: &&usize| record.ended[**at].restarts < report.restarts;
+        let at = match (ended.iter().rev().find(older), ended.first()) {
+            (Some(at), _) => at + 1,
+            (None, Some(first)) => *first,
+            (None, None) => record.ended.len(),
+        };
+        // A later run than all that ended, of a placement that was given up.
+        if current.is_none() && ended.last().is_some_and(|last| *last + 1 == at) {
+            return None;
+        }
+        Some(Self::Before(at))
+    }
+}
+
+/// The run of the report takes the place of the current one, which its node has restarted.
+fn follow(record: &mut SlotRecord, report: &RunReport, now: Timestamp) {
+    let Some(former) = record.current.take() else { return };
+    record.current = Some(restarted(&former, report, now));
+    record.ended.push(RunRecord { will_restart: false, marks: Marks::default(), ..former });
+}
+
+/// A run of the same placement as `pattern`, as if nothing were reported of it yet.
+fn restarted(pattern: &RunRecord, report: &RunReport, now: Timestamp) -> RunRecord {
+    RunRecord {
+        run: report.run,
+        state: RunState::Pending,
+        marks: Marks::default(),
+        restarts: report.restarts,
+        will_restart: false,
+        pid: None,
+        exit: None,
+        reason: None,
+        unenforced: Vec::new(),
+        created_at: made_at(report.run).unwrap_or(now),
+        started_at: None,
+        ended_at: None,
+        ..pattern.clone()
+    }
+}
+
+/// A version 7 id says when it was made.
+fn made_at(run: RunId) -> Option<Timestamp> {
+    let (secs, nanos) = run.0.get_timestamp()?.to_unix();
+    Timestamp::new(i64::try_from(secs).ok()?, i32::try_from(nanos).ok()?).ok()
+}
+
+/// Brings a run forward by a report; the order in which reports come makes no difference.
+fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timestamp) {
+    let was_over = run.state.is_terminal();
+    if was_over && report.state.is_terminal() && run.state != report.state {
+        // The first terminal state stays, with all that belongs to it.
+        run.will_restart &= report.will_restart;
+        return;
+    }
+    let ahead = report.state.rank() > run.state.rank();
+    if report.state.rank() == run.state.rank() || ahead {
+        run.pid = report.pid.or(run.pid);
+        run.started_at = report.started_at.or(run.started_at);
+        if !report.unenforced.is_empty() {
+            run.unenforced.clone_from(&report.unenforced);
+        }
+    } else {
+        run.pid = run.pid.or(report.pid);
+        run.started_at = run.started_at.or(report.started_at);
+        if run.unenforced.is_empty() {
+            run.unenforced.clone_from(&report.unenforced);
+        }
+        return;
+    }
+    if ahead {
+        run.state = report.state;
+        run.reason.clone_from(&report.reason);
+        run.exit.clone_from(&report.exit);
+        run.will_restart = report.state.is_terminal() && report.will_restart;
+        run.ended_at = report.state.is_terminal().then(|| report.ended_at.unwrap_or(now));
+    } else if was_over {
+        run.will_restart &= report.will_restart;
+    }
+    run.marks = if run.state.is_terminal() {
+        Marks::default()
+    } else {
+        Marks {
+            paused: report.marks.paused,
+            // That its node is silent is not for the report to say.
+            unknown: report.marks.unknown || (run.marks.unknown && !node_is_up),
+        }
+    };
+}
+
+fn tell(
+    draft: &mut Draft,
+    slot: &loom_schemas::ids::Slot,
+    was: Option<&RunRecord>,
+    run: &RunRecord,
+    report: &RunReport,
+    now: Timestamp,
+) {
+    let before = was.map_or(RunState::Pending, |was| was.state);
+    if run.state != before {
+        let mut event = run_event(now, slot, run, run.state.as_str());
+        let between = |state: &RunState| {
+            state.rank() > before.rank() && state.rank() < run.state.rank()
+        };
+        event.passed = RunState::ALL
+            .into_iter()
+            .filter(|state| between(state) && report.passed.contains(state))
+            .collect();
+        if let (None, Order::Stop { reason }) = (&event.reason, &run.order) {
+            event.reason = Some(reason.clone());
+        }
+        draft.event(event);
+    }
+    let marks = was.map_or(Marks::default(), |was| was.marks);
+    if run.state.is_terminal() {
+        return;
+    }
+    let marked = [
+        (marks.paused, run.marks.paused, "paused", "resumed"),
+        (marks.unknown, run.marks.unknown, "unknown", "running"),
+    ];
+    for (old, new, set, cleared) in marked {
+        if old != new {
+            let mut event = run_event(now, slot, run, if new { set } else { cleared });
+            if cleared == "running" && !new {
+                event.reason = Some("its node is back".to_owned());
+            }
+            draft.event(event);
+        }
+    }
+}
+
+/// After a rewound log: a run that the state has lost is taken up, if its slot is wanted and empty.
+fn adopt(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
+    let state = draft.state();
+    let Some(job) = state.job(&report.slot.job).cloned() else { return };
+    let Some(version) = state.version(&job.name, report.version) else { return };
+    let Some(task) = version.spec.tasks.get(&report.slot.task) else { return };
+    let resources = task.resources.clone();
+    let mut record = match state.slot(&report.slot) {
+        Some(record) => SlotRecord::clone(record),
+        None => crate::plan::empty_slot(report.slot.clone()),
+    };
+    let Some(spec) = state.spec(&job) else { return };
+    let taken = record.current.as_ref().is_some_and(is_live);
+    if taken || unwanted_reason(&job, spec, &record).is_some() {
+        return;
+    }
+    if record.current.is_some() {
+        crate::reconcile::retire(&mut record);
+    }
+    record.waiting = None;
+    record.not_before = None;
+    let mut run = RunRecord {
+        placement: report.placement,
+        node: Some(node.clone()),
+        version: report.version,
+        restarts: report.restarts,
+        state: RunState::Pending,
+        ..new_run(&job, report.run, resources, now)
+    };
+    merge(&mut run, report, true, now);
+    tell(draft, &report.slot, None, &run, report, now);
+    record.current = Some(run);
+    draft.put_slot(record);
+}

@@ -1,0 +1,251 @@
+//! The follower: applies the log while this manager stands by, and leads when nobody does.
+//!
+//! The loop runs beside the actor, which keeps it and tells its supervisor what came of it.
+
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Fuse};
+use loom_bus::connection::{BusError, Messages};
+use loom_bus::log::{Followed, LogError, Replica};
+use loom_schemas::ids::Name;
+use loom_schemas::subject;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::MissedTickBehavior;
+
+use crate::context::{Context, Part};
+use crate::root::RootMessage;
+use crate::serve::ping;
+use crate::standby::{Cause, Pinged, Watch};
+use crate::state::State;
+use crate::term::{Elected, Race, restore, run_for_leader};
+use crate::work::{Worker, carry_out};
+
+/// A leader that was quiet for so long is asked whether it lives.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// The pause before the log is read again after it could not be.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Applies the log.
+pub(crate) struct Follower;
+
+/// What the follower starts from.
+pub(crate) struct FollowerArguments {
+    pub(crate) context: Context,
+    pub(crate) root: ActorRef<RootMessage>,
+    /// No attempt to lead before.
+    pub(crate) not_before: Instant,
+}
+
+/// What the follower is told.
+pub(crate) enum FollowerMessage {
+    /// Its loop ended: this manager leads.
+    Elected(Box<Elected>),
+}
+
+/// Keeps the loop.
+pub(crate) struct FollowerState {
+    root: ActorRef<RootMessage>,
+    _loop: Worker,
+}
+
+impl Actor for Follower {
+    type Msg = FollowerMessage;
+    type State = FollowerState;
+    type Arguments = FollowerArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        arguments: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let FollowerArguments { context, root, not_before } = arguments;
+        context.parts.put(Part::Follower, myself.get_cell());
+        let standing_by = stand_by(context, not_before);
+        let tell = |elected| FollowerMessage::Elected(Box::new(elected));
+        Ok(FollowerState {
+            root,
+            _loop: carry_out(&myself, standing_by, tell),
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let FollowerMessage::Elected(elected) = message;
+        drop(state.root.cast(RootMessage::Elected(elected)));
+        myself.stop(None);
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Self::Msg>,
+        _: SupervisionEvent,
+        _: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+/// Follows the log until this manager leads; trouble is waited out.
+async fn stand_by(context: Context, not_before: Instant) -> Elected {
+    let mut replica = context.view().replica;
+    let mut said = String::new();
+    loop {
+        let error = match follow(&context, &mut replica, not_before).await {
+            Ok(elected) => return elected,
+            Err(error) => error,
+        };
+        // The same trouble is told once, not four times a second.
+        let now = chain(&error);
+        if now != said {
+            tracing::warn!("this manager cannot stand by: {now}");
+            said = now;
+        }
+        if error.wants_reload() {
+            replica = Replica::default();
+        }
+        if error.wants_restore() {
+            match restore(&context, &mut replica).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => tracing::warn!("the log is not given its state back: {}", chain(&error)),
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Why following stopped.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error("the log cannot be followed")]
+    Log(#[from] LogError),
+    #[error("managers that hand over cannot be heard")]
+    Bus(#[from] BusError),
+}
+
+impl FollowError {
+    /// Whether what was applied is of no more use.
+    fn wants_reload(&self) -> bool {
+        matches!(self, Self::Log(LogError::Apply(_)))
+    }
+
+    /// Whether the log lost what was known: nothing is applied or appended before it has it back.
+    fn wants_restore(&self) -> bool {
+        matches!(self, Self::Log(LogError::Rewound { .. } | LogError::Recovering { .. }))
+    }
+}
+
+async fn follow(
+    context: &Context,
+    replica: &mut Replica<State>,
+    not_before: Instant,
+) -> Result<Elected, FollowError> {
+    let byes = context.control.subscribe(subject::BYES_ALL).await?;
+    let mut standing = Standing { context, byes, not_before };
+    loop {
+        context.log.catch_up(replica).await?;
+        context.publish(replica.clone());
+        let Some(cause) = standing.watch(replica).await? else {
+            // The consumer says that it cannot go on: begin anew from the stream.
+            continue;
+        };
+        match run_for_leader(context, replica, cause).await? {
+            Race::Won(elected) => return Ok(*elected),
+            Race::Lost => {}
+        }
+    }
+}
+
+/// What a standby listens to.
+struct Standing<'a> {
+    context: &'a Context,
+    byes: Messages,
+    not_before: Instant,
+}
+
+type Pinging = Fuse<BoxFuture<'static, Pinged>>;
+
+impl Standing<'_> {
+    /// Applies entries until there is cause to lead; none if the log has to be caught up with.
+    async fn watch(&mut self, replica: &mut Replica<State>) -> Result<Option<Cause>, FollowError> {
+        let options = &self.context.options;
+        let mut entries = self.context.log.follow(options.name.as_str(), replica.position.sequence);
+        let mut watch = Watch::new(&options.timings, Instant::now());
+        let mut cause = self.vacancy(replica);
+        let mut pinging: Pinging = Fuse::terminated();
+        let mut ticks = tokio::time::interval(QUIET / 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if cause.is_some() && Instant::now() >= self.not_before {
+                return Ok(cause);
+            }
+            tokio::select! {
+                biased;
+                followed = entries.next() => {
+                    let Some(Followed::Entry { sequence, raw }) = followed else {
+                        return Ok(None);
+                    };
+                    self.context.log.apply(replica, sequence, &raw).await?;
+                    self.context.publish(replica.clone());
+                    watch.entry(Instant::now());
+                    cause = self.vacancy(replica);
+                }
+                said = self.byes.next() => match said {
+                    Some(bye) => {
+                        let leader = replica.position.leader.as_ref();
+                        if leader.is_some_and(|leader| is_from(&bye.subject, leader)) {
+                            cause = Some(Cause::Bye);
+                        }
+                    }
+                    None => return Err(BusError::Closed.into()),
+                },
+                pinged = &mut pinging => {
+                    cause = watch.pinged(pinged, Instant::now()).or(cause.filter(|cause| {
+                        *cause == Cause::Bye || *cause == Cause::Vacant
+                    }));
+                }
+                _ = ticks.tick() => {
+                    if futures::future::FusedFuture::is_terminated(&pinging)
+                        && watch.asks(QUIET, Instant::now())
+                        && let Some(leader) = replica.position.leader.clone()
+                        && leader != options.name
+                    {
+                        let (bus, wait) = (self.context.control.clone(), options.timings.ping);
+                        let ping = async move { ping::ping(&bus, &leader, wait).await };
+                        pinging = ping.boxed().fuse();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nobody has led, or the last to lead was an earlier life of this very manager.
+    fn vacancy(&self, replica: &Replica<State>) -> Option<Cause> {
+        let leader = replica.position.leader.as_ref();
+        let vacant = leader.is_none_or(|leader| leader == self.context.name());
+        vacant.then_some(Cause::Vacant)
+    }
+}
+
+fn is_from(subject: &str, manager: &Name) -> bool {
+    subject == subject::manager_bye(manager)
+}
+
+/// An error with its causes, in a line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,434 @@
+//! The manager actor: decides while this manager leads.
+//!
+//! ```text
+//! manager
+//! ├── log writer     one append outstanding
+//! ├── scheduler      plans on a clone of the state
+//! ├── relay          events of what was committed
+//! └── queue reader   submissions that were put into the queue
+//! ```
+//!
+//! **Head.** The state with everything decided so far, durable or not. Every request is decided
+//! against it. Its changes gather while an append is under way and go into the next one; what
+//! follows from a commit (answers, assignments, events) happens once it is durable, never before.
+//!
+//! **Fenced answers.** Every answer, also that there was nothing to do, waits for an append begun
+//! after the request arrived; if there is nothing to append, for an empty entry that all who wait
+//! share. So a leader that was asleep, and is one no more, answers nothing.
+//!
+//! **Planning.** The scheduler plans on a clone in bounded passes. Until a pass is back, what wants
+//! a decision waits in line; all else goes on: appends land, answers and assignments are sent. So
+//! no plan is ever stale and none has to be checked again, and a request waits for one pass at
+//! most.
+//!
+//! **Ends.** If the log writer ends, or anything says that another manager leads, the manager ends
+//! as well: it refuses what waits and the follower takes up from the log. The other children are
+//! started again in place: they keep nothing that is not in the log or the head.
+
+mod commit;
+mod edge;
+mod effect;
+mod log_writer;
+mod node;
+mod outbox;
+mod planning;
+mod queue_reader;
+mod relay;
+mod request;
+mod scheduler;
+mod tick;
+pub(crate) mod wish;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use loom_bus::log::{AppendError, Gatherer, QueueCursor, Replica, SnapshotMark};
+use loom_bus::serve::Request;
+use loom_schemas::error::WireError;
+use loom_schemas::ids::Name;
+use loom_schemas::wire::ManagerRole;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+
+use crate::context::{Context, Part};
+use crate::liveness::Liveness;
+use crate::serve::door::Door;
+use crate::state::State;
+use crate::term::Elected;
+use crate::work::Worker;
+
+use effect::Effect;
+use log_writer::{Landed, LogWriter, LogWriterArguments, LogWriterMessage};
+use outbox::{Outboxes, Outcome};
+use planning::Planning;
+use queue_reader::{QueueReader, QueueReaderArguments, QueueReaderMessage, Queued};
+use relay::{EventRelay, EventRelayArguments, EventRelayMessage};
+use scheduler::{Pass, Scheduler, SchedulerArguments, SchedulerMessage};
+use wish::{Wish, Word};
+
+/// Decides.
+pub(crate) struct Manager;
+
+/// What the manager starts from.
+pub(crate) struct ManagerArguments {
+    pub(crate) context: Context,
+    pub(crate) elected: Elected,
+}
+
+/// What the manager is told.
+pub(crate) enum ManagerMessage {
+    /// A client wants something done to a job.
+    Asked(Box<Request>, Wish),
+    /// A node says something.
+    Said(Box<Request>, Name, Word),
+    /// The queue reader took a message.
+    Queued(Box<Queued>),
+    /// An append came back.
+    Landed(Box<Result<Landed, AppendError>>),
+    /// A planning pass came back.
+    Planned(Box<Pass>),
+    /// A call to a node came back.
+    Told(Name, Outcome),
+    /// A snapshot was taken and verified; the answer is whether it was committed.
+    SnapshotTaken(SnapshotMark, RpcReplyPort<bool>),
+    /// Up to where are events safely in the history?
+    AskSettled(RpcReplyPort<loom_schemas::ids::Revision>),
+    /// The time goes on.
+    Tick,
+    /// Something is due by the clock.
+    Wake,
+    /// Finish what is under way, say bye, end.
+    HandOver,
+    /// All that came before this was refused: end.
+    End(Ending),
+}
+
+/// Why a manager's leadership ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Another manager leads.
+    Deposed,
+    /// Something failed that only a new start from the log puts right.
+    Failed,
+    /// It was asked to.
+    HandedOver,
+}
+
+impl Ending {
+    /// How the actor's exit says it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Deposed => "deposed",
+            Self::Failed => "failed",
+            Self::HandedOver => "handed over",
+        }
+    }
+
+    /// What an actor's exit said.
+    pub(crate) fn of(reason: Option<&str>) -> Self {
+        match reason {
+            Some("deposed") => Self::Deposed,
+            Some("handed over") => Self::HandedOver,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// What wants a decision and waits for the pass under way.
+pub(crate) enum Held {
+    Asked(Box<Request>, Wish),
+    Said(Box<Request>, Name, Word),
+    Queued(Box<Queued>),
+    Tick,
+}
+
+/// A leader's state.
+pub(crate) struct Leading {
+    pub(super) context: Context,
+    pub(super) myself: ActorRef<ManagerMessage>,
+    /// With everything decided, durable or not.
+    pub(super) head: State,
+    /// With everything durable.
+    pub(super) durable: Replica<State>,
+    pub(super) gatherer: Gatherer<Effect>,
+    /// Requests that wait for their commits.
+    pub(super) waiting: effect::Queue,
+    /// Effects of the append under way.
+    pub(super) appending: Option<Vec<Effect>>,
+    pub(super) last_append: Instant,
+    /// Snapshots to be committed.
+    pub(super) snapshots: VecDeque<(SnapshotMark, RpcReplyPort<bool>)>,
+    /// Nothing is taken in before: the log has no room.
+    pub(super) full_until: Option<Instant>,
+    pub(super) planning: Planning,
+    pub(super) held: VecDeque<Held>,
+    pub(super) outboxes: Outboxes,
+    pub(super) calls: BTreeMap<Name, Worker>,
+    pub(super) liveness: Liveness,
+    /// Nodes that have not said hello since the log was rewound: until then nothing is stopped.
+    pub(super) awaited: BTreeSet<Name>,
+    pub(super) doors: Vec<Door>,
+    pub(super) ending: Option<Ending>,
+    pub(super) log_writer: ActorRef<LogWriterMessage>,
+    pub(super) scheduler: ActorRef<SchedulerMessage>,
+    pub(super) relay: ActorRef<EventRelayMessage>,
+    pub(super) queue_reader: ActorRef<QueueReaderMessage>,
+    /// The last message of the queue that was decided on, durable or not.
+    pub(super) queue_cursor: Option<QueueCursor>,
+    pub(super) queue_paused: bool,
+    pub(super) ticks: ractor::concurrency::JoinHandle<()>,
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.ticks.abort();
+    }
+}
+
+impl Actor for Manager {
+    type Msg = ManagerMessage;
+    type State = Leading;
+    type Arguments = ManagerArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        arguments: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let ManagerArguments { context, elected } = arguments;
+        context.parts.put(Part::Manager, myself.get_cell());
+        let Elected { replica, writer, .. } = elected;
+        let log_writer = LogWriterArguments {
+            context: context.clone(),
+            manager: myself.clone(),
+            writer,
+            replica: replica.clone(),
+        };
+        let (log_writer, _) =
+            Actor::spawn_linked(None, LogWriter, log_writer, myself.get_cell()).await?;
+        let scheduler = spawn_scheduler(&context, &myself).await?;
+        let relay = spawn_relay(&context, &myself, &replica).await?;
+        let queue_cursor = replica.position.queue_cursor;
+        let queue_reader = spawn_queue_reader(&context, &myself, queue_cursor).await?;
+        let now = Instant::now();
+        let timings = &context.options.timings;
+        let liveness = Liveness::new(timings.down_after, now);
+        let ticks = myself.send_interval(timings.tick, || ManagerMessage::Tick);
+        Ok(Leading {
+            head: replica.state.clone(),
+            durable: replica,
+            gatherer: Gatherer::default(),
+            waiting: effect::Queue::default(),
+            appending: None,
+            last_append: now,
+            snapshots: VecDeque::new(),
+            full_until: None,
+            planning: Planning::default(),
+            held: VecDeque::new(),
+            outboxes: Outboxes::default(),
+            calls: BTreeMap::new(),
+            liveness,
+            awaited: BTreeSet::new(),
+            doors: Vec::new(),
+            ending: None,
+            log_writer,
+            scheduler,
+            relay,
+            queue_reader,
+            queue_cursor,
+            queue_paused: false,
+            ticks,
+            context,
+            myself,
+        })
+    }
+
+    async fn post_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.begin().await
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.take(message).await
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, why) = match event {
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, reason),
+            SupervisionEvent::ActorFailed(cell, error) => (cell, Some(error.to_string())),
+            _ => return Ok(()),
+        };
+        let part = state.context.parts.which(&cell);
+        if state.ending.is_some() || part == Some(Part::QueueReader) && state.queue_paused {
+            return Ok(());
+        }
+        let why = why.unwrap_or_default();
+        tracing::error!(?part, why, "an actor of the leader ended");
+        match part {
+            Some(Part::Scheduler) => {
+                state.scheduler = spawn_scheduler(&state.context, &myself).await?;
+                state.planning_failed();
+            }
+            Some(Part::Relay) => {
+                state.relay = spawn_relay(&state.context, &myself, &state.durable).await?;
+            }
+            Some(Part::QueueReader) => {
+                let cursor = state.queue_cursor;
+                state.queue_reader =
+                    spawn_queue_reader(&state.context, &myself, cursor).await?;
+            }
+            // What is durable is known to the log alone now.
+            _ => state.end(Ending::Failed),
+        }
+        Ok(())
+    }
+}
+
+impl Leading {
+    /// Takes office: what the log says of this leader, its doors, everything planned anew.
+    async fn begin(&mut self) -> Result<(), ActorProcessingErr> {
+        let context = self.context.clone();
+        if self.durable.position.restored.is_some() && self.is_first_after_restore() {
+            self.awaited = self.head.nodes().map(|node| node.name.clone()).collect();
+        }
+        context.publish(self.durable.clone());
+        context.set_role(self.role());
+        let cluster = self.durable.position.cluster.clone();
+        let (name, strategy) = (context.name().clone(), context.options.strategy);
+        let now = Timestamp::now();
+        self.decide(Vec::new(), |draft| {
+            let agent = crate::context::AGENT;
+            crate::decide::elected(draft, &name, agent, &cluster, strategy, now);
+        });
+        self.want_whole_of_all();
+        self.open_doors().await?;
+        tracing::info!(epoch = %self.durable.position.epoch(), "this manager leads");
+        self.go_on();
+        Ok(())
+    }
+
+    async fn take(&mut self, message: ManagerMessage) -> Result<(), ActorProcessingErr> {
+        match message {
+            ManagerMessage::Asked(request, wish) => self.hold(Held::Asked(request, wish)),
+            ManagerMessage::Said(request, node, word) => {
+                self.hold(Held::Said(request, node, word));
+            }
+            ManagerMessage::Queued(queued) => self.hold(Held::Queued(queued)),
+            ManagerMessage::Tick => self.tick().await?,
+            ManagerMessage::Wake => self.planning.woken(),
+            ManagerMessage::Planned(pass) => self.planned(*pass),
+            ManagerMessage::Landed(landed) => self.landed(*landed),
+            ManagerMessage::Told(node, outcome) => self.told(&node, &outcome),
+            ManagerMessage::SnapshotTaken(mark, reply) => self.snapshots.push_back((mark, reply)),
+            ManagerMessage::AskSettled(reply) => {
+                drop(self.relay.cast(EventRelayMessage::Settled(reply)));
+            }
+            ManagerMessage::HandOver => self.hand_over(),
+            ManagerMessage::End(ending) => {
+                self.say_bye(ending).await;
+                self.myself.stop(Some(ending.as_str().to_owned()));
+                return Ok(());
+            }
+        }
+        self.go_on();
+        Ok(())
+    }
+
+    /// What can go on, goes on: decisions, a plan, an append, calls to nodes.
+    fn go_on(&mut self) {
+        if self.ending.is_some() {
+            return self.wind_up();
+        }
+        while !self.planning.is_under_way()
+            && let Some(held) = self.held.pop_front()
+        {
+            self.take_up(held);
+        }
+        self.plan();
+        self.append();
+        self.tell_nodes();
+    }
+
+    fn hold(&mut self, held: Held) {
+        if self.ending.is_some() {
+            self.refuse_held(held, &leads_no_more());
+        } else {
+            self.held.push_back(held);
+        }
+    }
+
+    fn take_up(&mut self, held: Held) {
+        match held {
+            Held::Asked(request, wish) => self.asked(request, wish),
+            Held::Said(request, node, word) => self.said(request, &node, word),
+            Held::Queued(queued) => self.queued(*queued),
+            Held::Tick => self.look_around(),
+        }
+    }
+
+    /// What this manager is while it leads.
+    fn role(&self) -> ManagerRole {
+        if self.is_recovering() { ManagerRole::Recovering } else { ManagerRole::Leader }
+    }
+
+    /// Whether nothing may be stopped yet.
+    pub(super) fn is_recovering(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
+    /// Whether nobody has led since the log was given its state back.
+    fn is_first_after_restore(&self) -> bool {
+        let position = &self.durable.position;
+        let restored = position.restored.as_ref().map_or(0, |(sequence, _)| *sequence);
+        position.lead_sequence == restored + 1
+    }
+}
+
+/// What everybody is told whom a leader that leads no more cannot answer.
+pub(super) fn leads_no_more() -> WireError {
+    WireError::unavailable("this manager leads no more: ask again")
+}
+
+async fn spawn_scheduler(
+    context: &Context,
+    myself: &ActorRef<ManagerMessage>,
+) -> Result<ActorRef<SchedulerMessage>, ActorProcessingErr> {
+    let arguments = SchedulerArguments { context: context.clone(), manager: myself.clone() };
+    let spawned = Actor::spawn_linked(None, Scheduler, arguments, myself.get_cell()).await?;
+    Ok(spawned.0)
+}
+
+async fn spawn_relay(
+    context: &Context,
+    myself: &ActorRef<ManagerMessage>,
+    durable: &Replica<State>,
+) -> Result<ActorRef<EventRelayMessage>, ActorProcessingErr> {
+    let position = durable.position.clone();
+    let arguments = EventRelayArguments { context: context.clone(), position };
+    let spawned = Actor::spawn_linked(None, EventRelay, arguments, myself.get_cell()).await?;
+    Ok(spawned.0)
+}
+
+async fn spawn_queue_reader(
+    context: &Context,
+    myself: &ActorRef<ManagerMessage>,
+    cursor: Option<QueueCursor>,
+) -> Result<ActorRef<QueueReaderMessage>, ActorProcessingErr> {
+    let (context, manager) = (context.clone(), myself.clone());
+    let arguments = QueueReaderArguments { context, manager, cursor };
+    let spawned = Actor::spawn_linked(None, QueueReader, arguments, myself.get_cell()).await?;
+    Ok(spawned.0)
+}

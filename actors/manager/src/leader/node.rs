@@ -1,0 +1,214 @@
+//! What nodes say, and what they are told.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use loom_bus::call::CallError;
+use loom_bus::connection::Bus;
+use loom_bus::header::EPOCH;
+use loom_bus::serve::Request;
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::Name;
+use loom_schemas::subject;
+use loom_schemas::wire::{Assign, AssignReply};
+
+use super::effect::{self, Answer, Waiting};
+use super::outbox::{Letter, Outcome};
+use super::wish::Word;
+use super::{Ending, Leading, ManagerMessage};
+use crate::decide::{self, Up};
+use crate::state::Draft;
+use crate::work::carry_out;
+
+impl Leading {
+    /// Takes in what a node says; it is answered once that is durable.
+    pub(super) fn said(&mut self, request: Box<Request>, node: &Name, word: Word) {
+        self.liveness.heard(node, Instant::now());
+        if self.is_full() {
+            let error = WireError::unavailable("the log has no room, nothing is taken in");
+            return effect::refuse([request], &error);
+        }
+        let refusal = match &word {
+            Word::Hello(hello) => self.is_foreign(hello.cluster.as_deref()),
+            Word::Status(report) => {
+                self.is_foreign(Some(&report.cluster)).or_else(|| self.is_unknown(node))
+            }
+            Word::Bye(_) => self.is_unknown(node),
+        };
+        let mut draft = Draft::new(self.head.clone());
+        let answer = match refusal {
+            Some(error) => Answer::Refused(error),
+            None => self.take_word(&mut draft, node, word),
+        };
+        self.gather(draft, vec![Waiting::new(request, answer)], None);
+    }
+
+    fn take_word(&mut self, draft: &mut Draft, node: &Name, word: Word) -> Answer {
+        let now = Timestamp::now();
+        match word {
+            Word::Hello(hello) => {
+                decide::hello(draft, node, &hello, self.is_recovering(), now);
+                if self.awaited.remove(node) && self.awaited.is_empty() {
+                    tracing::info!("every node has said hello: this manager has recovered");
+                    self.context.set_role(self.role());
+                    self.want_whole_of_all();
+                }
+                Answer::Welcome(node.clone())
+            }
+            Word::Status(report) => {
+                decide::report(draft, node, &report.runs, self.is_recovering(), now);
+                Answer::StatusTaken
+            }
+            Word::Bye(bye) => {
+                decide::bye(draft, node, &bye, now);
+                Answer::StatusTaken
+            }
+        }
+    }
+
+    fn is_foreign(&self, cluster: Option<&str>) -> Option<WireError> {
+        let ours = self.durable.position.cluster.as_str();
+        let theirs = cluster.filter(|theirs| *theirs != ours)?;
+        let message = format!("this is cluster {ours}, the node belongs to cluster {theirs}");
+        Some(WireError::new(ErrorCode::Conflict, message))
+    }
+
+    fn is_unknown(&self, node: &Name) -> Option<WireError> {
+        let known = self.head.node(node).is_some();
+        (!known).then(|| WireError::not_found(format!("node {node} is not known: say hello")))
+    }
+
+    /// Looks which nodes fell silent and which are heard again.
+    pub(super) fn look_for_nodes(&mut self, now: Instant) {
+        let liveness = &mut self.liveness;
+        self.context.hearts.for_each(|node, at, _| liveness.heard(node, at));
+        let nodes: Vec<_> = self.head.nodes().cloned().collect();
+        for record in nodes {
+            let node = &record.name;
+            let up = record.status == loom_schemas::record::NodeStatus::Up;
+            if up && self.liveness.is_silent(node, now) {
+                let seconds = self.liveness.silence(node, now).as_secs();
+                self.node_is_down(node, &format!("silent for {seconds} s"));
+            } else if !up && self.is_back(node, record.since, now) {
+                self.node_is_back(node);
+            }
+        }
+    }
+
+    /// Whether a node that is down sent a heartbeat after it went down.
+    fn is_back(&self, node: &Name, since: Timestamp, now: Instant) -> bool {
+        let ago = Timestamp::now().duration_since(since).unsigned_abs();
+        self.liveness.is_heard(node, now) && self.liveness.silence(node, now) < ago
+    }
+
+    fn node_is_down(&mut self, node: &Name, reason: &str) {
+        tracing::warn!(%node, reason, "a node is down");
+        let now = Timestamp::now();
+        self.decide(Vec::new(), |draft| decide::node_down(draft, node, reason, now));
+    }
+
+    fn node_is_back(&mut self, node: &Name) {
+        let (lost_after, now) = (self.lost_after(), Timestamp::now());
+        let up = self.decide(Vec::new(), |draft| decide::node_up(draft, node, lost_after, now));
+        if up == Some(Up::NeedsHello) {
+            // It will say hello once it sees a leader's word.
+            self.outboxes.want_whole(node);
+        }
+    }
+
+    /// A new leader tells every node all it should have, and so its epoch.
+    pub(super) fn want_whole_of_all(&mut self) {
+        let nodes: Vec<Name> = self.head.nodes().map(|node| node.name.clone()).collect();
+        for node in nodes {
+            self.outboxes.want_whole(&node);
+        }
+    }
+
+    /// Calls the nodes that have something to be told.
+    pub(super) fn tell_nodes(&mut self) {
+        // A recovering leader tells nobody anything: what is missing from a set would be stopped.
+        if self.is_recovering() || self.ending.is_some() {
+            return;
+        }
+        let position = &self.durable.position;
+        let (cluster, epoch) = (position.cluster.clone(), position.epoch());
+        for (node, letter) in self.outboxes.begin(Instant::now()) {
+            let assign = match letter {
+                Letter::Whole(unknown) => {
+                    let mut whole = self.whole(&node);
+                    whole.put.extend(unknown.stop.into_values());
+                    whole
+                }
+                Letter::Delta(delta) => delta.message(&self.durable.state, &cluster, epoch),
+            };
+            let bus = self.context.control.clone();
+            let wait = self.context.options.timings.node_call;
+            let name = node.clone();
+            let call = async move { tell(&bus, &name, &assign, wait).await };
+            let told = node.clone();
+            let worker =
+                carry_out(&self.myself, call, move |outcome| ManagerMessage::Told(told, outcome));
+            self.calls.insert(node, worker);
+        }
+    }
+
+    /// A call to a node came back.
+    pub(super) fn told(&mut self, node: &Name, outcome: &Outcome) {
+        let now = Instant::now();
+        self.calls.remove(node);
+        self.outboxes.finish(node, outcome, now);
+        match outcome {
+            Outcome::Taken | Outcome::Resync => self.liveness.heard(node, now),
+            Outcome::Stale => {
+                tracing::warn!(%node, "a node obeys a later leader");
+                // If that is so, the next append is refused; nothing else tells for sure.
+                self.append_empty();
+            }
+            Outcome::Foreign(cluster) => {
+                tracing::error!(%node, cluster, "a node belongs to another cluster");
+            }
+            Outcome::NobodyThere => {
+                let up = self.head.node(node).is_some_and(|record| {
+                    record.status == loom_schemas::record::NodeStatus::Up
+                });
+                if up && self.liveness.is_overdue(node, now) {
+                    self.node_is_down(node, "nobody answers for it");
+                }
+            }
+            Outcome::Failed(reason) => tracing::debug!(%node, reason, "a node was not told"),
+        }
+    }
+
+    /// Ends this leadership: no door stays open, nothing more is decided.
+    pub(super) fn end(&mut self, ending: Ending) {
+        if self.ending.replace(ending).is_some_and(|before| before != Ending::HandedOver) {
+            return;
+        }
+        self.context.set_role(loom_schemas::wire::ManagerRole::Standby);
+        self.doors.clear();
+        self.calls.clear();
+        let held: Vec<_> = self.held.drain(..).collect();
+        for held in held {
+            self.refuse_held(held, &super::leads_no_more());
+        }
+        if ending != Ending::HandedOver {
+            effect::refuse_waiting(self.waiting.drain(), &super::leads_no_more());
+            // What came in before is in the mailbox before this, and refused.
+            drop(self.myself.cast(ManagerMessage::End(ending)));
+        }
+    }
+}
+
+/// Tells a node what it shall have.
+async fn tell(bus: &Bus, node: &Name, assign: &Assign, wait: Duration) -> Outcome {
+    let headers = [(EPOCH, assign.epoch.to_string())];
+    let subject = subject::assign(node);
+    match bus.call_with::<_, AssignReply>(&subject, assign, wait, &headers).await {
+        Ok(AssignReply::Taken { .. }) => Outcome::Taken,
+        Ok(AssignReply::Resync { .. }) => Outcome::Resync,
+        Ok(AssignReply::Stale { .. }) => Outcome::Stale,
+        Ok(AssignReply::Foreign { cluster }) => Outcome::Foreign(cluster),
+        Err(CallError::NoResponders) => Outcome::NobodyThere,
+        Err(error) => Outcome::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,135 @@
+//! When the scheduler plans, and what becomes of its passes.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Leading, ManagerMessage, Pass, SchedulerMessage};
+use crate::follower::chain;
+use crate::state::State;
+
+/// Nobody is given up before this manager has listened for long enough.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The pause before planning again after a pass failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is known of planning.
+#[derive(Debug, Default)]
+pub(crate) struct Planning {
+    under_way: bool,
+    /// The head was rolled back under the pass: it is of no use.
+    dropped: bool,
+    /// Something is due although no job is dirty.
+    woken: bool,
+    /// When the clock gives something to do, and whether an alarm is set for it.
+    due: Option<Timestamp>,
+    not_before: Option<Instant>,
+    /// Whether this manager has listened for long enough to give anybody up.
+    patient: bool,
+}
+
+impl Planning {
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.under_way
+    }
+
+    /// The clock says that something may be due.
+    pub(crate) fn woken(&mut self) {
+        self.woken = true;
+    }
+
+    /// The pass under way is of no use any more.
+    pub(crate) fn drop_pass(&mut self) {
+        self.dropped = self.under_way;
+    }
+
+    fn is_due(&mut self, head: &State, now: Timestamp) -> bool {
+        if self.under_way || self.not_before.is_some_and(|at| at > Instant::now()) {
+            return false;
+        }
+        self.not_before = None;
+        let by_clock = self.due.is_some_and(|at| at <= now);
+        self.woken || by_clock || head.dirty().next().is_some() || head.waiting_may_fit()
+    }
+}
+
+impl Leading {
+    /// Has the scheduler plan if there is anything to plan.
+    pub(super) fn plan(&mut self) {
+        if self.is_recovering() || self.is_full() {
+            return;
+        }
+        if !self.planning.is_due(&self.head, Timestamp::now()) {
+            return;
+        }
+        let order = SchedulerMessage::Plan {
+            state: Box::new(self.head.clone()),
+            lost_after: self.lost_after(),
+        };
+        self.planning.under_way = true;
+        self.planning.woken = false;
+        self.planning.due = None;
+        // A scheduler that is gone is started anew by supervision, and asked again.
+        drop(self.scheduler.cast(order));
+    }
+
+    /// After how long the runs of a node that is down are given up: never before this manager has
+    /// listened for as long.
+    pub(super) fn lost_after(&self) -> Duration {
+        if self.planning.patient { self.context.options.timings.lost_after } else { NEVER }
+    }
+
+    /// Looks how long this manager has listened.
+    pub(super) fn note_patience(&mut self, now: Instant) {
+        let patient = self.liveness.listening(now) >= self.context.options.timings.lost_after;
+        self.planning.woken |= patient && !self.planning.patient;
+        self.planning.patient = patient;
+    }
+
+    /// A pass came back: nothing was decided meanwhile, so it is as good as it was.
+    pub(super) fn planned(&mut self, pass: Pass) {
+        self.planning.under_way = false;
+        if std::mem::take(&mut self.planning.dropped) {
+            return;
+        }
+        let decided = match pass.decided {
+            Ok(decided) => decided,
+            Err(error) => {
+                tracing::error!("a plan cannot be written: {}", chain(&error));
+                self.planning.not_before = Some(Instant::now() + PAUSE);
+                return;
+            }
+        };
+        self.wake_at(pass.planned.due);
+        if decided.changes.is_empty() && decided.events.is_empty() && decided.assigns.is_empty() {
+            // Only marks were cleared: nothing to commit.
+            self.head = decided.state;
+        } else if !self.propose(decided, Vec::new(), None) {
+            tracing::error!("a plan is larger than one commit can be");
+            self.planning.not_before = Some(Instant::now() + PAUSE);
+        }
+    }
+
+    /// The scheduler is gone with its pass.
+    pub(super) fn planning_failed(&mut self) {
+        if std::mem::take(&mut self.planning.under_way) {
+            self.planning.dropped = false;
+            self.planning.not_before = Some(Instant::now() + PAUSE);
+            let myself = self.myself.clone();
+            myself.send_after(PAUSE, || ManagerMessage::Wake);
+        }
+        self.go_on();
+    }
+
+    fn wake_at(&mut self, due: Option<Timestamp>) {
+        self.planning.due = due;
+        let Some(due) = due else { return };
+        let wait = due.duration_since(Timestamp::now()).max(jiff::SignedDuration::ZERO);
+        // Far-off times are met by the tick.
+        let wait = wait.unsigned_abs();
+        if wait < self.context.options.timings.tick {
+            self.myself.send_after(wait, || ManagerMessage::Wake);
+        }
+    }
+}

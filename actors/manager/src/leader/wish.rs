@@ -1,0 +1,122 @@
+//! What clients and nodes ask of the leader, read at the edge: what cannot be read never reaches
+//! the manager's mailbox.
+
+use loom_bus::caller;
+use loom_bus::codec::Form;
+use loom_bus::header::{CONTENT_TYPE, IF_VERSION};
+use loom_bus::serve::Request;
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::Name;
+use loom_schemas::spec::{Syntax, read};
+use loom_schemas::wire::{Bye, Hello, JobRequest, ScaleRequest, StatusReport};
+
+use crate::decide::Submission;
+
+/// What a client wants done to a job.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// Take a job in.
+    Submit(Box<Submission>),
+    /// Stop a job or a part of it.
+    Stop(JobRequest),
+    /// Restart a job or a part of it.
+    Restart(JobRequest),
+    /// Change how many slots a task has.
+    Scale(ScaleRequest),
+}
+
+/// What a node says to the leader.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// Who it is and all it has.
+    Hello(Box<Hello>),
+    /// What became of runs.
+    Status(StatusReport),
+    /// Its agent ends.
+    Bye(Bye),
+}
+
+/// The verbs of `orch.job.<verb>`: those of [`Wish`], and those that are to come.
+pub(crate) const JOB_VERBS: [&str; 8] =
+    ["submit", "stop", "restart", "scale", "plan", "rollback", "dispatch", "remove"];
+
+/// Reads a request on `orch.job.<verb>`.
+pub(crate) fn read_wish(request: &Request) -> Result<Wish, WireError> {
+    match request.token(2).unwrap_or_default() {
+        "submit" => submission(request).map(|submission| Wish::Submit(Box::new(submission))),
+        "stop" => request.decode().map(Wish::Stop),
+        "restart" => request.decode().map(Wish::Restart),
+        "scale" => request.decode().map(Wish::Scale),
+        verb => Err(not_yet(&format!("`{verb}` of a job"))),
+    }
+}
+
+/// Reads a request on `orch.ctl.<node>.<verb>`, and who says it.
+pub(crate) fn read_word(request: &Request) -> Result<(Name, Word), WireError> {
+    let node = Name::new(request.token(2).unwrap_or_default())
+        .map_err(|error| WireError::invalid(format!("not a node: {error}")))?;
+    let word = match request.token(3).unwrap_or_default() {
+        "hello" => Word::Hello(Box::new(request.decode()?)),
+        "status" => Word::Status(request.decode()?),
+        "bye" => Word::Bye(request.decode()?),
+        verb => {
+            let message = format!("a node says hello, status or bye, not `{verb}`");
+            return Err(WireError::not_found(message));
+        }
+    };
+    Ok((node, word))
+}
+
+/// Reads a job file by the `Content-Type`, or by what it looks like.
+pub(crate) fn read_job(
+    content_type: Option<&str>,
+    payload: &[u8],
+    if_version: Option<&str>,
+) -> Result<Submission, WireError> {
+    let syntax = syntax_of(content_type, payload);
+    let if_version = if_version
+        .map(|text| {
+            text.trim().parse().map_err(|_| {
+                WireError::invalid(format!("{IF_VERSION}: expected a number, found `{text}`"))
+            })
+        })
+        .transpose()?;
+    let spec = read(payload, syntax, "job")
+        .map_err(|report| WireError::new(report.code(), report.to_string()))?;
+    Ok(Submission {
+        spec,
+        text: payload.to_vec(),
+        if_version,
+    })
+}
+
+/// Loom does not do this yet.
+pub(crate) fn not_yet(what: &str) -> WireError {
+    WireError::new(ErrorCode::NotYet, format!("{what} is not there yet"))
+}
+
+/// Whether a caller may act for others: managers and nodes have credentials of their own.
+pub(crate) fn is_admin(user: &str) -> bool {
+    user == caller::OWN
+}
+
+fn submission(request: &Request) -> Result<Submission, WireError> {
+    read_job(request.header(CONTENT_TYPE), &request.payload, request.header(IF_VERSION))
+}
+
+fn syntax_of(content_type: Option<&str>, payload: &[u8]) -> Syntax {
+    let subtype = content_type
+        .and_then(|media| media.split(';').next())
+        .and_then(|essence| essence.trim().rsplit('/').next())
+        .unwrap_or_default();
+    match subtype.trim_start_matches("x-") {
+        "yaml" => return Syntax::Yaml,
+        "toml" => return Syntax::Toml,
+        _ => {}
+    }
+    match content_type.map(|media| Form::of(Some(media), payload)) {
+        Some(Form::Json) => Syntax::Json,
+        Some(Form::MessagePack) => Syntax::MessagePack,
+        _ => Syntax::guess(payload),
+    }
+}

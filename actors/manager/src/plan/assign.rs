@@ -1,0 +1,112 @@
+//! Assignments: what each node should have, as the state says it.
+
+use loom_schemas::ids::{Epoch, Name, RunId};
+use loom_schemas::record::{Order, RunRecord, SlotRecord};
+use loom_schemas::spec::{LogSpec, Operator, Resources, RestartOn, RestartSpec, StopSpec, TaskSpec};
+use loom_schemas::units::{Bytes, Millis};
+use loom_schemas::wire::{Assign, Assigned, RunReport};
+use loom_schemas::words::Kind;
+
+use crate::reconcile::replicas;
+use crate::state::{State, live_runs};
+
+/// Every placement a node should have, by placement.
+pub fn assignment(state: &State, node: &Name) -> Vec<Assigned> {
+    let Some(load) = state.load(node) else { return Vec::new() };
+    let assigned = load.placements.iter().filter_map(|(placement, slot)| {
+        let record = state.slot(slot)?;
+        let run = live_runs(record).find(|run| run.placement == *placement)?;
+        assigned(state, record, run)
+    });
+    assigned.collect()
+}
+
+/// The whole assignment of a node as a message; none if the node is not known.
+pub fn whole_assignment(
+    state: &State,
+    node: &Name,
+    cluster: &str,
+    epoch: Epoch,
+) -> Option<Assign> {
+    Some(Assign {
+        cluster: cluster.to_owned(),
+        epoch,
+        generation: state.node(node)?.generation,
+        base: None,
+        put: assignment(state, node),
+        remove: Vec::new(),
+    })
+}
+
+/// A live run as its node is told of it; none if its version is not kept any more.
+pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<Assigned> {
+    let slot = &record.slot;
+    let version = state.version(&slot.job, run.version)?;
+    let task = version.spec.tasks.get(&slot.task)?;
+    let job = state.job(&slot.job)?;
+    Some(Assigned {
+        placement: run.placement,
+        slot: slot.clone(),
+        version: run.version,
+        kind: version.spec.kind,
+        task: task.clone(),
+        labels: version.spec.labels.clone(),
+        ports: run.ports.clone(),
+        holds_address: record.current.as_ref().is_some_and(|c| c.placement == run.placement),
+        replicas: replicas(job, &slot.task, task),
+        order: run.order.clone(),
+        restart: run.restart_orders,
+    })
+}
+
+/// The order to stop a run that the state knows nothing of.
+pub fn unwanted(state: &State, report: &RunReport, reason: &str) -> Assigned {
+    let slot = &report.slot;
+    let version = state.version(&slot.job, report.version);
+    let task = version.and_then(|version| version.spec.tasks.get(&slot.task));
+    Assigned {
+        placement: report.placement,
+        slot: slot.clone(),
+        version: report.version,
+        kind: version.map_or(Kind::Service, |version| version.spec.kind),
+        task: task.cloned().unwrap_or_else(nothing),
+        labels: version.map(|version| version.spec.labels.clone()).unwrap_or_default(),
+        ports: std::collections::BTreeMap::new(),
+        holds_address: false,
+        replicas: 0,
+        order: Order::Stop { reason: reason.to_owned() },
+        restart: 0,
+    }
+}
+
+/// Whether a node has to be told of a placement that its report names.
+pub fn is_assigned(state: &State, node: &Name, placement: RunId) -> bool {
+    state.load(node).is_some_and(|load| load.placements.contains_key(&placement))
+}
+
+/// A task for an order to stop, where the version that said how is not kept any more: the common
+/// way to stop, and nothing to start.
+fn nothing() -> TaskSpec {
+    TaskSpec {
+        operator: Operator::Exec(vec!["true".to_owned()]),
+        command: Vec::new(),
+        args: Vec::new(),
+        replicas: 0,
+        env: std::collections::BTreeMap::new(),
+        workdir: None,
+        user: None,
+        resources: Resources::default(),
+        ports: std::collections::BTreeMap::new(),
+        restart: RestartSpec {
+            on: RestartOn::Never,
+            attempts: 1,
+            delay: Millis::secs(1),
+            max_delay: Millis::secs(60),
+            window: None,
+        },
+        stop: StopSpec { signal: "SIGTERM".to_owned(), grace: Millis::secs(10) },
+        timeout: None,
+        logs: LogSpec { max_size: Bytes::mib(10), keep: 5, ship: true, to: None },
+        sim: None,
+    }
+}

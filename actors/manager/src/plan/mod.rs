@@ -1,0 +1,389 @@
+//! The plan: reconcile and place for the jobs of which something changed, as edits of a draft.
+//!
+//! The work of one pass is bounded; what is left stays marked and is taken up by the next pass. So
+//! is the cost: it follows what changed, not what there is.
+
+mod assign;
+mod silent;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use loom_schemas::event::Event;
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::record::{
+    ClusterRecord, JobRecord, Marks, NodeStatus, Order, RunRecord, SlotRecord, VersionRecord,
+};
+use loom_schemas::words::{JobStatus, RunState, Strategy};
+
+use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, status};
+use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
+use crate::state::{Draft, Key, State, live_runs};
+use crate::state::{job_event, run_event};
+
+pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
+pub use silent::deadlines;
+
+/// How planning goes about it.
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// How nodes that fit are ranked.
+    pub strategy: Strategy,
+    /// How long after a node went down its runs are lost.
+    pub lost_after: Duration,
+    /// At most so many slots are changed in one pass.
+    pub slots: usize,
+}
+
+/// What a pass left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Whether another pass has work at once.
+    pub more: bool,
+    /// When the next pass has work by the clock alone.
+    pub due: Option<Timestamp>,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { strategy: Strategy::default(), lost_after: Duration::from_secs(30), slots: 1000 }
+    }
+}
+
+/// Plans every job of which something changed; the edits and events are in the draft.
+pub fn plan(
+    draft: &mut Draft,
+    now: Timestamp,
+    options: &PlanOptions,
+    ids: &mut dyn FnMut() -> RunId,
+) -> Planned {
+    let lost_at = deadlines(draft.state(), options.lost_after);
+    wake(draft, now, &lost_at);
+    let jobs: Vec<Name> = draft.state().dirty().cloned().collect();
+    // Every job gets a share, so that a large one does not keep the others waiting.
+    let share = (options.slots / jobs.len().clamp(1, 8)).max(1);
+    let mut pass = Pass {
+        now,
+        options,
+        lost_at: &lost_at,
+        ids,
+        cluster: None,
+        refused: HashMap::new(),
+        left: options.slots.max(1),
+    };
+    for job in jobs {
+        if pass.left == 0 {
+            break;
+        }
+        let limit = share.min(pass.left);
+        if !pass.plan_job(draft, &job, limit) {
+            draft.state_mut().mark_clean(&job);
+        }
+    }
+    pass.keep_turn(draft);
+    let state = draft.state();
+    let lost = lost_at.iter().filter(|(node, at)| **at > now && state.load(node).is_some());
+    let due = lost.map(|(_, at)| *at).chain(state.next_delay(now)).min();
+    Planned { more: state.dirty().next().is_some(), due }
+}
+
+/// Marks the jobs that the clock or free capacity gives something to do.
+fn wake(draft: &mut Draft, now: Timestamp, lost_at: &BTreeMap<Name, Timestamp>) {
+    let state = draft.state();
+    let mut jobs: Vec<Name> = state.delay_over(now).map(|slot| slot.job.clone()).collect();
+    for (node, _) in lost_at.iter().filter(|(_, at)| **at <= now) {
+        let placements = state.load(node).into_iter().flat_map(|load| load.placements.values());
+        jobs.extend(placements.map(|slot| slot.job.clone()));
+    }
+    if state.waiting_may_fit() {
+        jobs.extend(state.waiting().map(|slot| slot.job.clone()));
+    }
+    let state = draft.state_mut();
+    state.mark_waiting_tried();
+    jobs.dedup();
+    for job in &jobs {
+        state.mark_dirty(job);
+    }
+}
+
+/// One pass over the jobs of which something changed.
+struct Pass<'a> {
+    now: Timestamp,
+    options: &'a PlanOptions,
+    lost_at: &'a BTreeMap<Name, Timestamp>,
+    ids: &'a mut dyn FnMut() -> RunId,
+    /// Made when the first run is placed.
+    cluster: Option<Cluster>,
+    /// What was refused in this pass: nothing becomes free in it, so it is not tried again.
+    refused: HashMap<Request, String>,
+    left: usize,
+}
+
+/// What the slots of one task share while they are placed.
+struct TaskTurn {
+    request: Request,
+    replicas: HashMap<Name, u32>,
+    first_waiting: Option<Slot>,
+}
+
+impl Pass<'_> {
+    /// Whether more is to be done for the job than was allowed.
+    fn plan_job(&mut self, draft: &mut Draft, name: &Name, limit: usize) -> bool {
+        let before = draft.state().clone();
+        let Some(job) = before.job(name) else { return false };
+        let Some(version) = before.version(name, job.version) else { return false };
+        let (now, lost_at) = (self.now, self.lost_at);
+        let standing = |node: &Name| node_standing(&before, node, lost_at, now);
+        let task_of = |task: &Name, version: u32| {
+            before.version(name, version).and_then(|record| record.spec.tasks.get(task))
+        };
+        let facts =
+            Facts { job, spec: &version.spec, task_of: &task_of, node: &standing, now };
+        let found = reconcile(&facts, before.slots_of(name).map(AsRef::as_ref), limit);
+        self.left -= found.steps.len().min(self.left);
+        let mut turns: BTreeMap<Name, TaskTurn> = BTreeMap::new();
+        for step in found.steps {
+            self.carry_out(draft, &facts, version, step, &mut turns);
+        }
+        settle_job(draft, job, version, now);
+        found.more
+    }
+
+    fn carry_out(
+        &mut self,
+        draft: &mut Draft,
+        facts: &Facts<'_>,
+        version: &VersionRecord,
+        step: Step,
+        turns: &mut BTreeMap<Name, TaskTurn>,
+    ) {
+        let slot = step.slot;
+        let mut record = match draft.state().slot(&slot) {
+            Some(record) => SlotRecord::clone(record),
+            None => empty_slot(slot),
+        };
+        for action in &step.actions {
+            match action {
+                Action::Remove => return draft.delete(Key::Slot(record.slot)),
+                Action::Place => self.place(draft, facts, version, &mut record, turns),
+                _ => {
+                    apply(action, &mut record, facts);
+                    if let Some(event) = event_of(action, &record, facts.now) {
+                        draft.event(event);
+                    }
+                }
+            }
+        }
+        draft.put_slot(record);
+    }
+
+    fn place(
+        &mut self,
+        draft: &mut Draft,
+        facts: &Facts<'_>,
+        version: &VersionRecord,
+        record: &mut SlotRecord,
+        turns: &mut BTreeMap<Name, TaskTurn>,
+    ) {
+        let Some(task) = version.spec.tasks.get(&record.slot.task) else { return };
+        let turn = turns
+            .entry(record.slot.task.clone())
+            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, &record.slot.task, task));
+        record.not_before = None;
+        if let Some(why) = self.refused.get(&turn.request) {
+            let why = why.clone();
+            return turn.wait(draft, facts.now, record, why);
+        }
+        let strategy = self.options.strategy;
+        let cluster = self.cluster.get_or_insert_with(|| Cluster::of(draft.state(), strategy));
+        let run = (self.ids)();
+        let last = record.ended.last().filter(|run| {
+            matches!(run.state, RunState::Failed | RunState::Rejected | RunState::Lost)
+        });
+        let preferences = Preferences {
+            replicas: Some(&turn.replicas),
+            avoid: last.and_then(|run| run.node.as_ref()),
+        };
+        let placed = cluster.place(task, &turn.request, run, &preferences);
+        match placed.and_then(|placement| recheck(draft.state(), placement, &turn.request)) {
+            Ok(placement) => {
+                *turn.replicas.entry(placement.node.clone()).or_default() += 1;
+                record.waiting = None;
+                let new = RunRecord {
+                    node: Some(placement.node),
+                    ports: placement.ports,
+                    ..new_run(facts.job, run, task.resources.clone(), facts.now)
+                };
+                draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
+                record.current = Some(new);
+            }
+            Err(why) => {
+                let why = why.to_string();
+                self.refused.insert(turn.request.clone(), why.clone());
+                turn.wait(draft, facts.now, record, why);
+            }
+        }
+    }
+
+    /// Writes down where `round-robin` goes on.
+    fn keep_turn(&self, draft: &mut Draft) {
+        let Some(cluster) = self.cluster.as_ref() else { return };
+        if self.options.strategy != Strategy::RoundRobin {
+            return;
+        }
+        let record = draft.state().cluster().cloned().unwrap_or_default();
+        if record.last_placed.as_ref() != cluster.last_placed() {
+            let last_placed = cluster.last_placed().cloned();
+            draft.put_cluster(ClusterRecord { last_placed, ..record });
+        }
+    }
+}
+
+impl TaskTurn {
+    fn of(
+        state: &State,
+        job: &JobRecord,
+        name: &Name,
+        task: &loom_schemas::spec::TaskSpec,
+    ) -> Self {
+        let mut turn =
+            Self { request: Request::of(task), replicas: HashMap::new(), first_waiting: None };
+        for record in state.slots_of(&job.name).filter(|record| record.slot.task == *name) {
+            for node in live_runs(record).filter_map(|run| run.node.clone()) {
+                *turn.replicas.entry(node).or_default() += 1;
+            }
+        }
+        turn
+    }
+
+    /// Writes down why a slot waits: in words for the first of a task, empty for those after it,
+    /// which wait for the same (a view fills them in), so that one new count is one new record.
+    fn wait(&mut self, draft: &mut Draft, now: Timestamp, record: &mut SlotRecord, why: String) {
+        if record.waiting.is_none() {
+            let about = loom_schemas::event::About::Task {
+                job: record.slot.job.clone(),
+                task: record.slot.task.clone(),
+                index: record.slot.index,
+            };
+            let mut event = Event::new(now, about, RunState::Pending.as_str());
+            event.reason = Some(why.clone());
+            draft.event(event);
+        }
+        let first = self.first_waiting.get_or_insert_with(|| record.slot.clone());
+        record.waiting = Some(if *first == record.slot { why } else { String::new() });
+    }
+}
+
+/// Looks at the state itself before a placement is written: nothing is ever promised twice.
+fn recheck(state: &State, placed: Placement, request: &Request) -> Result<Placement, WhyNot> {
+    let room = state.node(&placed.node).map(|node| Room::of(node, state.load(&placed.node)));
+    match room.map_or(Err(Cause::Down), |room| fits(&room, request)) {
+        Ok(()) => Ok(placed),
+        Err(cause) => Err(WhyNot { counts: BTreeMap::from([(cause, 1)]) }),
+    }
+}
+
+/// A slot nothing was ever in.
+pub fn empty_slot(slot: Slot) -> SlotRecord {
+    SlotRecord {
+        slot,
+        current: None,
+        incoming: None,
+        ended: Vec::new(),
+        failed_placements: 0,
+        not_before: None,
+        waiting: None,
+    }
+}
+
+/// The first run of a new placement of a job's wanted version, not yet on a node.
+pub fn new_run(
+    job: &JobRecord,
+    run: RunId,
+    reserved: loom_schemas::spec::Resources,
+    now: Timestamp,
+) -> RunRecord {
+    RunRecord {
+        run,
+        placement: run,
+        version: job.version,
+        round: job.round,
+        node: None,
+        state: RunState::Scheduled,
+        marks: Marks::default(),
+        order: Order::Run,
+        reserved,
+        ports: BTreeMap::new(),
+        restarts: 0,
+        will_restart: false,
+        restart_orders: 0,
+        pid: None,
+        exit: None,
+        reason: None,
+        unenforced: Vec::new(),
+        created_at: now,
+        started_at: None,
+        ended_at: None,
+    }
+}
+
+/// Writes down how the job stands, and tells if that is new.
+fn settle_job(draft: &mut Draft, job: &JobRecord, version: &VersionRecord, now: Timestamp) {
+    let state = draft.state().clone();
+    let slots = state.slots_of(&job.name).map(AsRef::as_ref);
+    let stands = status(job, &version.spec, slots);
+    let ended_at = stands.status.is_terminal().then(|| stands.ended_at.unwrap_or(now));
+    let next = JobRecord {
+        status: stands.status,
+        reason: stands.reason,
+        exit_code: stands.exit_code,
+        started_at: stands.started_at,
+        ended_at: job.ended_at.or(ended_at),
+        ..job.clone()
+    };
+    if next == *job {
+        return;
+    }
+    if next.status != job.status && next.status != JobStatus::Pending {
+        let mut event = job_event(now, &next, next.status.as_str());
+        event.reason.clone_from(&next.reason);
+        event.exit_code = next.exit_code;
+        if let loom_schemas::record::Wanted::Stop { by, .. } = &next.wanted {
+            event.by = Some(by.clone());
+        }
+        draft.event(event);
+    }
+    draft.put_job(next);
+}
+
+fn event_of(action: &Action, record: &SlotRecord, now: Timestamp) -> Option<Event> {
+    let run = record.current.as_ref()?;
+    match action {
+        Action::MarkUnknown => {
+            let mut event = run_event(now, &record.slot, run, "unknown");
+            event.reason = Some("its node is silent".to_owned());
+            Some(event)
+        }
+        Action::Lose { .. } => Some(run_event(now, &record.slot, run, RunState::Lost.as_str())),
+        _ => None,
+    }
+}
+
+fn node_standing(
+    state: &State,
+    node: &Name,
+    lost_at: &BTreeMap<Name, Timestamp>,
+    now: Timestamp,
+) -> NodeStanding {
+    match state.node(node) {
+        None => NodeStanding::Gone(format!("node {node} is not known")),
+        Some(record) if record.status == NodeStatus::Up => NodeStanding::Up,
+        Some(record) if lost_at.get(node).is_some_and(|at| *at <= now) => {
+            NodeStanding::Gone(format!("node {node} is down since {:.0}", record.since))
+        }
+        Some(_) => NodeStanding::Silent,
+    }
+}

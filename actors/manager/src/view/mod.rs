@@ -1,0 +1,172 @@
+//! The answers of the read API, built from the state.
+
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::record::{JobRecord, NodeRecord, RunRecord, SlotRecord};
+use loom_schemas::spec::JobSpec;
+use loom_schemas::wire::{
+    Heartbeat, JobList, JobSummary, JobView, NodeList, NodeView, RunView,
+};
+use loom_schemas::words::{Kind, RunState};
+
+use crate::reconcile::{replicas, status};
+use crate::state::{State, live_runs};
+
+#[cfg(test)]
+mod tests;
+
+/// The fewest characters that name a run.
+const RUN_SUFFIX_MIN: usize = 8;
+
+/// Every job in a line.
+pub fn job_list(state: &State) -> JobList {
+    let line = |job: &std::sync::Arc<JobRecord>| match state.spec(job) {
+        Some(spec) => summary(state, job, spec),
+        None => bare_summary(job),
+    };
+    JobList { jobs: state.jobs().map(line).collect() }
+}
+
+/// One job whole; `not-found` if there is none.
+pub fn job_view(state: &State, name: &Name) -> Result<JobView, WireError> {
+    let job = state.job(name).ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
+    let spec = state.spec(job).ok_or_else(|| {
+        WireError::not_found(format!("job {name}: version {} is not kept", job.version))
+    })?;
+    let slots = explained(state.slots_of(name).map(|record| SlotRecord::clone(record)));
+    Ok(JobView { summary: summary(state, job, spec), spec: spec.clone(), slots })
+}
+
+/// The submitted text of a version, the wanted one if none is named.
+pub fn job_text(state: &State, name: &Name, version: Option<u32>) -> Result<Vec<u8>, WireError> {
+    let job = state.job(name).ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
+    let version = version.unwrap_or(job.version);
+    match state.version(name, version) {
+        Some(record) => Ok(record.text.clone()),
+        None => Err(WireError::not_found(format!("job {name}: version {version} is not kept"))),
+    }
+}
+
+/// Every node; heartbeats are what this manager saw last.
+pub fn node_list(state: &State, heartbeat: &dyn Fn(&Name) -> Option<Heartbeat>) -> NodeList {
+    let nodes = state.nodes().map(|node| view_of_node(state, node, heartbeat(&node.name)));
+    NodeList { nodes: nodes.collect() }
+}
+
+/// One node; `not-found` if there is none.
+pub fn node_view(
+    state: &State,
+    name: &Name,
+    heartbeat: Option<Heartbeat>,
+) -> Result<NodeView, WireError> {
+    let node = state.node(name).ok_or_else(|| WireError::not_found(format!("no node {name}")))?;
+    Ok(view_of_node(state, node, heartbeat))
+}
+
+/// A run by its id or at least the last 8 characters of it; `conflict` if several end so.
+pub fn run_view(state: &State, text: &str) -> Result<RunView, WireError> {
+    let (run, slot) = find_run(state, text)?;
+    let record = state.slot(&slot);
+    let mut runs = record.into_iter().flat_map(|record| {
+        record.current.iter().chain(&record.incoming).chain(&record.ended)
+    });
+    match runs.find(|record| record.run == run) {
+        Some(found) => Ok(RunView { slot, run: RunRecord::clone(found) }),
+        None => Err(WireError::not_found(format!("no run {text}"))),
+    }
+}
+
+fn find_run(state: &State, text: &str) -> Result<(RunId, Slot), WireError> {
+    let none = || WireError::not_found(format!("no run {text}"));
+    if let Ok(run) = text.parse::<RunId>() {
+        return Ok((run, state.slot_of_run(run).ok_or_else(none)?.clone()));
+    }
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    let hexadecimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if !hexadecimal || digits.len() < RUN_SUFFIX_MIN || digits.len() > 32 {
+        return Err(WireError::invalid(format!(
+            "`{text}` names no run: expected a UUID or at least its last {RUN_SUFFIX_MIN} characters"
+        )));
+    }
+    let number = u128::from_str_radix(&digits, 16).map_err(|_| none())?;
+    let count = u32::try_from(digits.len()).unwrap_or(32);
+    let mut found = state.runs_ending(number, count);
+    let first = found.next().ok_or_else(none)?.clone();
+    if found.next().is_some() {
+        let message = format!("more than one run ends in {text}: give more of its id");
+        return Err(WireError::new(ErrorCode::Conflict, message));
+    }
+    Ok(first)
+}
+
+fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
+    let slots = || state.slots_of(&job.name).map(AsRef::as_ref);
+    let mut line = JobSummary {
+        status: status(job, spec, slots()).status,
+        kind: spec.kind,
+        labels: spec.labels.clone(),
+        wanted: spec.tasks.iter().map(|(name, task)| replicas(job, name, task)).sum(),
+        ..bare_summary(job)
+    };
+    let stopped = u32::try_from(job.stopped_slots.len()).unwrap_or(u32::MAX);
+    line.wanted = line.wanted.saturating_sub(stopped);
+    for slot in slots() {
+        line.waiting += u32::from(slot.waiting.is_some());
+        match slot.current.as_ref().map(|run| run.state) {
+            Some(RunState::Running) => line.running += 1,
+            Some(RunState::Completed) => line.completed += 1,
+            _ => {}
+        }
+    }
+    line
+}
+
+/// A job of which only its own record is known.
+fn bare_summary(job: &JobRecord) -> JobSummary {
+    JobSummary {
+        status: job.status,
+        kind: Kind::default(),
+        labels: std::collections::BTreeMap::new(),
+        wanted: 0,
+        running: 0,
+        completed: 0,
+        waiting: 0,
+        job: job.clone(),
+    }
+}
+
+fn view_of_node(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) -> NodeView {
+    let load = state.load(&node.name);
+    let placements = load.into_iter().flat_map(|load| &load.placements);
+    let runs = placements.filter_map(|(placement, slot)| {
+        let record = state.slot(slot)?;
+        let run = live_runs(record).find(|run| run.placement == *placement)?;
+        Some(RunView { slot: slot.clone(), run: run.clone() })
+    });
+    NodeView {
+        node: node.clone(),
+        heartbeat,
+        reserved_cpu_millis: load.map_or(0, |l| u32::try_from(l.cpu).unwrap_or(u32::MAX)),
+        reserved_memory: load.map_or(0, |load| load.memory),
+        runs: runs.collect(),
+    }
+}
+
+/// Slots that wait for the same as the one before them say so in full.
+fn explained(slots: impl Iterator<Item = SlotRecord>) -> Vec<SlotRecord> {
+    let mut reasons: std::collections::BTreeMap<Name, String> = std::collections::BTreeMap::new();
+    slots
+        .map(|mut slot| {
+            match &mut slot.waiting {
+                Some(why) if why.is_empty() => {
+                    why.clone_from(reasons.entry(slot.slot.task.clone()).or_default());
+                }
+                Some(why) => {
+                    reasons.insert(slot.slot.task.clone(), why.clone());
+                }
+                None => {}
+            }
+            slot
+        })
+        .collect()
+}

@@ -1,0 +1,205 @@
+//! The talk with the leader: hello, status, and what follows from the answers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use loom_bus::call::CallError;
+use loom_schemas::subject;
+use loom_schemas::wire::{Hello, StatusReport, StatusTaken, Welcome};
+
+use super::{GREETING_SPREAD, NodeMessage, Phase, State};
+use crate::assignment::Verdict;
+use crate::clock;
+use crate::journal::{Batch, Mark};
+use crate::ledger::{Record, contact};
+use crate::link::{Call, Failure, Step};
+use crate::serve::Loop;
+
+/// How much younger a contact must be than the one on disk to be written down.
+const CONTACT_KEPT_EVERY: Duration = Duration::from_secs(5);
+
+/// How a call to the leader came back.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// To `hello`.
+    Hello(Result<Welcome, CallError>),
+    /// To `status`, with what it reported.
+    Status(Vec<Mark>, Result<StatusTaken, CallError>),
+}
+
+impl State {
+    /// Makes the next call to the leader if it is due, else sees to it that it is when it is.
+    pub(super) fn pump(&mut self) {
+        let now = clock::since_boot();
+        let mut wake = self.link.withholds_at();
+        match self.link.next(now, !self.ledger.journal.is_empty()) {
+            Step::Call(call) => {
+                self.link.called(now, call);
+                self.call(call);
+            }
+            Step::WaitUntil(at) => wake = Some(wake.map_or(at, |other| other.min(at))),
+            Step::Idle => {}
+        }
+        let withheld = self.link.withholds_addresses(now);
+        if withheld != self.withheld {
+            self.withheld = withheld;
+            self.tell_all();
+        }
+        if let Some(at) = wake {
+            self.wake_at(at, now);
+        }
+    }
+
+    /// Sees to it that the node looks again then; an earlier wake stays.
+    fn wake_at(&mut self, at: Duration, now: Duration) {
+        if self.wake.as_ref().is_some_and(|(armed, _)| *armed <= at) {
+            return;
+        }
+        let pause = at.saturating_sub(now).max(Duration::from_millis(1));
+        let timer = self.me.send_after(pause, || NodeMessage::Wake);
+        self.wake = Some((at, Loop::from(timer)));
+    }
+
+    fn call(&self, call: Call) {
+        match call {
+            Call::Hello => self.say_hello(),
+            Call::Status => self.report(self.ledger.journal.batch(self.context.limits.reports)),
+            Call::Probe => self.report(Batch::default()),
+        }
+    }
+
+    fn say_hello(&self) {
+        let assignment = &self.ledger.assignment;
+        let hello = Hello {
+            cluster: assignment.cluster.clone(),
+            info: self.context.info.clone(),
+            epoch: assignment.epoch,
+            generation: assignment.generation,
+            runs: self.ledger.inventory(),
+        };
+        let (bus, me) = (self.context.bus.clone(), self.me.clone());
+        let subject = subject::ctl(&self.context.name, "hello");
+        let timeout = self.context.timings.call;
+        tokio::spawn(async move {
+            let answer = Answer::Hello(bus.call(&subject, &hello, timeout).await);
+            // A node that is gone needs no answer.
+            let _ = me.cast(NodeMessage::CallReturned(Box::new(answer)));
+        });
+    }
+
+    fn report(&self, batch: Batch) {
+        let report = StatusReport {
+            cluster: self.ledger.assignment.cluster.clone().unwrap_or_default(),
+            runs: batch.reports,
+        };
+        let (bus, me) = (self.context.bus.clone(), self.me.clone());
+        let subject = subject::ctl(&self.context.name, "status");
+        let timeout = self.context.timings.call;
+        tokio::spawn(async move {
+            let taken = bus.call(&subject, &report, timeout).await;
+            let answer = Answer::Status(batch.marks, taken);
+            // A node that is gone needs no answer.
+            let _ = me.cast(NodeMessage::CallReturned(Box::new(answer)));
+        });
+    }
+
+    pub(super) fn call_returned(&mut self, answer: Answer) {
+        match answer {
+            Answer::Hello(Ok(welcome)) => self.welcomed(welcome),
+            Answer::Status(marks, Ok(StatusTaken {})) => {
+                if !marks.is_empty() {
+                    self.record(Record::Acknowledged(marks));
+                }
+                self.answered();
+            }
+            Answer::Hello(Err(error)) => self.not_answered("hello", &error),
+            Answer::Status(_, Err(error)) => self.not_answered("status", &error),
+        }
+    }
+
+    fn welcomed(&mut self, welcome: Welcome) {
+        let own = &self.ledger.assignment.cluster;
+        let verdict = self.ledger.assignment.judge(&welcome.assignment);
+        if own.as_ref().is_some_and(|own| *own != welcome.cluster) || verdict == Verdict::Foreign {
+            let (own, other) = (own.clone().unwrap_or_default(), welcome.cluster);
+            tracing::error!(
+                own,
+                other,
+                "the leader leads another cluster: this node ends"
+            );
+            self.context
+                .phase
+                .send_replace(Phase::Foreign { own, other });
+            return self.me.stop(None);
+        }
+        if matches!(verdict, Verdict::Stale | Verdict::Resync) {
+            tracing::warn!("a leader that leads no more answered hello, asking again");
+            return self
+                .link
+                .failed(clock::since_boot(), Failure::Silent, rand::random());
+        }
+        let touched = if verdict == Verdict::Take {
+            self.record(Record::Assign(welcome.assignment))
+        } else {
+            BTreeSet::new()
+        };
+        if *self.context.phase.borrow() == Phase::Starting {
+            let (node, epoch) = (&self.context.name, self.ledger.assignment.epoch);
+            tracing::info!(%node, %epoch, placements = touched.len(), "welcomed by the leader");
+        }
+        self.answered();
+        self.act_when_kept(touched, None);
+        self.look_for_strangers();
+        let starting = |phase: &mut Phase| {
+            let starting = *phase == Phase::Starting;
+            if starting {
+                *phase = Phase::Ready;
+            }
+            starting
+        };
+        self.context.phase.send_if_modified(starting);
+    }
+
+    fn answered(&mut self) {
+        self.link.answered();
+        if std::mem::replace(&mut self.silent, false) {
+            tracing::info!(node = %self.context.name, "a leader answers again");
+        }
+        self.until.send_replace(self.link.may_start_until());
+        let Some(last) = self.link.last_contact() else {
+            return;
+        };
+        if self
+            .contact_kept
+            .is_none_or(|kept| last >= kept + CONTACT_KEPT_EVERY)
+        {
+            self.contact_kept = Some(last);
+            self.record(contact(&self.context.boot_id, last));
+        }
+    }
+
+    fn not_answered(&mut self, call: &str, error: &CallError) {
+        let refused = matches!(error, CallError::Refused(_) | CallError::Decode(_));
+        let failure = if refused {
+            Failure::Refused
+        } else {
+            Failure::Silent
+        };
+        self.link
+            .failed(clock::since_boot(), failure, rand::random());
+        if !std::mem::replace(&mut self.silent, true) {
+            let node = &self.context.name;
+            tracing::warn!(%node, call, %error, "no leader takes what this node says, asking on");
+        }
+    }
+
+    pub(super) fn bus_changed(&mut self, connected: bool) {
+        let now = clock::since_boot();
+        if !connected {
+            self.link.disconnected(now);
+        } else if !self.link.is_connected() {
+            self.link
+                .reconnected(now, GREETING_SPREAD.mul_f64(rand::random::<f64>() / 5.0));
+        }
+    }
+}

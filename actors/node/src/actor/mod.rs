@@ -1,0 +1,435 @@
+//! The node's actor: holds what the node shall have and what it has, and carries the difference
+//! out.
+//!
+//! ```text
+//! agent            restarts the node's actor from disk
+//! └─ node          assignment, journal, link to the leader, commands to many
+//!    └─ task ...   one a placement; restarted with adoption, so a panic costs no run
+//! ```
+//! Beside the tree run only loops that turn what comes over the bus into messages, the writer of
+//! the state file, and the one call to the leader in flight: nothing is awaited in a handler.
+
+mod command;
+mod heartbeat;
+mod leader;
+mod leave;
+mod task;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use loom_bus::caller;
+use loom_bus::connection::Bus;
+use loom_bus::serve::{Request, ServeLimits};
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::{Name, RunId};
+use loom_schemas::record::NodeInfo;
+use loom_schemas::subject;
+use loom_schemas::wire::{Assign, AssignReply};
+use loom_task::{Progress, TaskNotice, TaskRef};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::sync::watch;
+
+use crate::assignment::{Action, Held, Verdict, diff};
+use crate::clock;
+use crate::drivers::Drivers;
+use crate::ledger::{Ledger, Place, Record};
+use crate::link::{Link, contact_after_start};
+use crate::options::{Limits, TasksOnStop, Timings};
+use crate::serve::{Loop, arrivals, connection, requests, ticks};
+use crate::store::Store;
+use crate::usage::Meter;
+use leader::Answer;
+use leave::Leaving;
+use task::{HostedJob, Task};
+
+/// The largest assignment that is read, in bytes: what the bus takes.
+const ASSIGNMENT_MAX: usize = 8 << 20;
+
+/// The largest command to many that is read, in bytes.
+const COMMAND_MAX: usize = 64 << 10;
+
+/// Over how long nodes spread their greetings of a new leader.
+const GREETING_SPREAD: Duration = Duration::from_millis(500);
+
+/// What the node's actor is told.
+#[derive(Debug)]
+pub(crate) enum NodeMessage {
+    /// A leader sent an assignment.
+    AssignmentCame(Request),
+    /// An assignment is on disk.
+    AssignmentKept {
+        /// The placements that it may have changed.
+        touched: BTreeSet<RunId>,
+        /// Who waits for the answer, and the answer.
+        answer: Option<(Request, AssignReply)>,
+    },
+    /// A task said something.
+    TaskSaid(TaskNotice),
+    /// An actor for a placement was started, or was not.
+    TaskSpawned {
+        /// The placement.
+        placement: RunId,
+        /// Which start of it.
+        spawn: u64,
+        /// The actor, or why not.
+        outcome: Result<TaskRef, String>,
+    },
+    /// A placement's actor ended some time ago: start another.
+    RespawnDue(RunId),
+    /// A run that no leader knows is about to begin: write it down and say when it is.
+    RunBegins {
+        /// Where its placement is then.
+        progress: Box<Progress>,
+        /// Told once it is on disk.
+        kept: RpcReplyPort<()>,
+    },
+    /// The call to the leader in flight came back.
+    CallReturned(Box<Answer>),
+    /// The bus is there, or is not.
+    BusChanged {
+        /// Whether it is.
+        connected: bool,
+    },
+    /// A command to the slots of a job came.
+    CommandCame(Request),
+    /// A command to whatever a selector matches came.
+    FindCame(Request),
+    /// Another manager leads.
+    LeaderElected,
+    /// It is time to say that the node lives.
+    HeartbeatDue,
+    /// Something that waits for its time may be due.
+    Wake,
+    /// What the drivers still have something of.
+    RunsFound(Vec<RunId>),
+    /// End, once that is said and tasks are ended or left as asked.
+    Leave(TasksOnStop),
+    /// Bye was said, as far as anybody heard it.
+    ByeSaid,
+}
+
+/// How a node stands, for whoever started it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No leader has welcomed it yet.
+    Starting,
+    /// A leader has.
+    Ready,
+    /// The leader leads another cluster: the node has ended.
+    Foreign {
+        /// The node's cluster.
+        own: String,
+        /// The leader's.
+        other: String,
+    },
+    /// It has ended, for this reason if nobody asked it to.
+    Ended(Option<String>),
+}
+
+/// What an agent's actors have in common; stays when the node's actor is restarted.
+pub(crate) struct Context {
+    pub(crate) name: Name,
+    pub(crate) info: NodeInfo,
+    pub(crate) bus: Bus,
+    pub(crate) bulk: Bus,
+    pub(crate) drivers: Drivers,
+    pub(crate) timings: Timings,
+    pub(crate) limits: Limits,
+    pub(crate) store: Store,
+    pub(crate) boot_id: String,
+    /// None for a node that only plays: its tasks use nothing.
+    pub(crate) meter: Option<Arc<Mutex<Meter>>>,
+    pub(crate) data_dir: std::path::PathBuf,
+    pub(crate) phase: watch::Sender<Phase>,
+}
+
+/// The node's actor.
+pub(crate) struct NodeActor;
+
+/// What the node's actor knows.
+pub(crate) struct State {
+    me: ActorRef<NodeMessage>,
+    context: Arc<Context>,
+    ledger: Ledger,
+    link: Link,
+    tasks: BTreeMap<RunId, Task>,
+    actors: HashMap<ActorId, RunId>,
+    spawns: u64,
+    jobs: BTreeMap<Name, HostedJob>,
+    /// Until when runs may start.
+    until: watch::Sender<Option<Duration>>,
+    /// The last contact that is on disk.
+    contact_kept: Option<Duration>,
+    wake: Option<(Duration, Loop)>,
+    /// Whether it was logged that no leader answers.
+    silent: bool,
+    withheld: bool,
+    swept: bool,
+    leaving: Option<Leaving>,
+    loops: Vec<Loop>,
+}
+
+impl Actor for NodeActor {
+    type Msg = NodeMessage;
+    type State = State;
+    type Arguments = (Arc<Context>, Ledger);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<NodeMessage>,
+        (context, ledger): Self::Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let kept = ledger
+            .contact
+            .as_ref()
+            .map(|(boot, at)| (boot.as_str(), *at));
+        let contact = contact_after_start(kept, &context.boot_id, clock::since_boot());
+        let link = Link::new(context.timings.clone(), contact);
+        let until = watch::Sender::new(link.may_start_until());
+        Ok(State {
+            me: myself,
+            context,
+            ledger,
+            link,
+            tasks: BTreeMap::new(),
+            actors: HashMap::new(),
+            spawns: 0,
+            jobs: BTreeMap::new(),
+            until,
+            contact_kept: contact,
+            wake: None,
+            silent: false,
+            withheld: false,
+            swept: false,
+            leaving: None,
+            loops: Vec::new(),
+        })
+    }
+
+    async fn post_start(
+        &self,
+        _: ActorRef<NodeMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.resume_tasks();
+        state.listen();
+        state.pump();
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<NodeMessage>,
+        message: NodeMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.take(message);
+        state.pump();
+        state.leave_if_done();
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<NodeMessage>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(who, _, reason) => {
+                state.task_ended(who.get_id(), reason.as_deref().unwrap_or("it stopped"));
+            }
+            SupervisionEvent::ActorFailed(who, error) => {
+                state.task_ended(who.get_id(), &error.to_string());
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        state.leave_if_done();
+        Ok(())
+    }
+}
+
+impl State {
+    fn take(&mut self, message: NodeMessage) {
+        match message {
+            NodeMessage::AssignmentCame(request) => self.assignment_came(request),
+            NodeMessage::AssignmentKept { touched, answer } => {
+                self.act_on(touched);
+                if let Some((request, reply)) = answer {
+                    tokio::spawn(async move { request.reply(&reply).await });
+                }
+            }
+            NodeMessage::TaskSaid(notice) => self.task_said(notice),
+            NodeMessage::TaskSpawned {
+                placement,
+                spawn,
+                outcome,
+            } => {
+                self.task_spawned(placement, spawn, outcome);
+            }
+            NodeMessage::RespawnDue(placement) => self.respawn(placement),
+            NodeMessage::RunBegins { progress, kept } => self.run_begins(*progress, kept),
+            NodeMessage::CallReturned(answer) => self.call_returned(*answer),
+            NodeMessage::BusChanged { connected } => self.bus_changed(connected),
+            NodeMessage::CommandCame(request) => self.command_came(request),
+            NodeMessage::FindCame(request) => self.find_came(request),
+            NodeMessage::LeaderElected => {
+                self.link
+                    .greet(clock::since_boot(), GREETING_SPREAD.mul_f64(rand::random()));
+            }
+            NodeMessage::HeartbeatDue => self.heartbeat(),
+            NodeMessage::Wake => self.wake = None,
+            NodeMessage::RunsFound(runs) => self.sweep(runs),
+            NodeMessage::Leave(tasks) => self.leave(tasks),
+            NodeMessage::ByeSaid => {
+                self.context.phase.send_replace(Phase::Ended(None));
+                self.me.stop(None);
+            }
+        }
+    }
+
+    /// Serves what the node is asked at its own subjects.
+    fn listen(&mut self) {
+        let (bus, me, name) = (&self.context.bus, &self.me, &self.context.name);
+        let limits = &self.context.limits;
+        let serve = |subject, max_in_flight, max_payload, message| {
+            let limits = ServeLimits {
+                max_in_flight,
+                max_payload,
+                ..ServeLimits::default()
+            };
+            Loop::from(tokio::spawn(requests(
+                bus.clone(),
+                subject,
+                limits,
+                me.clone(),
+                message,
+            )))
+        };
+        let period = self.context.timings.heartbeat;
+        let offset = period.mul_f64(rand::random());
+        let elected = "orch.events.manager.*.elected".to_owned();
+        self.loops = vec![
+            serve(
+                subject::assign(name),
+                64,
+                ASSIGNMENT_MAX,
+                NodeMessage::AssignmentCame,
+            ),
+            serve(
+                subject::find("*"),
+                limits.commands,
+                COMMAND_MAX,
+                NodeMessage::FindCame,
+            ),
+            tokio::spawn(arrivals(bus.clone(), elected, me.clone(), || {
+                NodeMessage::LeaderElected
+            }))
+            .into(),
+            tokio::spawn(connection(bus.clone(), me.clone())).into(),
+            tokio::spawn(ticks(offset, period, me.clone(), || {
+                NodeMessage::HeartbeatDue
+            }))
+            .into(),
+        ];
+    }
+
+    /// Writes a change down and carries it out.
+    fn record(&mut self, record: Record) -> BTreeSet<RunId> {
+        let store = &self.context.store;
+        store.append([&record]);
+        let touched = self.ledger.apply(record);
+        if store.wants_renewal() {
+            store.renew(self.ledger.clone());
+        }
+        touched
+    }
+
+    fn assignment_came(&mut self, request: Request) {
+        if request.caller.user != caller::OWN {
+            let denied = "only managers assign";
+            return refuse(request, WireError::new(ErrorCode::Denied, denied));
+        }
+        if self.leaving.is_some() {
+            return refuse(request, WireError::unavailable("the node is stopping"));
+        }
+        match request.decode::<Assign>() {
+            Ok(assign) => self.assigned(assign, request),
+            Err(error) => refuse(request, error),
+        }
+    }
+
+    fn assigned(&mut self, assign: Assign, request: Request) {
+        let verdict = self.ledger.assignment.judge(&assign);
+        let epoch = self.ledger.assignment.epoch;
+        let raised = assign.epoch > epoch && !matches!(verdict, Verdict::Foreign);
+        let touched = if verdict == Verdict::Take || raised {
+            self.record(Record::Assign(assign))
+        } else {
+            BTreeSet::new()
+        };
+        if raised && epoch != loom_schemas::ids::Epoch::default() {
+            self.link
+                .greet(clock::since_boot(), GREETING_SPREAD.mul_f64(rand::random()));
+        }
+        if verdict == Verdict::Foreign {
+            tracing::warn!(node = %self.context.name, "refused an assignment of another cluster");
+        }
+        let reply = self.ledger.assignment.reply(verdict);
+        self.act_when_kept(touched, Some((request, reply)));
+    }
+
+    /// Carries an assignment out, and answers, once it is on disk.
+    fn act_when_kept(&self, touched: BTreeSet<RunId>, answer: Option<(Request, AssignReply)>) {
+        let kept = self.context.store.kept();
+        let me = self.me.clone();
+        tokio::spawn(async move {
+            if kept.await.is_ok() {
+                // A node that is gone does not act.
+                let _ = me.cast(NodeMessage::AssignmentKept { touched, answer });
+            }
+        });
+    }
+
+    fn act_on(&mut self, placements: impl IntoIterator<Item = RunId>) {
+        let held = |placement| {
+            let task = self.tasks.get(&placement)?;
+            let ended = self
+                .ledger
+                .places
+                .get(&placement)
+                .is_none_or(Place::has_ended);
+            Some(Held {
+                assigned: &task.told,
+                ended,
+                unwanted: task.unwanted,
+            })
+        };
+        let actions = diff(&self.ledger.assignment.placements, held, placements);
+        for action in actions {
+            match action {
+                Action::Start(assigned) => self.start_task(assigned),
+                Action::Change(assigned) => self.change_task(assigned),
+                Action::StopUnknown(placement) => self.stop_unknown(placement),
+                Action::Forget(placement) => self.forget_task(placement),
+            }
+        }
+    }
+
+    fn run_begins(&mut self, progress: Progress, told: RpcReplyPort<()>) {
+        self.record(Record::Progress(progress));
+        let kept = self.context.store.kept();
+        tokio::spawn(async move {
+            if kept.await.is_ok() {
+                // A task that no longer waits was told to end.
+                let _ = told.send(());
+            }
+        });
+    }
+}
+
+fn refuse(request: Request, error: WireError) {
+    tokio::spawn(request.refuse(error));
+}

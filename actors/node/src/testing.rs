@@ -1,0 +1,133 @@
+//! Values for the tests of this crate.
+
+use std::collections::BTreeMap;
+
+use loom_schemas::ids::{Epoch, Name, RunId, Slot};
+use loom_schemas::record::{Marks, Order};
+use loom_schemas::spec::{
+    LogSpec, Operator, Resources, RestartOn, RestartSpec, SimScript, StopSpec, TaskSpec,
+};
+use loom_schemas::units::{Bytes, MilliCores, Millis};
+use loom_schemas::wire::{Assign, Assigned, RunReport};
+use loom_schemas::words::{Kind, RunState};
+use loom_task::Progress;
+use uuid::Uuid;
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub(crate) fn run(number: u8) -> RunId {
+    RunId(Uuid::from_bytes([number; 16]))
+}
+
+pub(crate) fn epoch(incarnation: u64, sequence: u64) -> Epoch {
+    Epoch {
+        incarnation,
+        sequence,
+    }
+}
+
+pub(crate) fn slot(index: u32) -> Slot {
+    Slot::new(name("web"), Name::main(), index)
+}
+
+pub(crate) fn task() -> TaskSpec {
+    TaskSpec {
+        operator: Operator::Exec(vec!["true".to_owned()]),
+        command: Vec::new(),
+        args: Vec::new(),
+        replicas: 1,
+        env: BTreeMap::new(),
+        workdir: None,
+        user: None,
+        resources: Resources {
+            cpu: MilliCores(100),
+            cpu_limit: None,
+            memory: Bytes::mib(16),
+            disk: Bytes(0),
+            pids: 16,
+        },
+        ports: BTreeMap::new(),
+        restart: RestartSpec {
+            on: RestartOn::Never,
+            attempts: 1,
+            delay: Millis(10),
+            max_delay: Millis(10),
+            window: None,
+        },
+        stop: StopSpec {
+            signal: "SIGTERM".to_owned(),
+            grace: Millis::secs(1),
+        },
+        timeout: None,
+        logs: LogSpec {
+            max_size: Bytes::mib(1),
+            keep: 1,
+            ship: false,
+            to: None,
+        },
+        sim: Some(SimScript::default()),
+    }
+}
+
+pub(crate) fn assigned(number: u8) -> Assigned {
+    Assigned {
+        placement: run(number),
+        slot: slot(u32::from(number)),
+        version: 1,
+        kind: Kind::Service,
+        task: task(),
+        labels: BTreeMap::new(),
+        ports: BTreeMap::new(),
+        holds_address: true,
+        replicas: 1,
+        order: Order::Run,
+        restart: 0,
+    }
+}
+
+pub(crate) fn assign(
+    epoch: Epoch,
+    base: Option<u64>,
+    generation: u64,
+    put: &[u8],
+    remove: &[u8],
+) -> Assign {
+    Assign {
+        cluster: "c".to_owned(),
+        epoch,
+        generation,
+        base,
+        put: put.iter().copied().map(assigned).collect(),
+        remove: remove.iter().copied().map(run).collect(),
+    }
+}
+
+pub(crate) fn report(run_number: u8, placement: u8, state: RunState) -> RunReport {
+    RunReport {
+        run: run(run_number),
+        placement: run(placement),
+        slot: slot(u32::from(placement)),
+        version: 1,
+        state,
+        passed: Vec::new(),
+        marks: Marks::default(),
+        restarts: 0,
+        will_restart: false,
+        pid: None,
+        exit: None,
+        reason: None,
+        unenforced: Vec::new(),
+        started_at: None,
+        ended_at: None,
+    }
+}
+
+pub(crate) fn progress(run_number: u8, placement: u8, state: RunState) -> Progress {
+    Progress {
+        run: run(run_number),
+        state,
+        ..Progress::first(run(placement))
+    }
+}

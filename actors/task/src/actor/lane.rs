@@ -1,0 +1,226 @@
+//! The ordered lane: signals, pauses and resumes, one after the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use loom_bus::connection::Bus;
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::event::CommandEvent;
+use loom_schemas::subject;
+use loom_schemas::wire::CommandRow;
+use ractor::ActorRef;
+
+use super::background::caught;
+use super::command::{Answer, Order, took_us};
+use super::message::TaskMessage;
+use super::perform::chain;
+use super::verb::Verb;
+use super::{Internal, Returned, State};
+use crate::driver::{Driver, DriverError};
+use crate::machine::Happened;
+use crate::signals;
+
+/// How many commands carried out are remembered by their ids.
+const REMEMBERED: usize = 256;
+/// The longest that a driver may take over a signal, a pause or a resume.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Commands that wait, and those that were carried out.
+#[derive(Default)]
+pub(super) struct Lane {
+    waiting: VecDeque<(Order, Answer)>,
+    /// Whether one is being carried out.
+    busy: bool,
+    /// Ids with their rows, oldest first.
+    done: VecDeque<(String, CommandRow)>,
+}
+
+/// A command was carried out and answered.
+pub(super) struct Done {
+    command_id: Option<String>,
+    row: CommandRow,
+    /// Set if the run is now paused, or no longer.
+    paused: Option<bool>,
+}
+
+impl State {
+    /// Puts a command behind those that wait.
+    pub(super) fn line_up(&mut self, order: Order, answer: Answer, me: &ActorRef<TaskMessage>) {
+        self.lane.waiting.push_back((order, answer));
+        self.carry_on(me);
+    }
+
+    /// Remembers a command that was carried out, and goes on with the next.
+    pub(super) fn done(&mut self, done: Done, myself: &ActorRef<TaskMessage>) {
+        let Done { command_id, row, paused } = done;
+        if let Some(paused) = paused {
+            self.happen(Happened::Paused(row.run, paused));
+        }
+        if let Some(id) = command_id {
+            if self.lane.done.len() == REMEMBERED {
+                self.lane.done.pop_front();
+            }
+            self.lane.done.push_back((id, row));
+        }
+        self.lane.busy = false;
+        self.carry_on(myself);
+    }
+
+    /// Begins with the first command that waits and has to be carried out.
+    fn carry_on(&mut self, myself: &ActorRef<TaskMessage>) {
+        while !self.lane.busy {
+            let Some((order, answer)) = self.lane.waiting.pop_front() else {
+                return;
+            };
+            if let Some(row) = self.done_before(&order) {
+                tokio::spawn(answer.row(row));
+                continue;
+            }
+            let mut row = self.row(order.asked_at);
+            if let Err(error) = self.admit(&order) {
+                row.error = Some(error);
+                tokio::spawn(answer.row(row));
+                continue;
+            }
+            self.lane.busy = true;
+            let work = Work {
+                driver: Arc::clone(&self.driver),
+                bus: self.bus.clone(),
+                row,
+                order,
+                answer,
+            };
+            tokio::spawn(work.carry_out(myself.clone()));
+        }
+    }
+
+    fn done_before(&self, order: &Order) -> Option<CommandRow> {
+        let id = order.command_id.as_ref()?;
+        let done = self.lane.done.iter();
+        done.rev().find(|(done, _)| done == id).map(|(_, row)| row.clone())
+    }
+
+    fn admit(&self, order: &Order) -> Result<(), WireError> {
+        if order.patience.is_some_and(|patience| order.asked_at.elapsed() > patience) {
+            let message = "its deadline passed while it waited for the commands before it";
+            return Err(WireError::new(ErrorCode::Expired, message));
+        }
+        if self.machine.is_running() {
+            return Ok(());
+        }
+        let (slot, run) = (&self.assigned.slot, self.machine.run());
+        let state = self.machine.state();
+        let (code, verb) = (ErrorCode::Conflict, order.verb);
+        let message = format!("{slot} cannot {verb}: its run {run} is {state}, not running");
+        Err(WireError::new(code, message))
+    }
+}
+
+/// One command being carried out.
+struct Work {
+    driver: Arc<dyn Driver>,
+    bus: Bus,
+    row: CommandRow,
+    order: Order,
+    answer: Answer,
+}
+
+impl Work {
+    async fn carry_out(self, actor: ActorRef<TaskMessage>) {
+        let Self { driver, bus, mut row, order, answer } = self;
+        let called = tokio::time::timeout(DRIVER_PATIENCE, caught(call(&*driver, &order, &row)));
+        let outcome = called.await.unwrap_or_else(|_| {
+            let message = format!("the driver did not answer within {DRIVER_PATIENCE:?}");
+            Ok(Err(WireError::new(ErrorCode::Failed, message)))
+        });
+        row.error = match outcome {
+            Ok(outcome) => outcome.err(),
+            Err(panic) => Some(WireError::new(ErrorCode::Internal, panic)),
+        };
+        row.took_us = took_us(order.asked_at);
+        // Answer first: nothing that follows is worth waiting for.
+        answer.row(row.clone()).await;
+        let event = event(&order, &row);
+        let done = Done {
+            command_id: order.command_id,
+            paused: row.error.is_none().then(|| paused(order.verb)).flatten(),
+            row,
+        };
+        let slot = done.row.slot.clone();
+        let _ = actor.cast(TaskMessage::Internal(Internal(Returned::Done(Box::new(done)))));
+        publish(&bus, &subject::command_event(&slot), &event).await;
+    }
+}
+
+async fn call(driver: &dyn Driver, order: &Order, row: &CommandRow) -> Result<(), WireError> {
+    let run = row.run;
+    let outcome = match order.verb {
+        Verb::Pause => driver.pause(run).await,
+        Verb::Resume => driver.resume(run).await,
+        _ => {
+            let name = order.command.signal.as_deref().unwrap_or_default();
+            let signal = signals::parse(name).map_err(WireError::invalid)?;
+            driver.signal(run, signal, order.command.all).await
+        }
+    };
+    outcome.map_err(|error| {
+        let code = match &error {
+            DriverError::NotFound(_) | DriverError::Ended(_) => ErrorCode::Conflict,
+            DriverError::Rejected(_)
+            | DriverError::Failed { .. }
+            | DriverError::Unsupported(_) => ErrorCode::Failed,
+        };
+        WireError::new(code, chain(&error))
+    })
+}
+
+fn paused(verb: Verb) -> Option<bool> {
+    match verb {
+        Verb::Pause => Some(true),
+        Verb::Resume => Some(false),
+        _ => None,
+    }
+}
+
+fn event(order: &Order, row: &CommandRow) -> CommandEvent {
+    let args = match order.verb {
+        Verb::Signal => serde_json::json!({
+            "signal": order.command.signal,
+            "all": order.command.all,
+        }),
+        _ => serde_json::Value::Null,
+    };
+    let error = row.error.as_ref();
+    CommandEvent {
+        at: Timestamp::now(),
+        job: row.slot.job.clone(),
+        task: row.slot.task.clone(),
+        index: row.slot.index,
+        run: row.run,
+        node: row.node.clone(),
+        version: row.version,
+        verb: order.verb.to_string(),
+        args,
+        by: order.caller.user.clone(),
+        result: error.map_or("done", |error| error.code.as_str()).to_owned(),
+        reason: error.map(|error| error.message.clone()),
+        request: order.command_id.clone(),
+        took_us: row.took_us,
+    }
+}
+
+async fn publish(bus: &Bus, subject: &str, event: &CommandEvent) {
+    let payload = match serde_json::to_vec(event) {
+        Ok(payload) => Bytes::from(payload),
+        Err(error) => {
+            tracing::error!(subject, "an event was not written: {error}");
+            return;
+        }
+    };
+    if let Err(error) = bus.publish(subject, payload, &[]).await {
+        tracing::warn!(subject, "an event was not published: {error}");
+    }
+}

@@ -1,0 +1,305 @@
+//! What was published, read back: events with their numbers, and task output.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use loom_schemas::event::EventBody;
+use loom_schemas::wire::{EventList, EventQuery, EventRow, LogLine, LogLines, LogQuery};
+use tokio::time::{Instant, timeout_at};
+
+use super::{EVENTS, HEADER_EVENT, LOGS};
+use crate::connection::Bus;
+use crate::logs::{LogBlock, source_of};
+use crate::stream::{JetStream, StreamError};
+
+/// How many events are answered if the query does not say, and at most.
+const EVENTS_MAX: usize = 10_000;
+/// How many lines are answered if the query does not say, and at most.
+const LINES_MAX: usize = 100_000;
+/// The most bytes of text in one answer: it has to fit into one message.
+const BYTES_MAX: usize = 4_000_000;
+/// How long one query may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Reads the history. Cheap to clone.
+#[derive(Clone)]
+pub struct History {
+    js: JetStream,
+}
+
+/// Why the history cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The bus does not answer or refuses.
+    #[error("the history cannot be read")]
+    Stream(#[from] StreamError),
+    /// The filter is not a subject.
+    #[error("`{0}` is not a filter: tokens separated by dots, `*` for one, `>` for the rest")]
+    Filter(String),
+    /// No consumer can be made, or it stumbled.
+    #[error("the history cannot be read: {0}")]
+    Consumer(String),
+    /// It took too long.
+    #[error("the history was not read within {QUERY_TIMEOUT:?}: ask for less")]
+    Timeout,
+}
+
+/// Where to begin reading.
+enum Start {
+    All,
+    Sequence(u64),
+    Time(Timestamp),
+}
+
+impl History {
+    /// The history as this connection may read it.
+    pub fn new(bus: &Bus) -> Self {
+        Self {
+            js: JetStream::new(bus),
+        }
+    }
+
+    /// The number of the last event in the history; 0 if there never was one.
+    pub async fn last_event(&self) -> Result<u64, StreamError> {
+        let info = self.js.info(EVENTS).await?;
+        let last = info.state.last_seq;
+        if info.state.messages == 0 {
+            return Ok(last);
+        }
+        let message = self.js.message(EVENTS, last).await?;
+        let number = message.and_then(|message| message.header(HEADER_EVENT)?.parse().ok());
+        Ok(number.unwrap_or(last))
+    }
+
+    /// Events that match, oldest first; if there are more than the limit, the newest of them.
+    pub async fn events(&self, query: &EventQuery) -> Result<EventList, HistoryError> {
+        let filter = filter("orch.events.", query.filter.as_deref())?;
+        let limit = query
+            .limit
+            .map_or(EVENTS_MAX, |limit| limit as usize)
+            .min(EVENTS_MAX);
+        let start = match (query.after, query.since) {
+            (Some(after), _) => Start::Sequence(self.sequence_after(after).await?),
+            (None, Some(since)) => Start::Time(since),
+            (None, None) => Start::All,
+        };
+        let mut list = EventList::default();
+        let mut rows = VecDeque::new();
+        let mut bytes = 0;
+        let keep = |message: Message| {
+            let Some(row) = event_row(&message) else {
+                return;
+            };
+            let early = query.since.is_some_and(|since| row.event.at < since);
+            if early || query.after.is_some_and(|after| row.number <= after) {
+                return;
+            }
+            bytes += message.payload.len() + 128;
+            rows.push_back((row, message.payload.len() + 128));
+            while rows.len() > limit || bytes > BYTES_MAX {
+                bytes -= rows.pop_front().map_or(0, |(_, size)| size);
+                list.more = true;
+            }
+        };
+        self.read(EVENTS, filter, start, keep).await?;
+        list.events = rows.into_iter().map(|(row, _)| row).collect();
+        Ok(list)
+    }
+
+    /// Lines of output that match, oldest first; of many the newest ones. Lines of a run that are
+    /// in the history twice, because a node sent them again, are answered once.
+    pub async fn logs(&self, query: &LogQuery) -> Result<LogLines, HistoryError> {
+        let filter = filter("orch.logs.", Some(&query.filter))?;
+        let tail = query
+            .tail
+            .map_or(LINES_MAX, |tail| tail as usize)
+            .min(LINES_MAX);
+        let start = query.since.map_or(Start::All, Start::Time);
+        let mut lines: VecDeque<LogLine> = VecDeque::new();
+        let mut bytes = 0;
+        let mut ends = std::collections::HashMap::new();
+        let keep = |message: Message| {
+            for line in log_lines(&message) {
+                let early = query.since.is_some_and(|since| line.at < since);
+                if early || query.run.is_some_and(|run| line.run != run) {
+                    continue;
+                }
+                let end = ends.entry((line.run, line.stream.clone())).or_insert(0);
+                if line.offset < *end {
+                    continue;
+                }
+                *end = line.offset + line.text.len() as u64 + 1;
+                bytes += line.text.len() + 160;
+                lines.push_back(line);
+                while lines.len() > tail || bytes > BYTES_MAX {
+                    bytes -= lines.pop_front().map_or(0, |line| line.text.len() + 160);
+                }
+            }
+        };
+        self.read(LOGS, filter, start, keep).await?;
+        let mut lines: Vec<LogLine> = lines.into();
+        lines.sort_by_key(|line| line.at);
+        Ok(LogLines { lines })
+    }
+
+    /// The sequence in the stream of the first event after this number.
+    async fn sequence_after(&self, number: u64) -> Result<u64, StreamError> {
+        let last = self.js.info(EVENTS).await?.state.last_seq;
+        let last_number = self.last_event().await?;
+        // The two go in step; a history that lost some of its end may lag behind the numbers.
+        Ok((number + 1)
+            .saturating_sub(last_number.saturating_sub(last))
+            .max(1))
+    }
+
+    /// Gives every message there is now, from `start` on, that matches.
+    async fn read(
+        &self,
+        stream: &str,
+        filter: String,
+        start: Start,
+        mut keep: impl FnMut(Message),
+    ) -> Result<(), HistoryError> {
+        let deadline = Instant::now() + QUERY_TIMEOUT;
+        let read = async {
+            let stumbled =
+                |error: &dyn std::fmt::Display| HistoryError::Consumer(error.to_string());
+            let mut consumer = self.consumer(stream, filter, start).await?;
+            let mut left = consumer.cached_info().num_pending;
+            if left > 0 {
+                let messages = consumer.stream().max_messages_per_batch(1000).messages();
+                let mut messages = messages.await.map_err(|error| stumbled(&error))?;
+                while left > 0 {
+                    let Some(message) = messages.next().await else {
+                        break;
+                    };
+                    let message = message.map_err(|error| stumbled(&error))?;
+                    left = message.info().map_or(0, |info| info.pending);
+                    keep(message);
+                }
+            }
+            let name = consumer
+                .info()
+                .await
+                .map_err(|error| stumbled(&error))?
+                .name
+                .clone();
+            let context = self.js.context();
+            let _ = context.delete_consumer_from_stream(name, stream).await;
+            Ok(())
+        };
+        timeout_at(deadline, read)
+            .await
+            .map_err(|_| HistoryError::Timeout)?
+    }
+
+    async fn consumer(
+        &self,
+        stream: &str,
+        filter: String,
+        start: Start,
+    ) -> Result<Consumer<pull::Config>, HistoryError> {
+        let deliver_policy = match start {
+            Start::All => DeliverPolicy::All,
+            Start::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
+            Start::Time(at) => {
+                let start_time = async_nats::datetime::from_nanos(at.as_nanosecond())
+                    .map_err(|error| HistoryError::Consumer(error.to_string()))?;
+                DeliverPolicy::ByStartTime { start_time }
+            }
+        };
+        let config = pull::Config {
+            description: Some("reads the history".to_owned()),
+            deliver_policy,
+            filter_subject: filter,
+            ack_policy: AckPolicy::None,
+            inactive_threshold: Duration::from_secs(30),
+            num_replicas: 1,
+            memory_storage: true,
+            ..pull::Config::default()
+        };
+        let made = self
+            .js
+            .context()
+            .create_consumer_on_stream(config, stream)
+            .await;
+        made.map_err(|error| HistoryError::Consumer(error.to_string()))
+    }
+}
+
+/// The whole filter: what a query says of it, behind the prefix of the stream's subjects.
+fn filter(prefix: &str, relative: Option<&str>) -> Result<String, HistoryError> {
+    let relative = relative.filter(|text| !text.is_empty()).unwrap_or(">");
+    let relative = relative.strip_prefix(prefix).unwrap_or(relative);
+    let tokens: Vec<&str> = relative.split('.').collect();
+    let plain = |token: &str| {
+        !token.is_empty()
+            && token
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_*".contains(c))
+    };
+    let last = tokens.len() - 1;
+    let good = tokens.iter().enumerate().all(|(n, token)| {
+        plain(token) && (!token.contains('*') || *token == "*") || n == last && *token == ">"
+    });
+    if good && relative.len() <= 512 {
+        Ok(format!("{prefix}{relative}"))
+    } else {
+        Err(HistoryError::Filter(relative.chars().take(80).collect()))
+    }
+}
+
+fn event_row(message: &Message) -> Option<EventRow> {
+    let number = message
+        .headers
+        .as_ref()?
+        .get(HEADER_EVENT)?
+        .as_str()
+        .parse()
+        .ok()?;
+    let event: EventBody = serde_json::from_slice(&message.payload).ok()?;
+    Some(EventRow {
+        number,
+        subject: message.subject.to_string(),
+        event,
+    })
+}
+
+fn log_lines(message: &Message) -> Vec<LogLine> {
+    let read = || {
+        let (slot, _, stream) = source_of(&message.subject).ok()?;
+        let headers = message.headers.as_ref()?;
+        let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
+        let block = LogBlock::decode(header, &message.payload).ok()?;
+        Some(block.into_lines(&slot, stream))
+    };
+    read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_stays_behind_its_prefix() {
+        let good = [
+            (None, "orch.events.>"),
+            (Some("job.>"), "orch.events.job.>"),
+            (
+                Some("task.web.*.0.running"),
+                "orch.events.task.web.*.0.running",
+            ),
+            (Some("orch.events.job.web.*"), "orch.events.job.web.*"),
+        ];
+        for (given, whole) in good {
+            assert_eq!(filter("orch.events.", given).unwrap(), whole);
+        }
+        for bad in ["a..b", ">.a", "a b", "a*", "\r\n", ".", "ä"] {
+            assert!(filter("orch.events.", Some(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Giving a log its state back after it was rewound, or from a backup.
+
+use jiff::Timestamp;
+use loom_schemas::ids::Name;
+
+use super::entry::{Checksum, Entry, EntryKind, Restored};
+use super::replica::{Committed, Fold, Position, Replica};
+use super::store::{Log, LogError};
+use super::writer::Writer;
+use crate::connection::Bus;
+
+/// What a state is restored with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Floor {
+    /// The highest incarnation any node or manager has seen.
+    pub incarnation: u64,
+    /// The number of the last event in the history: numbering goes on from there.
+    pub events: u64,
+}
+
+impl Log {
+    /// Appends `restored` to the log there is, fenced at its end: from there on the state of all
+    /// followers is this one. Gives the replica as they will have it.
+    ///
+    /// The incarnation is one more than that of the state, of the floor, and now in milliseconds.
+    /// Nobody leads after it; whoever wants to leads by the next entry.
+    pub async fn restore<F: Fold>(
+        &self,
+        bus: &Bus,
+        manager: Name,
+        state: Replica<F>,
+        floor: Floor,
+    ) -> Result<Replica<F>, LogError> {
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+        let incarnation = state.position.incarnation.max(floor.incarnation).max(now) + 1;
+        let uploaded = self
+            .snapshots()
+            .upload_restored(state.clone(), incarnation)
+            .await?;
+        let (object, digest) = uploaded;
+        let last = self.last_sequence().await?;
+        let previous = self.raw_entry(last).await?;
+        let end = Position {
+            sequence: last,
+            checksum: previous.map_or_else(Checksum::none, |raw| Checksum::of(&raw)),
+            events: state.position.events.max(floor.events),
+            incarnation,
+            ..Position::default()
+        };
+        let restored = Restored {
+            incarnation,
+            object,
+            digest,
+        };
+        let committed = self.writer(bus, manager, end).restored(restored).await?;
+        let Committed { sequence, .. } = committed;
+        let mut replica = state;
+        let Some(raw) = self.raw_entry(sequence).await? else {
+            return Err(LogError::Recovering { first: sequence });
+        };
+        let object = replica.clone();
+        replica
+            .restore(sequence, &raw, object)
+            .map_err(LogError::Apply)?;
+        Ok(replica)
+    }
+}
+
+impl Writer {
+    /// Appends the `restored` entry where nobody leads yet.
+    async fn restored(&mut self, restored: Restored) -> Result<Committed, LogError> {
+        let entry = Entry {
+            kind: EntryKind::Restored,
+            epoch: 0,
+            restored: Some(restored),
+            ..self.next_entry()
+        };
+        Ok(self.append_as_candidate(entry).await?)
+    }
+}

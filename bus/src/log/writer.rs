@@ -1,0 +1,484 @@
+//! The fenced writer: one append at a time, and every append has exactly one outcome.
+//!
+//! An append carries the sequence it follows on, so the server takes it only if nothing was
+//! appended since. Its answer may get lost and an append that timed out may land later; so the
+//! same bytes are sent again until the server has taken or refused them, and a refusal is settled
+//! by reading who is in their place.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use jiff::Timestamp;
+use loom_schemas::ids::{Epoch, Name};
+use loom_schemas::subject;
+use loom_schemas::wire::FORMAT;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::entry::{
+    Change, Checksum, Commit, Entry, EntryError, EntryKind, Lead, QueueCursor, SnapshotMark,
+    event_message,
+};
+use super::replica::{Committed, Position};
+use super::store::{Log, LogError, LogOptions, STREAM};
+use crate::connection::Bus;
+use crate::stream::{JetStream, StreamError, WRONG_LAST_SEQUENCE};
+
+/// Commits from so many changes or events on are encoded beside the I/O threads.
+const ENCODE_ASIDE_FROM: usize = 64;
+/// The pause after a first attempt without a result; it doubles.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// What a message costs in the stream beside its bytes.
+const MESSAGE_OVERHEAD: u64 = 100;
+
+/// Appends to the log on behalf of one leader.
+///
+/// It should have a connection of its own. Dropping the future of an append leaves the writer
+/// [unresolved](Writer::is_unresolved): the entry may be in the log or not, and nothing else is
+/// appended before [`Writer::settle`] has found out.
+pub struct Writer {
+    js: JetStream,
+    options: Arc<LogOptions>,
+    /// Where the log stands by what this writer knows for sure.
+    position: Position,
+    manager: Name,
+    standing: Standing,
+    pending: Option<Pending>,
+    /// Bytes of the log, as last asked and counted on since.
+    log_bytes: u64,
+}
+
+/// Whether the writer leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Candidate,
+    Leader,
+    Deposed,
+}
+
+/// An append without an outcome yet.
+struct Pending {
+    entry: Arc<Entry>,
+    raw: Bytes,
+    /// Whether an attempt may still land though nobody heard of it.
+    unheard: bool,
+}
+
+/// Why an append did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another manager leads, or this writer never did: stop leading, catch up. What was not
+    /// committed before is not going to be.
+    #[error("deposed: {}", by.as_ref().map_or("the log went on without us", Name::as_str))]
+    Deposed {
+        /// Who, if it could be seen.
+        by: Option<Name>,
+    },
+    /// The log ends before what this writer knows to be in it: it was truncated or lost.
+    #[error("the log was rewound: it ends at {last}, {known} was committed")]
+    Rewound {
+        /// The last entry known to have been there.
+        known: u64,
+        /// The last entry there is.
+        last: u64,
+    },
+    /// There is no room. Nothing was appended, unless [`Writer::is_unresolved`].
+    #[error("the log has no room: {reason}")]
+    NoSpace {
+        /// In words.
+        reason: String,
+    },
+    /// It is larger than one entry may be. Nothing was appended.
+    #[error("the commit cannot be written")]
+    Entry(#[from] EntryError),
+    /// An append before this one has no outcome yet: [`Writer::settle`] first.
+    #[error("the append before this one has no outcome yet")]
+    Unresolved,
+    /// The work was cancelled because the program ends.
+    #[error("encoding a commit was cancelled")]
+    Cancelled(#[source] JoinError),
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Landed,
+    Refused(AppendError),
+    Again,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("manager", &self.manager)
+            .field("standing", &self.standing)
+            .field("sequence", &self.position.sequence)
+            .field("unresolved", &self.pending.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// A writer that follows on what a replica has applied; it leads once [`Writer::lead`] has
+    /// succeeded. Catch up right before, and give it a connection of its own.
+    pub fn writer(&self, bus: &Bus, manager: Name, position: Position) -> Writer {
+        Writer {
+            js: JetStream::new(bus),
+            options: Arc::clone(&self.options),
+            position,
+            manager,
+            standing: Standing::Candidate,
+            pending: None,
+            log_bytes: 0,
+        }
+    }
+
+    /// Takes the lead from whoever has it: a writer and the entry it began with, to be applied.
+    ///
+    /// Dropping this future in mid-air may leave a `lead` entry of nobody in the log, which only
+    /// means that nobody leads until the next one.
+    pub async fn lead(
+        &self,
+        bus: &Bus,
+        manager: Name,
+        position: Position,
+    ) -> Result<(Writer, Committed), AppendError> {
+        let mut writer = self.writer(bus, manager, position);
+        let committed = writer.lead().await?;
+        Ok((writer, committed))
+    }
+}
+
+impl Writer {
+    /// Appends the `lead` entry: from then on every other leader's appends are refused.
+    ///
+    /// On [`AppendError::Deposed`] somebody was faster: catch up and wait before trying again.
+    pub async fn lead(&mut self) -> Result<Committed, AppendError> {
+        if let Ok(info) = self.js.info(STREAM).await {
+            self.log_bytes = info.state.bytes;
+        }
+        let first = self.position.incarnation == 0;
+        let cluster = match self.position.cluster.as_str() {
+            "" => Uuid::now_v7().simple().to_string(),
+            known => known.to_owned(),
+        };
+        let lead = Lead {
+            manager: self.manager.clone(),
+            format: FORMAT,
+            cluster,
+        };
+        let entry = Entry {
+            kind: EntryKind::Lead,
+            incarnation: if first { 1 } else { self.position.incarnation },
+            epoch: self.position.sequence + 1,
+            lead: Some(lead),
+            ..self.next_entry()
+        };
+        let committed = self.append_entry(entry, Standing::Candidate).await?;
+        self.standing = Standing::Leader;
+        Ok(committed)
+    }
+
+    /// Appends a commit, an empty entry if there is nothing in it, and waits for its outcome.
+    ///
+    /// It waits as long as the bus is away: bound it by dropping the future, which leaves the
+    /// writer unresolved.
+    pub async fn append(&mut self, commit: Commit) -> Result<Committed, AppendError> {
+        if self.pending.is_some() {
+            return Err(AppendError::Unresolved);
+        }
+        let kind = if commit.is_empty() {
+            EntryKind::Empty
+        } else {
+            EntryKind::Commit
+        };
+        if kind == EntryKind::Commit {
+            self.has_room().await?;
+        }
+        let mut entry = Entry {
+            kind,
+            queue_cursor: commit.queue_cursor,
+            changes: commit.changes,
+            ..self.next_entry()
+        };
+        for event in &commit.events {
+            entry.events.push(event_message(event)?);
+        }
+        self.append_entry(entry, Standing::Leader).await
+    }
+
+    /// Appends an empty entry: it shows that the leader leads, and settles reads.
+    pub async fn append_empty(&mut self) -> Result<Committed, AppendError> {
+        self.append(Commit::default()).await
+    }
+
+    /// Commits a verified snapshot. One that is no newer than the last committed one is refused
+    /// by doing nothing: none is returned.
+    pub async fn snapshot(&mut self, mark: SnapshotMark) -> Result<Option<Committed>, AppendError> {
+        let newest = self
+            .position
+            .snapshots
+            .last()
+            .map_or(0, |mark| mark.sequence);
+        if mark.sequence <= newest || mark.incarnation != self.position.incarnation {
+            return Ok(None);
+        }
+        let entry = Entry {
+            kind: EntryKind::Snapshot,
+            snapshot: Some(mark),
+            ..self.next_entry()
+        };
+        self.append_entry(entry, Standing::Leader).await.map(Some)
+    }
+
+    /// Finds the outcome of an append whose future was dropped or that ran out of space halfway:
+    /// the entry if it is in the log, none if there was nothing to find out.
+    ///
+    /// Safe to drop and call again.
+    pub async fn settle(&mut self) -> Result<Option<Committed>, AppendError> {
+        let mut pause = PAUSE;
+        while let Some(pending) = &self.pending {
+            let (entry, raw) = (Arc::clone(&pending.entry), pending.raw.clone());
+            match self.attempt(&entry, raw).await {
+                Attempt::Landed => return Ok(self.landed()),
+                Attempt::Refused(error) => return Err(self.refused(error)),
+                Attempt::Again => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an append has no outcome yet.
+    pub fn is_unresolved(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Whether this writer leads, as far as it knows.
+    pub fn is_leading(&self) -> bool {
+        self.standing == Standing::Leader
+    }
+
+    /// The epoch of this leader; meaningful while it leads.
+    pub fn epoch(&self) -> Epoch {
+        self.position.epoch()
+    }
+
+    /// Where the log stands after the last append.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// The queue message up to which everything has been taken in.
+    pub fn queue_cursor(&self) -> Option<QueueCursor> {
+        self.position.queue_cursor
+    }
+
+    /// An entry that follows on the last one.
+    pub(super) fn next_entry(&self) -> Entry {
+        Entry {
+            format: self.position.format(),
+            incarnation: self.position.incarnation,
+            epoch: self.position.lead_sequence,
+            previous: self.position.checksum,
+            events_before: self.position.events,
+            ..Entry::empty(Timestamp::now())
+        }
+    }
+
+    /// Appends an entry on behalf of nobody who leads yet.
+    pub(super) async fn append_as_candidate(
+        &mut self,
+        entry: Entry,
+    ) -> Result<Committed, AppendError> {
+        self.append_entry(entry, Standing::Candidate).await
+    }
+
+    async fn append_entry(
+        &mut self,
+        entry: Entry,
+        allowed: Standing,
+    ) -> Result<Committed, AppendError> {
+        if self.pending.is_some() {
+            return Err(AppendError::Unresolved);
+        }
+        if self.standing != allowed {
+            return Err(AppendError::Deposed { by: None });
+        }
+        let (entry, raw) = encode(entry).await?;
+        self.pending = Some(Pending {
+            entry,
+            raw,
+            unheard: false,
+        });
+        let settled = self.settle().await?;
+        settled.ok_or(AppendError::Unresolved)
+    }
+
+    /// Sends the bytes once. Before it waits the attempt counts as unheard, so that a future
+    /// dropped here leaves the truth behind.
+    async fn attempt(&mut self, entry: &Entry, raw: Bytes) -> Attempt {
+        let wait = self.options.attempt;
+        let known = self.position.sequence;
+        if self.js.connected(wait).await.is_err() {
+            return Attempt::Again;
+        }
+        let before = self
+            .pending
+            .as_mut()
+            .is_some_and(|p| std::mem::replace(&mut p.unheard, true));
+        let headers = HeaderMap::new();
+        let sent = self
+            .js
+            .append(subject::LOG, headers, raw, Some(known), wait)
+            .await;
+        match sent {
+            Ok(sequence) if sequence == known + 1 => Attempt::Landed,
+            Ok(_) => self.who_is_next(entry).await,
+            Err(error) if error.code() == Some(WRONG_LAST_SEQUENCE) => {
+                self.who_is_next(entry).await
+            }
+            Err(error) => {
+                // Refused for this attempt; what an earlier one came to is still open.
+                let refused = matches!(
+                    error,
+                    StreamError::Refused { .. } | StreamError::NoResponders
+                );
+                if let Some(pending) = self.pending.as_mut().filter(|_| refused) {
+                    pending.unheard = before;
+                }
+                self.not_taken(error).await
+            }
+        }
+    }
+
+    /// The server says that something else was appended: whose entry follows on what we know?
+    async fn who_is_next(&self, entry: &Entry) -> Attempt {
+        let known = self.position.sequence;
+        let next = match self.js.message(STREAM, known + 1).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return self.nobody_is_next().await,
+            Err(_) => return Attempt::Again,
+        };
+        match Entry::decode(&next.payload) {
+            Ok(next) if next.id == entry.id => Attempt::Landed,
+            Ok(next) => Attempt::Refused(AppendError::Deposed {
+                by: next.lead.map(|lead| lead.manager),
+            }),
+            Err(_) => Attempt::Refused(AppendError::Deposed { by: None }),
+        }
+    }
+
+    /// Nothing lies where the entry belongs: it is on its way, or the log is another one.
+    async fn nobody_is_next(&self) -> Attempt {
+        let known = self.position.sequence;
+        match self.js.info(STREAM).await {
+            Ok(info) if info.state.last_seq < known => Attempt::Refused(AppendError::Rewound {
+                known,
+                last: info.state.last_seq,
+            }),
+            Err(StreamError::NoStream(_)) if known > 0 => {
+                Attempt::Refused(AppendError::Rewound { known, last: 0 })
+            }
+            // Others have appended so much since that our place was purged.
+            Ok(info) if info.state.last_seq > known && info.state.first_seq > known + 1 => {
+                Attempt::Refused(AppendError::Deposed { by: None })
+            }
+            _ => Attempt::Again,
+        }
+    }
+
+    async fn not_taken(&self, error: StreamError) -> Attempt {
+        if error.is_no_space() {
+            let reason = error.to_string();
+            return Attempt::Refused(AppendError::NoSpace { reason });
+        }
+        tracing::warn!(%error, sequence = self.position.sequence + 1, "an append has no answer");
+        match error {
+            StreamError::TooLarge(bytes) => {
+                Attempt::Refused(AppendError::Entry(EntryError::TooLarge { bytes }))
+            }
+            // A stream that is gone looks like a bus that is only just starting.
+            StreamError::NoResponders => self.nobody_is_next().await,
+            _ => Attempt::Again,
+        }
+    }
+
+    fn landed(&mut self) -> Option<Committed> {
+        let pending = self.pending.take()?;
+        let committed = Committed {
+            sequence: self.position.sequence + 1,
+            checksum: Checksum::of(&pending.raw),
+            bytes: pending.raw.len() as u64,
+            entry: pending.entry,
+        };
+        self.log_bytes += committed.bytes + MESSAGE_OVERHEAD;
+        self.position.note(&committed);
+        Some(committed)
+    }
+
+    fn refused(&mut self, error: AppendError) -> AppendError {
+        match error {
+            AppendError::NoSpace { .. } => {
+                // An earlier attempt may still land: then only time tells.
+                if self
+                    .pending
+                    .as_ref()
+                    .is_some_and(|pending| !pending.unheard)
+                {
+                    self.pending = None;
+                }
+            }
+            AppendError::Deposed { .. } | AppendError::Rewound { .. } => {
+                self.pending = None;
+                self.standing = Standing::Deposed;
+            }
+            _ => self.pending = None,
+        }
+        error
+    }
+
+    /// Commits leave the reserve free: the entries that make room again need some themselves.
+    async fn has_room(&mut self) -> Result<(), AppendError> {
+        let most = self.options.max_bytes.saturating_sub(self.options.reserve);
+        if self.log_bytes < most {
+            return Ok(());
+        }
+        if let Ok(info) = self.js.info(STREAM).await {
+            self.log_bytes = info.state.bytes;
+        }
+        if self.log_bytes < most {
+            return Ok(());
+        }
+        let reason = format!("{} of {most} bytes are used", self.log_bytes);
+        Err(AppendError::NoSpace { reason })
+    }
+}
+
+/// Many changes are encoded and compressed beside the I/O threads.
+async fn encode(entry: Entry) -> Result<(Arc<Entry>, Bytes), AppendError> {
+    let large = |change: &Change| change.value.as_ref().is_some_and(|v| v.len() > 16 * 1024);
+    let few = entry.changes.len() + entry.events.len() < ENCODE_ASIDE_FROM;
+    if few && !entry.changes.iter().any(large) {
+        let raw = entry.encode()?;
+        return Ok((Arc::new(entry), raw));
+    }
+    let encoded = spawn_blocking(move || {
+        let raw = entry.encode()?;
+        Ok::<_, EntryError>((Arc::new(entry), raw))
+    });
+    Ok(encoded.await.map_err(AppendError::Cancelled)??)
+}
+
+impl From<AppendError> for LogError {
+    fn from(error: AppendError) -> Self {
+        Self::Append(Box::new(error))
+    }
+}

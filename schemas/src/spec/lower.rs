@@ -1,0 +1,606 @@
+//! From the file's forms to the canonical one: defaults, and every check that needs more than the
+//! type of a field.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use super::field::{Cores, Entries, Field, Form, Size, Text, Whole};
+use super::file::{JobFile, OPERATORS_LATER, PortFile, ScriptFile, TaskFile};
+use super::problem::{Problem, ProblemKind, Problems, shown};
+use super::reference::{Context, Reference, Template};
+use super::tree::Place;
+use super::{JOB_MAX, JobSpec, Operator, PortSpec, Resources, Script, TaskSpec};
+use crate::ids::Name;
+use crate::units::{Bytes, MilliCores};
+use crate::words::Kind;
+
+/// The most tasks of a job.
+pub const TASKS_MAX: usize = 100;
+/// The most replicas of a job's tasks together.
+pub const REPLICAS_MAX: u64 = 10_000;
+/// The most arguments, or variables, of a task.
+pub const WORDS_MAX: usize = 1000;
+/// The most ports of a task, and labels of a job.
+pub const PORTS_MAX: usize = 64;
+/// The longest argument or variable, in bytes; the kernel's own limit less the name.
+pub const WORD_MAX: usize = 128 * 1024 - 256;
+
+const OPERATORS: &str = "bash, python, go, exec";
+
+/// Gives the text of a script file, or why not.
+pub(crate) type Files<'a> = dyn FnMut(&str) -> Result<String, String> + 'a;
+
+/// Lowers one job.
+pub(crate) struct Lowering<'a> {
+    pub(crate) problems: Problems,
+    files: Option<&'a mut Files<'a>>,
+    /// What may still come from script files, in bytes.
+    room: usize,
+}
+
+/// Where a task stands, for what is wrong with it as a whole.
+struct TaskPlace {
+    place: Place,
+    path: String,
+}
+
+impl TaskPlace {
+    fn problem(&self, message: impl Into<String>, help: impl Into<String>) -> Problem {
+        let Place { line, column } = self.place;
+        Problem::new(message, help)
+            .at(line, column)
+            .on(self.path.clone())
+    }
+
+    /// The path of a field.
+    fn of(&self, field: &str) -> String {
+        match self.path.as_str() {
+            "" => field.to_owned(),
+            path => format!("{path}.{field}"),
+        }
+    }
+}
+
+impl<'a> Lowering<'a> {
+    pub(crate) fn new(problems: Problems, files: Option<&'a mut Files<'a>>, size: usize) -> Self {
+        Self {
+            problems,
+            files,
+            room: JOB_MAX.saturating_sub(size),
+        }
+    }
+
+    /// The job; `main` is its only task, where the fields of one stand at the top. Not to be used
+    /// if there are problems.
+    pub(crate) fn job(
+        &mut self,
+        job: JobFile,
+        main: Option<TaskFile>,
+        top: Place,
+    ) -> Option<JobSpec> {
+        let top = TaskPlace {
+            place: top,
+            path: String::new(),
+        };
+        if !job.name.present {
+            self.push(top.problem("`name` is missing", "add a name, such as `name: web`"));
+        }
+        let kind = job.kind.value.unwrap_or_default();
+        let owner = self.owner(job.owner);
+        let labels = self.labels(job.labels);
+        let tasks = match main {
+            Some(task) => {
+                let task = self.task(task, kind, &top);
+                task.map(|task| (Name::main(), task)).into_iter().collect()
+            }
+            None => self.tasks(job.tasks, kind),
+        };
+        Some(JobSpec {
+            name: job.name.value?,
+            owner,
+            kind,
+            labels,
+            tasks,
+        })
+    }
+
+    pub(crate) fn push(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    fn owner(&mut self, field: Field<String>) -> Option<String> {
+        let owner = field.value.as_deref()?;
+        if owner.is_empty() || owner.len() > 255 || owner.contains(char::is_control) {
+            let message = format!("`{}` is not an owner", shown(owner));
+            self.push(field.problem(message, "expected 1 to 255 characters"));
+        }
+        field.value
+    }
+
+    fn labels(&mut self, field: Field<Entries<Text>>) -> BTreeMap<String, String> {
+        self.count(&field, PORTS_MAX, "labels");
+        let mut labels = BTreeMap::new();
+        for (key, value) in entries(field) {
+            let Some(name) = &key.value else { continue };
+            let valid = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+            if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
+                let message = format!("`{}` is not the name of a label", shown(name));
+                let help = "expected 1 to 63 letters, digits, `.`, `_`, `/` or `-`";
+                self.push(key.problem(message, help));
+            }
+            let Some(Text(text)) = &value.value else {
+                continue;
+            };
+            if text.len() > 255 || text.contains(char::is_control) {
+                let message = format!("`{}` is not the value of a label", shown(text));
+                self.push(value.problem(message, "expected at most 255 characters in one line"));
+            }
+            labels.insert(name.clone(), text.clone());
+        }
+        labels
+    }
+
+    fn tasks(&mut self, field: Field<Entries<TaskFile>>, kind: Kind) -> BTreeMap<Name, TaskSpec> {
+        self.count(&field, TASKS_MAX, "tasks");
+        if field.value.as_ref().is_some_and(|tasks| tasks.0.is_empty()) {
+            self.push(field.problem("`tasks` is empty", "add a task"));
+        }
+        let mut tasks = BTreeMap::new();
+        let mut replicas = 0;
+        let whole = TaskPlace {
+            place: field.place,
+            path: field.path.clone(),
+        };
+        for (key, task) in entries(field) {
+            let name = self.name(&key);
+            let place = TaskPlace {
+                place: key.place,
+                path: task.path,
+            };
+            let Some(task) = task.value.and_then(|task| self.task(task, kind, &place)) else {
+                continue;
+            };
+            replicas += u64::from(task.replicas);
+            if let Some(name) = name {
+                tasks.insert(name, task);
+            }
+        }
+        if replicas > REPLICAS_MAX {
+            let message = format!("the tasks have {replicas} replicas together");
+            let help = format!("at most {REPLICAS_MAX} a job");
+            self.push(whole.problem(message, help).of(ProblemKind::TooLarge));
+        }
+        tasks
+    }
+
+    /// A key that has to be a name.
+    fn name(&mut self, key: &Field<String>) -> Option<Name> {
+        let name = Name::new(key.value.as_deref()?);
+        name.map_err(|error| self.push(key.problem(error.to_string(), "")))
+            .ok()
+    }
+
+    fn task(&mut self, task: TaskFile, kind: Kind, place: &TaskPlace) -> Option<TaskSpec> {
+        let ports = self.ports(task.ports);
+        let names: BTreeSet<Name> = ports.keys().cloned().collect();
+        let texts = Texts { ports: &names };
+        if let (true, Some(other)) = (task.exec.present, Some(&task.command).filter(|c| c.present))
+        {
+            let help = "put the program and its arguments into `exec`; `command` is the \
+                        interpreter of a script";
+            self.push(other.problem("`command` stands beside `exec`", help));
+        }
+        let command = self.words(task.command, &texts, true);
+        let args = self.words(task.args, &texts, false);
+        let env = self.env(task.env, &texts);
+        let replicas = self.whole(&task.replicas, 0..=REPLICAS_MAX, 1);
+        let workdir = self.absolute(task.workdir, &texts);
+        let user = self.user(task.user);
+        let resources = self.resources(&task.cpu, &task.cpu_limit, &task.memory, &task.pids);
+        let restart = self.restart(task.restart, kind);
+        let stop = self.stop(task.stop);
+        let timeout = self.timeout(task.timeout);
+        let logs = self.logs(task.logs, replicas > 1, &texts);
+        let sim = self.sim(task.sim);
+        let operators = Operators {
+            bash: task.bash,
+            python: task.python,
+            go: task.go,
+            exec: task.exec,
+        };
+        Some(TaskSpec {
+            operator: self.operator(operators, place, &texts)?,
+            command,
+            args,
+            replicas,
+            env,
+            workdir,
+            user,
+            resources,
+            ports,
+            restart,
+            stop,
+            timeout,
+            logs,
+            sim,
+        })
+    }
+
+    fn operator(
+        &mut self,
+        operators: Operators,
+        place: &TaskPlace,
+        texts: &Texts<'_>,
+    ) -> Option<Operator> {
+        let Operators {
+            bash,
+            python,
+            go,
+            exec,
+        } = operators;
+        let chosen = [
+            ("bash", bash.present, bash.place, &bash.path),
+            ("python", python.present, python.place, &python.path),
+            ("go", go.present, go.place, &go.path),
+            ("exec", exec.present, exec.place, &exec.path),
+        ];
+        let mut chosen: Vec<_> = chosen.iter().filter(|field| field.1).collect();
+        chosen.sort_by_key(|field| (field.2.line, field.2.column));
+        match chosen.as_slice() {
+            [] if OPERATORS_LATER
+                .iter()
+                .any(|name| self.problems.is_later(&place.of(name))) => {}
+            [] => {
+                let help = format!("add one of {OPERATORS}");
+                self.push(place.problem("nothing says what the task runs", help));
+            }
+            [_] => {}
+            [first, second, ..] => {
+                let message = format!("`{}` stands beside `{}`", second.0, first.0);
+                let help = format!("a task has exactly one of {OPERATORS}");
+                let problem = Problem::new(message, help)
+                    .at(second.2.line, second.2.column)
+                    .on(second.3.clone());
+                self.push(problem);
+            }
+        }
+        if bash.present {
+            return self.script(bash, Some(texts)).map(Operator::Bash);
+        }
+        if python.present {
+            return self.script(python, None).map(Operator::Python);
+        }
+        if go.present {
+            return self.script(go, None).map(Operator::Go);
+        }
+        exec.present
+            .then(|| Operator::Exec(self.words(exec, texts, true)))
+    }
+
+    /// The script; with `texts` its references are checked.
+    fn script(
+        &mut self,
+        field: Field<Form<String, ScriptFile>>,
+        texts: Option<&Texts<'_>>,
+    ) -> Option<Script> {
+        let place = TaskPlace {
+            place: field.place,
+            path: field.path,
+        };
+        let (text, file) = match field.value? {
+            Form::Short(text) => (text, None),
+            Form::Full(script) => match (script.text.value, script.file) {
+                (Some(text), file) => (text, file.value),
+                (None, file) if file.present => (self.file(&file)?, file.value),
+                _ if script.text.present => return None,
+                _ => {
+                    let help = "write the text of the script, or `{file: path}`";
+                    self.push(place.problem("`file` is missing", help));
+                    return None;
+                }
+            },
+        };
+        if text.trim().is_empty() {
+            self.push(place.problem("the script is empty", ""));
+        } else if text.contains('\0') {
+            self.push(place.problem("the script has a zero byte", "remove it"));
+        } else if let Some(texts) = texts {
+            texts.check(&text, Context::Script, |message, help| {
+                self.push(place.problem(message, help));
+            });
+        }
+        Some(Script { text, file })
+    }
+
+    fn file(&mut self, field: &Field<String>) -> Option<String> {
+        let path = field.value.as_deref()?;
+        let Some(files) = &mut self.files else {
+            let help = "submit the job with loomctl, or put the text in its place";
+            self.push(field.problem("files are not read here", help));
+            return None;
+        };
+        let text = match files(path) {
+            Ok(text) => text,
+            Err(reason) => {
+                self.push(field.problem(format!("the script cannot be read: {reason}"), ""));
+                return None;
+            }
+        };
+        match self.room.checked_sub(text.len()) {
+            Some(room) => self.room = room,
+            None => {
+                let message = format!(
+                    "the job with its scripts is larger than {}",
+                    Bytes(JOB_MAX as u64)
+                );
+                self.push(field.problem(message, "").of(ProblemKind::TooLarge));
+                return None;
+            }
+        }
+        Some(text)
+    }
+
+    fn words(
+        &mut self,
+        field: Field<Vec<Field<Text>>>,
+        texts: &Texts<'_>,
+        program: bool,
+    ) -> Vec<String> {
+        let place = TaskPlace {
+            place: field.place,
+            path: field.path,
+        };
+        let program = program && field.value.is_some();
+        let items = field.value.unwrap_or_default();
+        if program {
+            match items.first().map(|word| word.value.as_ref()) {
+                None => {
+                    let help = "write a list of program and arguments, such as `[sleep, \"10\"]`";
+                    self.push(place.problem("no program is named", help));
+                }
+                Some(Some(Text(word))) if word.is_empty() => {
+                    self.push(place.problem("the name of the program is empty", ""));
+                }
+                _ => {}
+            }
+        }
+        if items.len() > WORDS_MAX {
+            let message = format!("{} arguments", items.len());
+            let help = format!("at most {WORDS_MAX}");
+            self.push(place.problem(message, help).of(ProblemKind::TooLarge));
+        }
+        let word = |field: Field<Text>| self.word(field, texts);
+        items.into_iter().filter_map(word).collect()
+    }
+
+    /// A text handed to a process.
+    fn word(&mut self, field: Field<Text>, texts: &Texts<'_>) -> Option<String> {
+        let Text(text) = field.value.as_ref()?;
+        if text.contains('\0') {
+            self.push(field.problem("the text has a zero byte", "remove it"));
+        } else if text.len() > WORD_MAX {
+            let message = format!("the text has {} bytes", text.len());
+            let help = format!("at most {WORD_MAX}: the kernel takes no more");
+            self.push(field.problem(message, help).of(ProblemKind::TooLarge));
+        } else {
+            texts.check(text, Context::Argument, |message, help| {
+                self.push(field.problem(message, help));
+            });
+        }
+        field.value.map(|text| text.0)
+    }
+
+    fn env(&mut self, field: Field<Entries<Text>>, texts: &Texts<'_>) -> BTreeMap<String, String> {
+        self.count(&field, WORDS_MAX, "variables");
+        let mut env = BTreeMap::new();
+        for (key, value) in entries(field) {
+            let Some(name) = &key.value else { continue };
+            let valid = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let digit_first = name.starts_with(|c: char| c.is_ascii_digit());
+            if name.is_empty() || name.len() > 200 || digit_first || !name.chars().all(valid) {
+                let message = format!("`{}` is not the name of a variable", shown(name));
+                let help = "expected letters, digits and `_`, not beginning with a digit";
+                self.push(key.problem(message, help));
+            } else if name.starts_with("LOOM_") && name != "LOOM_BUS" {
+                let message = format!("`{name}` is reserved");
+                self.push(key.problem(message, "variables that begin with LOOM_ are set by Loom"));
+            }
+            if let Some(text) = self.word(value, texts) {
+                env.insert(name.clone(), text);
+            }
+        }
+        env
+    }
+
+    /// An absolute path.
+    pub(super) fn absolute(&mut self, field: Field<Text>, texts: &Texts<'_>) -> Option<String> {
+        let Text(path) = field.value.as_ref()?;
+        if !path.starts_with('/') {
+            let message = format!("`{}` is not an absolute path", shown(path));
+            self.push(field.problem(message, "begin it with `/`"));
+        }
+        self.word(field, texts)
+    }
+
+    fn user(&mut self, field: Field<Text>) -> Option<String> {
+        let Text(user) = field.value.as_ref()?;
+        let valid = |part: &str| {
+            let letter = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            (1..=64).contains(&part.len()) && part.chars().all(letter) && !part.starts_with('-')
+        };
+        let (name, group) = user.split_once(':').unwrap_or((user, "0"));
+        if !valid(name) || !valid(group) {
+            let message = format!("`{}` is not a user", shown(user));
+            let help = "expected `user` or `user:group`, by name or number";
+            self.push(field.problem(message, help));
+        }
+        field.value.map(|user| user.0)
+    }
+
+    fn resources(
+        &mut self,
+        cpu: &Field<Cores>,
+        cpu_limit: &Field<Cores>,
+        memory: &Field<Size>,
+        pids: &Field<Whole>,
+    ) -> Resources {
+        const CORES_MAX: MilliCores = MilliCores(4_096_000);
+        let mut cores = |field: &Field<Cores>| {
+            let Cores(cores) = field.value?;
+            if cores.0 == 0 || cores > CORES_MAX {
+                let message = format!("`{cores}` cores are out of range");
+                self.push(field.problem(message, format!("from 0.001 to {CORES_MAX}")));
+            }
+            Some(cores)
+        };
+        let reserved = cores(cpu).unwrap_or(MilliCores(100));
+        let limit = cores(cpu_limit);
+        if let Some(limit) = limit.filter(|limit| *limit < reserved) {
+            let message =
+                format!("`{limit}` cores are less than the {reserved} that `cpu` reserves");
+            self.push(cpu_limit.problem(message, "raise `cpu_limit` or lower `cpu`"));
+        }
+        Resources {
+            cpu: reserved,
+            cpu_limit: limit,
+            memory: self.size(memory, Bytes::mib(1)..=Bytes(1 << 50), Bytes::mib(128)),
+            disk: Bytes(0),
+            pids: self.whole(pids, 1..=4_194_304, 512),
+        }
+    }
+
+    fn ports(&mut self, field: Field<Entries<Form<Whole, PortFile>>>) -> BTreeMap<Name, PortSpec> {
+        self.count(&field, PORTS_MAX, "ports");
+        let mut ports = BTreeMap::new();
+        let mut fixed = BTreeMap::new();
+        for (key, port) in entries(field) {
+            let name = self.name(&key);
+            let Some(form) = port.value else { continue };
+            let port = match form {
+                Form::Short(number) => {
+                    let number = Field {
+                        value: Some(number),
+                        present: true,
+                        place: port.place,
+                        path: port.path,
+                    };
+                    PortSpec {
+                        port: self.port(&number),
+                        host: None,
+                        protocol: super::Protocol::default(),
+                    }
+                }
+                Form::Full(file) => {
+                    let spec = PortSpec {
+                        port: self.port(&file.port),
+                        host: self.port(&file.host),
+                        protocol: file.protocol.value.unwrap_or_default(),
+                    };
+                    let host = spec.host.map(|host| (host, spec.protocol));
+                    let first = host.and_then(|host| fixed.insert(host, file.host.path.clone()));
+                    if let (Some(first), Some((host, _))) = (first, host) {
+                        let message = format!("the host port {host} is taken by `{first}`");
+                        self.push(file.host.problem(message, "choose another port"));
+                    }
+                    spec
+                }
+            };
+            if let Some(name) = name {
+                ports.insert(name, port);
+            }
+        }
+        ports
+    }
+
+    fn port(&mut self, field: &Field<Whole>) -> Option<u16> {
+        field.present.then(|| self.whole(field, 1..=65535, 1))
+    }
+
+    /// A number within bounds; the default where there is none.
+    pub(super) fn whole<T>(
+        &mut self,
+        field: &Field<Whole>,
+        bounds: RangeInclusive<u64>,
+        default: T,
+    ) -> T
+    where
+        T: TryFrom<u64>,
+    {
+        let Some(Whole(number)) = field.value else {
+            return default;
+        };
+        let value = T::try_from(number)
+            .ok()
+            .filter(|_| bounds.contains(&number));
+        value.unwrap_or_else(|| {
+            let help = format!("from {} to {}", bounds.start(), bounds.end());
+            self.push(field.problem(format!("`{number}` is out of range"), help));
+            default
+        })
+    }
+
+    /// A size within bounds; the default where there is none.
+    pub(super) fn size(
+        &mut self,
+        field: &Field<Size>,
+        bounds: RangeInclusive<Bytes>,
+        default: Bytes,
+    ) -> Bytes {
+        let Some(Size(size)) = field.value else {
+            return default;
+        };
+        if !bounds.contains(&size) {
+            let help = format!("from {} to {}", bounds.start(), bounds.end());
+            self.push(field.problem(format!("`{size}` is out of range"), help));
+        }
+        size
+    }
+
+    fn count<T>(&mut self, field: &Field<Entries<T>>, most: usize, what: &str) {
+        let count = field.value.as_ref().map_or(0, |entries| entries.0.len());
+        if count > most {
+            let problem = field.problem(format!("{count} {what}"), format!("at most {most}"));
+            self.push(problem.of(ProblemKind::TooLarge));
+        }
+    }
+}
+
+/// The four fields of which a task has one.
+struct Operators {
+    bash: Field<Form<String, ScriptFile>>,
+    python: Field<Form<String, ScriptFile>>,
+    go: Field<Form<String, ScriptFile>>,
+    exec: Field<Vec<Field<Text>>>,
+}
+
+/// What the texts of a task may refer to.
+pub(super) struct Texts<'a> {
+    ports: &'a BTreeSet<Name>,
+}
+
+impl Texts<'_> {
+    /// Tells message and help of the first reference that is wrong.
+    fn check(&self, text: &str, context: Context, mut tell: impl FnMut(String, String)) {
+        let template = match Template::parse(text, context) {
+            Ok(template) => template,
+            Err(error) => return tell(error.to_string(), error.help()),
+        };
+        let missing = template.references().find_map(|reference| match reference {
+            Reference::Port(name) if !self.ports.contains(name) => Some(name),
+            _ => None,
+        });
+        if let Some(name) = missing {
+            let message = format!("`${{port.{name}}}` names a port that the task does not have");
+            let ports: Vec<&str> = self.ports.iter().map(Name::as_str).collect();
+            let help = match ports.as_slice() {
+                [] => format!("add it: `ports: {{{name}: {{}}}}`"),
+                ports => format!("its ports: {}", ports.join(", ")),
+            };
+            tell(message, help);
+        }
+    }
+}
+
+fn entries<T>(field: Field<Entries<T>>) -> Vec<(Field<String>, Field<T>)> {
+    field.value.map(|entries| entries.0).unwrap_or_default()
+}

@@ -1,0 +1,36 @@
+//! The JSON Schema of the language, from the types of the file.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::file::{JobFile, TaskFile};
+
+/// The JSON Schema (draft 2020-12) of a job file, for editors and other programs.
+///
+/// It describes the shape; what needs more than that (units in range, references, names that
+/// belong together) is checked by the reader alone.
+pub fn json_schema() -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let task = generator.root_schema_for::<TaskFile>().to_value();
+    let mut job = generator.into_root_schema_for::<JobFile>().to_value();
+    let task_fields = task["properties"].as_object().cloned().unwrap_or_default();
+    let operator = ["bash", "python", "go", "exec"].map(|name| json!({ "required": [name] }));
+    let no_task_field: Map<String, Value> = task_fields
+        .keys()
+        .map(|name| (name.clone(), Value::Bool(false)))
+        .collect();
+    job["required"] = json!(["name"]);
+    job["if"] = json!({ "required": ["tasks"] });
+    job["then"] = json!({ "properties": no_task_field });
+    job["else"] = json!({ "oneOf": operator });
+    if let Some(fields) = job["properties"].as_object_mut() {
+        fields.extend(task_fields);
+    }
+    if let Some(task) = job
+        .pointer_mut("/$defs/Task")
+        .and_then(Value::as_object_mut)
+    {
+        task.insert("oneOf".to_owned(), json!(operator));
+    }
+    job
+}

@@ -1,0 +1,52 @@
+//! The names of signals.
+
+use super::problem::{nearest, shown};
+
+/// The standard signals of Linux, in the order of their numbers.
+const NAMES: [&str; 31] = [
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+
+/// The full name of a signal written `TERM` or `SIGTERM`; else message and help.
+pub(crate) fn full_name(text: &str) -> Result<String, (String, String)> {
+    let full = format!("SIG{}", text.strip_prefix("SIG").unwrap_or(text));
+    if NAMES.contains(&full.as_str()) {
+        return Ok(full);
+    }
+    let message = format!("`{}` is not a signal", shown(text));
+    let upper = text.to_uppercase();
+    let upper = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
+    let help = nearest(&upper, NAMES.into_iter())
+        .unwrap_or_else(|| "expected a name such as SIGTERM, SIGINT or SIGHUP".to_owned());
+    Err((message, help))
+}

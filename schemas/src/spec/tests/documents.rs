@@ -1,0 +1,240 @@
+//! The examples and the documentation are true, and the JSON Schema agrees with both.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::super::file::{JOB_FIELDS, JOB_LATER, TASK_FIELDS, TASK_LATER};
+use super::*;
+
+const DOCUMENT: &str = include_str!("../../../../docs/jobs.md");
+
+/// A block of the document: its language and mark, and its text.
+fn blocks() -> Vec<(&'static str, &'static str)> {
+    let mut blocks = Vec::new();
+    for part in DOCUMENT.split("\n```").skip(1).step_by(2) {
+        blocks.push(part.split_once('\n').unwrap());
+    }
+    blocks
+}
+
+fn examples() -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let paths = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let jobs = paths.filter(|path| Syntax::of_path(path).is_some());
+    let mut jobs: Vec<_> = jobs
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    jobs.sort();
+    jobs
+}
+
+fn read_any(text: &[u8], syntax: Syntax, name: &str) -> Result<JobSpec, Report> {
+    read_with_files(text, syntax, name, &mut |_| Ok("print()".to_owned()))
+}
+
+/// A block as a whole job.
+fn whole(mark: &str, text: &str) -> String {
+    if mark != "yaml task" {
+        return text.to_owned();
+    }
+    let operator = text.starts_with("bash:") || text.contains("\nbash:");
+    let operator = if operator { "" } else { "bash: echo\n" };
+    format!("name: example\n{operator}{text}")
+}
+
+fn syntax_of(mark: &str) -> Option<Syntax> {
+    let language = mark.split(' ').next()?;
+    Syntax::of_path(Path::new(&format!("job.{language}")))
+}
+
+#[test]
+fn every_example_is_a_good_job() {
+    let examples = examples();
+    assert!(examples.len() >= 8);
+    for (path, text) in examples {
+        let syntax = Syntax::of_path(&path).unwrap();
+        let spec = read_any(&text, syntax, &path.display().to_string());
+        spec.unwrap_or_else(|report| panic!("{report}"));
+        assert_eq!(Syntax::guess(&text), syntax, "{}", path.display());
+    }
+}
+
+#[test]
+fn hello_is_the_same_in_three_syntaxes() {
+    let hello: Vec<JobSpec> = examples()
+        .into_iter()
+        .filter(|(path, _)| path.file_stem().unwrap() == "hello")
+        .map(|(path, text)| read_any(&text, Syntax::of_path(&path).unwrap(), "job").unwrap())
+        .collect();
+    assert_eq!(hello.len(), 3);
+    assert!(hello.iter().all(|job| *job == hello[0]));
+}
+
+#[test]
+fn every_block_of_the_document_is_as_it_says() {
+    let blocks = blocks();
+    let mut good = 0;
+    for (index, (mark, text)) in blocks.iter().enumerate() {
+        let Some(syntax) = syntax_of(mark) else {
+            assert_eq!(*mark, "text");
+            continue;
+        };
+        let result = read_any(whole(mark, text).as_bytes(), syntax, "shop.yaml");
+        if mark.ends_with("wrong") {
+            let (_, report) = blocks[index + 1];
+            assert_eq!(result.unwrap_err().to_string(), report);
+        } else {
+            result.unwrap_or_else(|report| panic!("{report}\n{text}"));
+            good += 1;
+        }
+    }
+    assert!(good >= 8, "{good}");
+}
+
+#[test]
+fn the_document_names_every_field() {
+    let fields = JOB_FIELDS.iter().chain(&TASK_FIELDS);
+    let later = JOB_LATER.iter().chain(&TASK_LATER);
+    for field in fields.chain(later) {
+        let part_of_schedule = ["timezone", "overlap"].contains(field);
+        let named = [format!("`{field}`"), format!("`{field}.")];
+        assert!(
+            part_of_schedule || named.iter().any(|name| DOCUMENT.contains(name)),
+            "{field}"
+        );
+    }
+}
+
+#[test]
+fn the_schema_has_every_field_with_a_description() {
+    let schema = json_schema();
+    let names = |of: &Value| -> BTreeMap<String, Value> {
+        let fields = of["properties"].as_object().unwrap().clone();
+        fields.into_iter().collect()
+    };
+    let task = names(&schema["$defs"]["Task"]);
+    let mut expected: Vec<&str> = TASK_FIELDS.to_vec();
+    expected.sort_unstable();
+    assert_eq!(task.keys().collect::<Vec<_>>(), expected);
+    let mut expected = [&JOB_FIELDS[..], &TASK_FIELDS].concat();
+    expected.sort_unstable();
+    assert_eq!(names(&schema).keys().collect::<Vec<_>>(), expected);
+    for (name, field) in names(&schema).into_iter().chain(task) {
+        assert!(field["description"].is_string(), "{name}: {field}");
+    }
+    assert_eq!(schema["additionalProperties"], json!(false));
+}
+
+#[test]
+fn the_schema_takes_every_example_and_refuses_other_shapes() {
+    let schema = json_schema();
+    for (path, text) in examples() {
+        let job = as_json(&text, Syntax::of_path(&path).unwrap());
+        assert_eq!(mismatch(&schema, &schema, &job), None, "{}", path.display());
+    }
+    for (mark, text) in blocks() {
+        let Some(syntax) = syntax_of(mark).filter(|_| !mark.ends_with("wrong")) else {
+            continue;
+        };
+        let job = as_json(whole(mark, text).as_bytes(), syntax);
+        assert_eq!(mismatch(&schema, &schema, &job), None, "{text}");
+    }
+    for wrong in [
+        json!([]),
+        json!({"bash": "x"}),
+        json!({"name": 1, "bash": "x"}),
+        json!({"name": "a", "bash": "x", "memory": 5}),
+        json!({"name": "a", "bash": "x", "memory": null}),
+        json!({"name": "a", "bash": "x", "cpus": 5}),
+        json!({"name": "a", "tasks": {"b": {"bash": "x", "stop": {"signl": "TERM"}}}}),
+        json!({"name": "a", "bash": "x", "kind": "sevice"}),
+        json!({"name": "a", "tasks": {"b": {"exec": "x"}}}),
+    ] {
+        assert!(mismatch(&schema, &schema, &wrong).is_some(), "{wrong}");
+    }
+}
+
+fn as_json(text: &[u8], syntax: Syntax) -> Value {
+    let text = std::str::from_utf8(text).unwrap();
+    let tree = match syntax {
+        Syntax::Toml => super::super::toml::parse(text).unwrap(),
+        Syntax::Json => super::super::json::parse(text).unwrap(),
+        _ => super::super::yaml::parse(text).unwrap(),
+    };
+    tree.to_json()
+}
+
+/// Where a value is not as a schema says, by the keywords that tell its shape.
+fn mismatch(root: &Value, schema: &Value, value: &Value) -> Option<String> {
+    let no = |what: &str| Some(format!("{what}: {value} {schema}"));
+    if *schema == json!(false) {
+        return no("refused");
+    }
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = root.pointer(reference.strip_prefix('#').unwrap()).unwrap();
+        return mismatch(root, target, value);
+    }
+    for any in ["anyOf", "oneOf"] {
+        let Some(forms) = schema[any].as_array() else {
+            continue;
+        };
+        let fits = forms
+            .iter()
+            .filter(|form| mismatch(root, form, value).is_none())
+            .count();
+        if fits == 0 || (any == "oneOf" && fits > 1) {
+            return no(any);
+        }
+    }
+    let kinds = match &schema["type"] {
+        Value::Array(kinds) => kinds.clone(),
+        Value::Null => vec![],
+        kind => vec![kind.clone()],
+    };
+    let is = |kind: &Value| match kind.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64(),
+        "number" => value.is_number(),
+        kind => panic!("{kind}"),
+    };
+    if !kinds.is_empty() && !kinds.iter().any(is) {
+        return no("type");
+    }
+    if schema["const"] != Value::Null && schema["const"] != *value {
+        return no("const");
+    }
+    if schema["enum"]
+        .as_array()
+        .is_some_and(|values| !values.contains(value))
+    {
+        return no("enum");
+    }
+    let required = schema["required"].as_array().into_iter().flatten();
+    for name in required {
+        if value.get(name.as_str().unwrap()).is_none() {
+            return no("required");
+        }
+    }
+    if let Some(items) = value.as_array()
+        && let Some(of) = schema.get("items")
+    {
+        return items.iter().find_map(|item| mismatch(root, of, item));
+    }
+    for (key, field) in value.as_object().into_iter().flatten() {
+        let of = schema["properties"]
+            .get(key)
+            .or(schema.get("additionalProperties"));
+        let of = of.cloned().unwrap_or(json!(true));
+        if let Some(found) = mismatch(root, &of, field) {
+            return Some(found);
+        }
+    }
+    None
+}

@@ -1,0 +1,176 @@
+//! Wrong job files, each with every line of its report; and hostile ones.
+
+use super::super::tree::{DEPTH_MAX, VALUES_MAX};
+use super::*;
+
+/// Cases as `### title (syntax)`, the file, `>>>`, the report.
+const CASES: &str = include_str!("wrong.txt");
+
+struct Case<'a> {
+    title: &'a str,
+    syntax: Syntax,
+    text: &'a str,
+    report: &'a str,
+}
+
+fn cases() -> Vec<Case<'static>> {
+    let parse = |case: &'static str| {
+        let (title, rest) = case.split_once('\n').unwrap();
+        let (text, report) = rest.split_once(">>>\n").unwrap_or((rest, ""));
+        let syntax = [Syntax::Yaml, Syntax::Toml, Syntax::Json]
+            .into_iter()
+            .find(|syntax| title.ends_with(&format!("({})", syntax.as_str().to_lowercase())));
+        Case {
+            title,
+            syntax: syntax.unwrap(),
+            text,
+            report,
+        }
+    };
+    CASES.split("### ").skip(1).map(parse).collect()
+}
+
+#[test]
+fn every_wrong_file_is_refused_with_place_and_help() {
+    let cases = cases();
+    assert!(cases.len() >= 60, "{}", cases.len());
+    for case in cases {
+        let report = read(case.text.as_bytes(), case.syntax, "job").unwrap_err();
+        assert_eq!(format!("{report}\n"), case.report, "{}", case.title);
+    }
+}
+
+/// A report of one line, found within a second or two whatever the machine.
+fn refused(text: &[u8], syntax: Syntax) -> String {
+    read(text, syntax, "job").unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_of_ten_megabytes_is_too_large() {
+    let text = format!("name: a\nbash: \"{}\"", "x".repeat(10_000_000));
+    for syntax in [
+        Syntax::Yaml,
+        Syntax::Toml,
+        Syntax::Json,
+        Syntax::MessagePack,
+    ] {
+        let report = read(text.as_bytes(), syntax, "job").unwrap_err();
+        assert_eq!(
+            report.to_string(),
+            "job: the job has 9.54MiB, at most 2MiB are read"
+        );
+        assert_eq!(report.code(), crate::error::ErrorCode::TooLarge);
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused_without_a_stack_overflow() {
+    let deep = format!("the file is nested deeper than {DEPTH_MAX} levels");
+    for depth in [40, 10_000, 300_000] {
+        let open = "[".repeat(depth);
+        let lists = format!("{open}{}", "]".repeat(depth));
+        let maps = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        let dotted = format!("{}a = 1", "a.".repeat(depth));
+        let mut packed = vec![0x91; depth];
+        packed.push(1);
+        for (text, syntax) in [
+            (lists.as_bytes(), Syntax::Yaml),
+            (open.as_bytes(), Syntax::Yaml),
+            (maps.as_bytes(), Syntax::Yaml),
+            ("- ".repeat(depth).as_bytes(), Syntax::Yaml),
+            (lists.as_bytes(), Syntax::Json),
+            (maps.as_bytes(), Syntax::Json),
+            (dotted.as_bytes(), Syntax::Toml),
+            (format!("a = {lists}").as_bytes(), Syntax::Toml),
+            (&packed, Syntax::MessagePack),
+        ] {
+            let report = refused(text, syntax);
+            let start = &report[..report.len().min(200)];
+            assert!(report.contains(&deep), "{syntax:?} {depth}: {start}");
+        }
+    }
+}
+
+/// Tables in tables, as deep as the `toml` crate lets them be: its limits multiply.
+#[test]
+fn tables_of_dotted_keys_in_tables_are_refused_without_a_stack_overflow() {
+    let dotted = format!("{}a = {{", "a.".repeat(78));
+    for depth in [10, 78] {
+        let text = format!("{}{}", dotted.repeat(depth), "}".repeat(depth));
+        let report = refused(text.as_bytes(), Syntax::Toml);
+        assert!(report.contains("nested deeper than"), "{report}");
+    }
+}
+
+#[test]
+fn very_many_values_are_refused() {
+    let many = format!("the file has more than {VALUES_MAX} values");
+    let list = format!("[{}1]", "1,".repeat(900_000));
+    for (text, syntax) in [
+        (list.clone(), Syntax::Json),
+        (list.clone(), Syntax::Yaml),
+        (format!("a = {list}"), Syntax::Toml),
+    ] {
+        let report = refused(text.as_bytes(), syntax);
+        assert!(report.ends_with(&many), "{report}");
+    }
+}
+
+#[test]
+fn very_many_unknown_fields_make_a_short_report() {
+    let fields = (0..100_000).map(|n| format!("f{n}: 1\n"));
+    let text: String = fields.collect();
+    let report = read(text.as_bytes(), Syntax::Yaml, "job").unwrap_err();
+    assert_eq!(report.problems.len(), 100);
+}
+
+#[test]
+fn what_is_not_text_has_its_place() {
+    for syntax in [Syntax::Yaml, Syntax::Toml, Syntax::Json] {
+        let report = refused(b"name: \xc3\xa4\nb\xc3\xa4sh: \xff", syntax);
+        assert_eq!(
+            report,
+            "job:2:7: the text is not UTF-8; save the file as UTF-8"
+        );
+    }
+}
+
+#[test]
+fn messagepack_problems_have_paths() {
+    let job = serde_json::json!({"name": "a", "tasks": {"b": {"bash": "x", "memory": 5}}});
+    let packed = rmp_serde::to_vec_named(&job).unwrap();
+    assert_eq!(
+        refused(&packed, Syntax::MessagePack),
+        "job: tasks.b.memory: `5` has no unit; write `5MiB`, or another unit: B, KiB, GiB, TiB"
+    );
+    let twice = b"\x82\xa4name\xa1a\xa4name\xa1b";
+    assert_eq!(
+        refused(twice, Syntax::MessagePack),
+        "job: `name` is there twice; remove one of the two"
+    );
+    for garbage in [
+        &b""[..],
+        b"\x81",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc1",
+        b"\x80\x80",
+    ] {
+        assert!(refused(garbage, Syntax::MessagePack).starts_with("job: not MessagePack: "));
+    }
+}
+
+#[test]
+fn a_report_answers_a_request_with_its_code() {
+    use crate::error::{ErrorCode, WireError};
+    for (text, code) in [
+        ("name: a\nimage: b", ErrorCode::NotYet),
+        ("name: a\nbash: x\nimag: b", ErrorCode::Invalid),
+        (
+            "name: a\nbash: x\ntasks: {}\nhealth: {}",
+            ErrorCode::Invalid,
+        ),
+    ] {
+        let report = read(text.as_bytes(), Syntax::Yaml, "job").unwrap_err();
+        assert_eq!(WireError::from(report).code, code, "{text}");
+    }
+}

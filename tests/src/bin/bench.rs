@@ -1,0 +1,245 @@
+//! Figures of the whole program, each beside the same work done without Loom in the same run.
+//!
+//! `bench process|signal|dev`; started by `make bench`. `bench stamp FILE` is the task it measures.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use loom_tests::cluster::Dev;
+use loom_tests::nats::Client;
+use loom_tests::wait::until;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        Some("stamp") => stamp(Path::new(&arguments[2])),
+        Some("process") => process(),
+        Some("signal") => signal(),
+        Some("dev") => dev(),
+        _ => panic!("bench process|signal|dev"),
+    }
+}
+
+/// The time of this program's first instructions, appended as a line.
+fn stamp(path: &Path) {
+    let now = now_us();
+    let mut file = fs::File::options().append(true).create(true).open(path).expect("a file");
+    writeln!(file, "{now}").expect("it is written");
+}
+
+fn now_us() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    since.as_secs_f64() * 1e6
+}
+
+/// Measured values of one figure.
+struct Sample(Vec<f64>);
+
+impl Sample {
+    fn quantile(&self, q: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index of a short list"
+        )]
+        let at = ((sorted.len() - 1) as f64 * q).round() as usize;
+        sorted[at]
+    }
+
+    fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+}
+
+/// Prints one figure for people and one line of JSON for programs.
+fn figure(name: &str, unit: &str, value: &Sample, raw: Option<f64>, bar: &str) {
+    let (median, low, high) = (value.median(), value.quantile(0.1), value.quantile(0.9));
+    let raw_text = raw.map_or_else(|| "-".to_owned(), |raw| format!("{raw:.2}"));
+    println!(
+        "{name:<34} {median:>10.2} {unit:<8} raw {raw_text:>9}  spread {low:.2} to {high:.2}  bar {bar}"
+    );
+    let line = serde_json::json!({
+        "figure": name,
+        "value": median,
+        "unit": unit,
+        "raw": raw,
+        "ratio": raw.map(|raw| median / raw),
+        "runs": value.0.len(),
+        "spread": [low, high],
+    });
+    println!("{line}");
+}
+
+fn process() {
+    let dev = Dev::start(&[]);
+    let program = std::env::current_exe().expect("a path");
+    let program = program.display();
+    let mut nats = dev.nats();
+    first_instruction(&dev, &mut nats, &program.to_string());
+    many_short(&dev, &mut nats);
+}
+
+/// Submit to the process's first instruction, beside spawning the same program bare.
+fn first_instruction(dev: &Dev, nats: &mut Client, program: &str) {
+    let mut through = Vec::new();
+    let mut bare = Vec::new();
+    for number in 0..60 {
+        let path = dev.path(&format!("stamp-{number}"));
+        let text = path.display();
+        let job = format!(
+            r#"{{"name":"stamp-{number}","kind":"batch","exec":["{program}","stamp","{text}"]}}"#
+        );
+        let start = now_us();
+        nats.request("orch.job.submit", job.as_bytes()).expect("accepted");
+        through.push((stamped(&path) - start) / 1e3);
+
+        let path = dev.path(&format!("bare-{number}"));
+        let start = now_us();
+        let mut child = Command::new(program).arg("stamp").arg(&path).spawn().expect("it starts");
+        child.wait().expect("it ends");
+        bare.push((stamped(&path) - start) / 1e3);
+    }
+    let raw = Sample(bare).median();
+    figure("process_first_instruction", "ms", &Sample(through), Some(raw), "p50 8");
+}
+
+fn stamped(path: &Path) -> f64 {
+    until("the task has left its stamp", || {
+        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+        text.trim().parse().map_err(|_| text)
+    })
+}
+
+/// Short batch tasks on one node to completion, beside bare spawns.
+fn many_short(dev: &Dev, nats: &mut Client) {
+    const TASKS: u32 = 500;
+    let mut rates = Vec::new();
+    for round in 0..5 {
+        let mut events = dev.nats();
+        events.subscribe(&format!("orch.events.job.short-{round}.>")).expect("subscribed");
+        events.flush_round_trip().expect("the bus answers");
+        let job = format!(
+            r#"{{"name":"short-{round}","kind":"batch","cpu":0.001,"memory":"1MiB","replicas":{TASKS},"exec":["/bin/true"]}}"#
+        );
+        let start = Instant::now();
+        nats.request("orch.job.submit", job.as_bytes()).expect("accepted");
+        loop {
+            let event = events.next(Duration::from_secs(60)).expect("the bus").expect("an event");
+            if event.subject.ends_with(".completed") {
+                break;
+            }
+            assert!(!event.subject.ends_with(".failed"), "{}", event.text());
+        }
+        rates.push(f64::from(TASKS) / start.elapsed().as_secs_f64());
+    }
+    let start = Instant::now();
+    for _ in 0..TASKS {
+        Command::new("/bin/true").status().expect("it runs");
+    }
+    let raw = f64::from(TASKS) / start.elapsed().as_secs_f64();
+    figure("process_short_tasks", "per s", &Sample(rates), Some(raw), "at least 400");
+}
+
+/// A signal to a task, client to answer, beside a bare round trip over the same bus.
+fn signal() {
+    const ROUNDS: usize = 2000;
+    let dev = Dev::start(&[]);
+    let job = "name: web\nbash: |\n  trap : HUP\n  while true; do sleep 1; done\n";
+    dev.run(job, &[]).expect_code(0);
+    let bus = dev.bus.clone();
+    std::thread::spawn(move || {
+        let mut echo = Client::connect(&bus).expect("the bus answers");
+        echo.subscribe("bench.echo").expect("subscribed");
+        while let Ok(message) = echo.next(Duration::from_secs(60)) {
+            if let Some(reply) = message.and_then(|message| message.reply) {
+                echo.publish(&reply, b"ok").expect("the bus answers");
+            }
+        }
+    });
+    let mut nats = dev.nats();
+    until("the echo is there", || {
+        let answer = nats.request("bench.echo", b"x").map_err(|error| error.to_string())?;
+        if answer.is_no_responders() { Err("not yet".to_owned()) } else { Ok(()) }
+    });
+    let mut through = Vec::new();
+    let mut bare = Vec::new();
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        nats.request("bench.echo", b"HUP").expect("answered");
+        bare.push(start.elapsed().as_secs_f64() * 1e3);
+        let start = Instant::now();
+        nats.request("orch.task.web.main.0.signal", b"WINCH").expect("answered");
+        through.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let raw = Sample(bare).median();
+    figure("signal_round_trip", "ms", &Sample(through), Some(raw), "p50 raw + 1");
+}
+
+/// Start on an existing directory, and what it costs when nothing happens.
+fn dev() {
+    let mut dev = Dev::start(&[]);
+    dev.run("name: idle\nexec: [sleep, '100000']\n", &[]).expect_code(0);
+    let mut ready = Vec::new();
+    for _ in 0..7 {
+        dev.kill();
+        let start = Instant::now();
+        dev.start_again();
+        ready.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    figure("dev_ready", "ms", &Sample(ready), None, "at most 1000");
+
+    let (agent, bus, shim) = processes(&dev);
+    // What start-up has left to do is over when a while costs next to nothing; then it is measured.
+    std::thread::sleep(Duration::from_secs(5));
+    let before = cpu_ticks(agent) + cpu_ticks(bus) + cpu_ticks(shim);
+    let start = Instant::now();
+    std::thread::sleep(Duration::from_secs(20));
+    let ticks = cpu_ticks(agent) + cpu_ticks(bus) + cpu_ticks(shim) - before;
+    let percent = ticks / 100.0 / start.elapsed().as_secs_f64() * 100.0;
+    figure("idle_cpu", "% core", &Sample(vec![percent]), None, "at most 0.5");
+    let memory = (rollup(agent, "Pss:") + rollup(bus, "Pss:")) / 1024.0;
+    figure("idle_memory", "MiB", &Sample(vec![memory]), None, "at most 100");
+    let private = (rollup(shim, "Private_Dirty:") + rollup(shim, "Private_Clean:")) / 1024.0;
+    figure("shim_memory", "MiB", &Sample(vec![private]), None, "about 1");
+}
+
+/// The processes of a cluster: agent, nats-server, shim.
+fn processes(dev: &Dev) -> (u32, u32, u32) {
+    let agent = dev.pid();
+    let data = dev.data_dir().display().to_string();
+    let find = |what: &str| {
+        fs::read_dir("/proc")
+            .expect("/proc")
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<u32>().ok())
+            .find(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                *pid != agent && line.contains(&data) && line.contains(what)
+            })
+            .unwrap_or_else(|| panic!("no process of {what}"))
+    };
+    (agent, find("nats-server"), find("/runs/"))
+}
+
+/// User and system time in hundredths of a second.
+fn cpu_ticks(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
+    ticks(12).unwrap_or_default() + ticks(13).unwrap_or_default()
+}
+
+/// A figure of `/proc/PID/smaps_rollup` in KiB.
+fn rollup(pid: u32, name: &str) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().split(' ').next()?.parse().ok())
+        .unwrap_or_default()
+}
