@@ -166,7 +166,7 @@ pub fn decode_json<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError
     serde_json::from_slice(payload).map_err(DecodeError::Json)
 }
 
-/// Checks nesting only; serde_json never trusts a length, for JSON declares none.
+/// Checks nesting only: JSON declares no lengths.
 fn walk_json(payload: &[u8]) -> Result<(), DecodeError> {
     let mut depth = 0_usize;
     let mut in_string = false;

@@ -260,6 +260,10 @@ impl JetStream {
         stream: &str,
         sequence: u64,
     ) -> Result<Option<StoredMessage>, StreamError> {
+        if sequence == 0 {
+            // Sequences begin at 1; the server calls this a bad request.
+            return Ok(None);
+        }
         self.get(stream, &json!({ "seq": sequence })).await
     }
 

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use loom_bus::connection::{Bus, ConnectOptions};
 use loom_bus::server::{Embedded, EmbeddedOptions, exec_if_asked};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,8 +52,18 @@ async fn be_parent(dir: &Path) {
     options.listen.set_port(0);
     let begun = Instant::now();
     let server = Embedded::start(options).await.unwrap();
-    println!("{} {}", server.pid(), begun.elapsed().as_millis());
-    // The thread that asked for the server ends; the server must not end with it.
+    let ready = begun.elapsed();
+    let begun = Instant::now();
+    let connect = ConnectOptions {
+        url: server.url().to_owned(),
+        login: server.orch_login(),
+        require_jetstream: true,
+        ..ConnectOptions::default()
+    };
+    let bus = Bus::connect(connect).await.unwrap();
+    let connected = begun.elapsed();
+    println!("{} {ready:.1?} {connected:.1?}", server.pid());
+    drop(bus);
     std::future::pending::<()>().await;
 }
 
@@ -85,7 +96,8 @@ fn ends_with_its_parent(hook: bool) {
     output.read_line(&mut line).unwrap();
     let mut parts = line.split_whitespace();
     let server: u32 = parts.next().expect("the server's pid").parse().unwrap();
-    println!("  ready after {} ms", parts.next().unwrap());
+    let (ready, connected) = (parts.next().unwrap(), parts.next().unwrap());
+    println!("  ready after {ready}, first connection after another {connected}");
     assert!(is_alive(server));
     parent.kill().unwrap();
     let killed = Instant::now();

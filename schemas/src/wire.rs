@@ -464,7 +464,7 @@ pub struct VersionSummary {
     pub size: u64,
 }
 
-/// `orch.api.job.export`: asks for one version with its text; the answer is its record.
+/// `orch.api.job.export`: asks for the text of a version; the answer is that text, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionGet {
     /// The job.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use loom_bus::ConnectOptions;
+use loom_bus::connection::ConnectOptions;
+use loom_bus::log::LogOptions;
 use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
 
@@ -18,6 +19,10 @@ pub struct ManagerOptions {
     pub data_dir: PathBuf,
     /// How nodes that fit are ranked.
     pub strategy: Strategy,
+    /// How many copies of each stream the bus keeps: 1, or 3 on a bus of three servers or more.
+    pub replicas: usize,
+    /// How the log is kept; its copies are those above.
+    pub log: LogOptions,
     /// How patient it is.
     pub timings: Timings,
     /// How much it takes on at once.
@@ -29,7 +34,7 @@ pub struct ManagerOptions {
 pub struct Timings {
     /// A node silent for so long is `down`.
     pub down_after: Duration,
-    /// A node silent for so long is lost: its runs are replaced.
+    /// The runs of a node that is down for so long are lost, and replaced.
     pub lost_after: Duration,
     /// How often the loop turns without an event: deadlines are kept to this.
     pub tick: Duration,
@@ -92,6 +97,8 @@ impl ManagerOptions {
             bus,
             data_dir,
             strategy: Strategy::default(),
+            replicas: 1,
+            log: LogOptions::default(),
             timings: Timings::default(),
             limits: Limits::default(),
         }

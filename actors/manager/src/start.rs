@@ -1,60 +1,188 @@
 //! Starting and stopping a manager.
 
-use loom_schemas::ids::Name;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use loom_bus::call::CallError;
+use loom_bus::connection::{Bus, ConnectError, ConnectOptions};
+use loom_bus::events::{KeepOptions, ensure_streams};
+use loom_bus::log::{Log, LogError, LogOptions};
+use loom_bus::queue::{Queue, QueueOptions};
+use loom_bus::stream::StreamError;
+use loom_schemas::ids::Name;
+use loom_schemas::subject;
+use loom_schemas::wire::{ManagerRole, Pong};
+use ractor::rpc::CallResult;
+use ractor::{Actor, ActorRef, SpawnErr};
+
+use crate::context::{Context, Part, Shared, Streams};
 use crate::options::ManagerOptions;
+use crate::root::{Root, RootMessage};
+
+/// How long a manager of the same name has to answer.
+const PING: Duration = Duration::from_millis(500);
+
+/// How long a stop may take before the manager ends without finishing.
+const STOP: Duration = Duration::from_secs(5);
+
+/// How long the streams may take to come up after the bus did.
+const STREAMS: Duration = Duration::from_secs(10);
 
 /// Why a manager could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The bus cannot be reached, is too old, or refuses the login.
     #[error("cannot reach the bus")]
-    Connect(#[from] loom_bus::ConnectError),
-    /// The data directory cannot be made or written.
-    #[error("cannot use the data directory {path}")]
+    Connect(#[from] ConnectError),
+    /// The data directory cannot be made.
+    #[error("cannot use the data directory {}", path.display())]
     DataDirectory {
         /// Which.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why not.
         #[source]
         source: std::io::Error,
     },
-    /// An actor did not come up.
-    #[error("the manager's actors did not start: {0}")]
-    Actors(String),
+    /// A manager of that name lives.
+    #[error("a manager named {0} is there already: choose another name with --name")]
+    NameTaken(Name),
+    /// A stream is not there and cannot be made, or is not as it must be.
+    #[error("cannot make the streams")]
+    Streams(#[from] StreamError),
+    /// The log cannot be opened.
+    #[error("cannot open the log")]
+    Log(#[from] LogError),
+    /// The actors do not come up.
+    #[error("the manager's actors do not start")]
+    Actors(#[from] SpawnErr),
 }
 
-/// A manager that was started; dropping the handle leaves it running.
-#[derive(Debug)]
+/// A manager that was started. Dropping it ends the manager as a crash would.
 pub struct ManagerHandle {
-    name: Name,
+    context: Context,
+    root: ActorRef<RootMessage>,
 }
 
-/// Starts a manager: resolves once it follows the log, as standby or as leader.
+impl std::fmt::Debug for ManagerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let role = self.context.view().role;
+        f.debug_struct("ManagerHandle")
+            .field("name", self.name())
+            .field("role", &role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts a manager: resolves once it listens and follows the log. Whether it leads is told by
+/// [`ManagerHandle::leads`].
 pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, StartError> {
-    let _ = options;
-    Err(StartError::Actors("not yet".to_owned()))
+    let path = options.data_dir.clone();
+    tokio::fs::create_dir_all(&path)
+        .await
+        .map_err(|source| StartError::DataDirectory { path, source })?;
+    let streams = connect(&options).await?;
+    refuse_twin(&streams.control, &options.name).await?;
+    let context = Shared::new(options, streams);
+    let (root, _) = Actor::spawn(None, Root, context.clone()).await?;
+    Ok(ManagerHandle { context, root })
+}
+
+/// The connections, each for its own kind of traffic, and the streams.
+async fn connect(options: &ManagerOptions) -> Result<Streams, StartError> {
+    let with = |purpose: &str| ConnectOptions {
+        name: format!("manager {} {purpose}", options.name),
+        require_jetstream: true,
+        ..options.bus.clone()
+    };
+    let (control, bulk, log_bus) = tokio::try_join!(
+        Bus::connect(with("control")),
+        Bus::connect(with("bulk")),
+        Bus::connect(with("log")),
+    )?;
+    let replicas = options.replicas;
+    let log_options = LogOptions { replicas, ..options.log.clone() };
+    let log = Log::open(&control, log_options);
+    let keep = KeepOptions { replicas, ..KeepOptions::default() };
+    let queue = QueueOptions { replicas, ..QueueOptions::default() };
+    let opened = async {
+        let log = log.await?;
+        ensure_streams(&bulk, &keep).await?;
+        let queue = Queue::open(&control, queue).await?;
+        Ok::<_, StartError>((log, queue))
+    };
+    let opened = tokio::time::timeout(STREAMS, opened).await;
+    let (log, queue) = opened.map_err(|_| StreamError::Timeout(STREAMS))??;
+    Ok(Streams { control, bulk, log_bus, log, queue })
+}
+
+/// Two managers of one name would take each other for themselves.
+async fn refuse_twin(bus: &Bus, name: &Name) -> Result<(), StartError> {
+    let subject = subject::manager_ping(name);
+    match bus.call::<_, Pong>(&subject, &(), PING).await {
+        Err(CallError::NoResponders | CallError::Timeout) => Ok(()),
+        _ => Err(StartError::NameTaken(name.clone())),
+    }
 }
 
 impl ManagerHandle {
     /// Its name.
     pub fn name(&self) -> &Name {
-        &self.name
+        &self.context.options.name
     }
 
-    /// Whether it leads now.
+    /// What it is now.
+    pub fn role(&self) -> ManagerRole {
+        self.context.view().role
+    }
+
+    /// Whether it leads now, as far as it knows.
     pub fn leads(&self) -> bool {
-        false
+        self.context.pulse.leads()
     }
 
-    /// Says bye, hands over and ends; what was not durable is answered `unavailable`.
-    pub async fn stop(self) {}
+    /// Resolves once this manager leads, or knows who else does.
+    pub async fn ready(&self) {
+        let mut views = self.context.watch();
+        let known = views.wait_for(|view| {
+            let leader = view.replica.position.leader.as_ref();
+            view.role != ManagerRole::Standby || leader.is_some_and(|leader| leader != self.name())
+        });
+        // The sender lives in the context, which lives in this handle.
+        drop(known.await);
+    }
 
-    /// Ends at once without a word, as a crash would: for tests of fail-over.
-    pub async fn kill(self) {}
+    /// Hash of its state and the revision that is of: equal on all managers at the same revision.
+    pub fn state_hash(&self) -> (loom_schemas::ids::Revision, String) {
+        let replica = self.context.view().replica;
+        (replica.position.revision(), replica.hash())
+    }
 
-    /// Resolves when the manager has ended for good, with the reason if it was not asked to.
-    pub async fn stopped(&self) -> Option<String> {
-        None
+    /// Finishes what is under way, says bye and ends: a standby takes over at once.
+    pub async fn stop(self) {
+        let asked = self.root.call(RootMessage::Stop, Some(STOP)).await;
+        if !matches!(asked, Ok(CallResult::Success(()))) {
+            tracing::warn!("the manager did not finish in time");
+        }
+        drop(self.root.stop_and_wait(None, Some(STOP)).await);
+    }
+
+    /// Kills one of its actors: supervision has to make that good. True if there was one.
+    pub fn kill(&self, part: Part) -> bool {
+        let cell = self.context.parts.get(part);
+        if let Some(cell) = &cell {
+            cell.kill();
+        }
+        cell.is_some()
+    }
+
+    /// Resolves when all its actors have ended.
+    pub async fn stopped(&self) {
+        drop(self.root.wait(None).await);
+    }
+}
+
+impl Drop for ManagerHandle {
+    fn drop(&mut self) {
+        self.root.kill();
     }
 }

@@ -26,24 +26,15 @@ where
             Err(_) => actor.kill(),
         }
     });
-    Worker(Some(task.abort_handle()))
+    Worker(task.abort_handle())
 }
 
-/// A task beside an actor. It ends with the actor if it is kept in its state.
+/// A task beside an actor. Dropping it ends the task, so it ends with the actor that keeps it.
 #[derive(Debug)]
-pub(crate) struct Worker(Option<AbortHandle>);
-
-impl Worker {
-    /// Lets it run to its end even if the actor ends before.
-    pub(crate) fn detach(mut self) {
-        self.0 = None;
-    }
-}
+pub(crate) struct Worker(AbortHandle);
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
+        self.0.abort();
     }
 }

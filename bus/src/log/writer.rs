@@ -26,6 +26,7 @@ use super::entry::{
 use super::replica::{Committed, Position};
 use super::store::{Log, LogError, LogOptions, STREAM};
 use crate::connection::Bus;
+use crate::events::EVENTS;
 use crate::stream::{JetStream, StreamError, WRONG_LAST_SEQUENCE};
 
 /// Commits from so many changes or events on are encoded beside the I/O threads.
@@ -163,6 +164,9 @@ impl Writer {
             self.log_bytes = info.state.bytes;
         }
         let first = self.position.incarnation == 0;
+        if first {
+            self.position.events = self.events_told().await;
+        }
         let cluster = match self.position.cluster.as_str() {
             "" => Uuid::now_v7().simple().to_string(),
             known => known.to_owned(),
@@ -254,6 +258,12 @@ impl Writer {
             }
         }
         Ok(None)
+    }
+
+    /// How many events a history knows that is older than the log: numbers are not given twice.
+    async fn events_told(&self) -> u64 {
+        let history = self.js.info(EVENTS).await;
+        history.map_or(0, |info| info.state.last_seq)
     }
 
     /// Whether an append has no outcome yet.

@@ -8,7 +8,7 @@ use crate::connection::FLOOR;
 use crate::facts::parse_version;
 
 /// The environment variable that names the program.
-pub const VARIABLE: &str = "LOOM_NATS_SERVER";
+const VARIABLE: &str = "LOOM_NATS_SERVER";
 
 const PROGRAM: &str = "nats-server";
 

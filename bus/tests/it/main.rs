@@ -5,5 +5,6 @@ mod accounts;
 mod calls;
 mod connecting;
 mod embedded;
+mod log;
 mod serving;
 mod support;

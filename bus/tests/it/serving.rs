@@ -164,7 +164,7 @@ async fn what_is_too_much_too_large_or_too_late_never_reaches_who_serves() {
         ..ServeLimits::default()
     };
     let (bus, mut requests) = serve(&server, limits).await;
-    let (to, mut served) = tokio::sync::mpsc::unbounded_channel();
+    let (to, mut handed_out) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(request) = requests.next().await {
             to.send(request).unwrap();
@@ -187,8 +187,8 @@ async fn what_is_too_much_too_large_or_too_late_never_reaches_who_serves() {
         let head = ask(60);
         waiting.push(tokio::spawn(async move { raw(&client, "{}", &head).await }));
     }
-    let first = served.recv().await.unwrap();
-    let second = served.recv().await.unwrap();
+    let first = handed_out.recv().await.unwrap();
+    let second = handed_out.recv().await.unwrap();
     assert!(first.deadline().is_some());
     assert_eq!(refused(&client, "{}", &[]).await.code, ErrorCode::Busy);
     first.reply(&json!({})).await;
@@ -196,7 +196,7 @@ async fn what_is_too_much_too_large_or_too_late_never_reaches_who_serves() {
         let client = client.clone();
         async move { raw(&client, "{}", &[]).await }
     });
-    served.recv().await.unwrap().reply(&json!({})).await;
+    handed_out.recv().await.unwrap().reply(&json!({})).await;
     second.reply(&json!({})).await;
     third.await.unwrap();
     for call in waiting {
@@ -210,7 +210,7 @@ async fn what_is_too_much_too_large_or_too_late_never_reaches_who_serves() {
         let head = ask(-1);
         async move { raw(&client, "{}", &head).await }
     });
-    served.recv().await.unwrap().reply(&json!({})).await;
+    handed_out.recv().await.unwrap().reply(&json!({})).await;
     early.await.unwrap();
 
     let counters = bus.counters();

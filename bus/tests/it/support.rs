@@ -65,8 +65,9 @@ impl Server {
             String::new()
         } else {
             format!(
-                "jetstream {{ store_dir: {store:?}, sync_interval: always, \
-                 limits {{ default_max_consumers: 20000 }} }}\n"
+                "jetstream {{ store_dir: \"{}\", sync_interval: always, \
+                 limits {{ default_max_consumers: 20000 }} }}\n",
+                store.display()
             )
         };
         let text = format!(
@@ -132,13 +133,6 @@ impl Server {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-    }
-
-    /// Starts it again on the same port and directory; waits until it listens.
-    pub async fn restart(mut self) -> Self {
-        self.kill();
-        self.spawn();
-        self.ready().await
     }
 
     /// Starts it again in place, for a server that was killed; waits until it listens.

@@ -208,10 +208,9 @@ impl Dev {
         tokio::select! {
             outcome = async { submitting.await?; told_to_stop().await } => outcome,
             last_words = cluster.bus.died() => Err(Failure::error(last_words)),
-            reason = cluster.manager.stopped() => Err(Failure::error(format!(
-                "the manager ended: {}",
-                reason.unwrap_or_else(|| "nobody knows why".to_owned())
-            ))),
+            () = cluster.manager.stopped() => {
+                Err(Failure::error("the manager ended by itself; its log above says why"))
+            }
         }
     }
 }

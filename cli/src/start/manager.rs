@@ -82,9 +82,8 @@ impl ManagerStart {
             write_ready(path, &Ready { bus: &url, pid: std::process::id(), nodes: Vec::new() })?;
         }
         tokio::select! {
-            reason = manager.stopped() => {
-                let reason = reason.unwrap_or_else(|| "it ended".to_owned());
-                return Err(Failure::error(format!("manager {name}: {reason}")));
+            () = manager.stopped() => {
+                return Err(Failure::error(format!("manager {name} ended; its log says why")));
             }
             stopped = told_to_stop() => stopped?,
         }

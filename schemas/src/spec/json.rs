@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
-use super::tree::{Budget, Lines, MapBuilder, Node, Place, Value};
+use super::tree::{Budget, DEPTH_MAX, Lines, MapBuilder, Node, Place, Value, too_deep};
 
 /// Reads a document.
 pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
@@ -19,12 +19,38 @@ pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
         let place = lines.place(lines.offset(error.line(), error.column()));
         Problem::new(format!("not JSON: {}", message(&error)), "").at(place.line, place.column)
     })?;
+    if let Some(offset) = too_deep_at(text) {
+        let place = lines.place(offset);
+        return Err(too_deep().at(place.line, place.column));
+    }
     let mut reader = Reader {
         text,
         lines,
         budget: Budget::default(),
     };
     reader.node(root, 0)
+}
+
+/// Where a text, known to be JSON, nests too deep: found before its levels are read one by one.
+fn too_deep_at(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    let mut in_string = false;
+    let mut escaped = false;
+    for (offset, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Some(offset);
+        }
+    }
+    None
 }
 
 struct Reader<'a> {

@@ -326,17 +326,15 @@ impl<'a> Lowering<'a> {
                 return None;
             }
         };
-        match self.room.checked_sub(text.len()) {
-            Some(room) => self.room = room,
-            None => {
-                let message = format!(
-                    "the job with its scripts is larger than {}",
-                    Bytes(JOB_MAX as u64)
-                );
-                self.push(field.problem(message, "").of(ProblemKind::TooLarge));
-                return None;
-            }
-        }
+        let Some(room) = self.room.checked_sub(text.len()) else {
+            let message = format!(
+                "the job with its scripts is larger than {}",
+                Bytes(JOB_MAX as u64)
+            );
+            self.push(field.problem(message, "").of(ProblemKind::TooLarge));
+            return None;
+        };
+        self.room = room;
         Some(text)
     }
 

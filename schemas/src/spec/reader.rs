@@ -224,7 +224,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             }),
             Value::Map(entries) => visitor.visit_map(Entries {
                 reader: self,
-                entries: entries.iter(),
+                rest: entries.iter(),
                 fields: None,
                 current: None,
             }),
@@ -279,7 +279,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         self.check_keys(name, entries, fields);
         self.placed(visitor.visit_map(Entries {
             reader: self,
-            entries: entries.iter(),
+            rest: entries.iter(),
             fields: Some(fields),
             current: None,
         }))
@@ -388,7 +388,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 
 struct Entries<'a> {
     reader: Reader<'a>,
-    entries: std::slice::Iter<'a, Entry>,
+    rest: std::slice::Iter<'a, Entry>,
     /// The fields of a struct; other keys were noted and are passed over.
     fields: Option<&'static [&'static str]>,
     current: Option<&'a Entry>,
@@ -403,7 +403,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     ) -> Result<Option<K::Value>, ReadError> {
         let fields = self.fields;
         self.current = self
-            .entries
+            .rest
             .by_ref()
             .find(|entry| fields.is_none_or(|fields| fields.contains(&entry.key.as_str())));
         let Some(entry) = self.current else {

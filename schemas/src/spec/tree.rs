@@ -8,7 +8,7 @@ use super::problem::{Problem, ProblemKind, shown};
 pub(crate) const DEPTH_MAX: usize = 32;
 
 /// The most values in a file; bounds what a file of the largest size can cost.
-pub(crate) const VALUES_MAX: usize = 200_000;
+pub(crate) const VALUES_MAX: usize = 50_000;
 
 /// Where a value begins: line and character, both from 1; 0 where the syntax has no lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

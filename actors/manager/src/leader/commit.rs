@@ -175,7 +175,7 @@ impl Leading {
     }
 
     fn welcome(&mut self, node: &Name) -> Welcome {
-        let unknown = self.outboxes.welcomed(node);
+        let unknown = self.outboxes.welcomed(node, Instant::now());
         let mut assignment = self.whole(node);
         assignment.put.extend(unknown.into_iter().flat_map(|delta| delta.stop.into_values()));
         Welcome {
@@ -233,10 +233,10 @@ impl Leading {
         }
     }
 
-    /// The first commit that stands for nothing but that this leader leads.
+    /// Has an entry appended even if there is nothing to commit: it shows that this leader leads.
     pub(super) fn append_empty(&mut self) {
-        // An empty commit is never too large.
-        drop(self.gatherer.push(Commit::default(), []));
+        let pushed = self.gatherer.push(Commit::default(), []);
+        debug_assert!(pushed.is_ok(), "an empty commit is never too large");
     }
 
     /// A decision that may refuse: what it says is answered after an append either way.

@@ -117,11 +117,6 @@ impl Queue {
     pub(crate) fn drain(&mut self) -> Vec<Waiting> {
         std::mem::take(&mut self.waiting).into_values().collect()
     }
-
-    /// Whether nobody waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
 }
 
 impl Waiting {

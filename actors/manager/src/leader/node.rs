@@ -20,6 +20,9 @@ use crate::decide::{self, Up};
 use crate::state::Draft;
 use crate::work::carry_out;
 
+/// A heartbeat this young may have been sent before the node was told.
+const GRACE: Duration = Duration::from_secs(1);
+
 impl Leading {
     /// Takes in what a node says; it is answered once that is durable.
     pub(super) fn said(&mut self, request: Box<Request>, node: &Name, word: Word) {
@@ -91,6 +94,8 @@ impl Leading {
                 self.node_is_down(node, &format!("silent for {seconds} s"));
             } else if !up && self.is_back(node, record.since, now) {
                 self.node_is_back(node);
+            } else if up && self.has_another(node) {
+                self.outboxes.want_whole(node);
             }
         }
     }
@@ -99,6 +104,19 @@ impl Leading {
     fn is_back(&self, node: &Name, since: Timestamp, now: Instant) -> bool {
         let ago = Timestamp::now().duration_since(since).unsigned_abs();
         self.liveness.is_heard(node, now) && self.liveness.silence(node, now) < ago
+    }
+
+    /// Whether a heartbeat says that a node has another assignment than it was told.
+    fn has_another(&self, node: &Name) -> bool {
+        let (Some(settled), Some((at, heartbeat))) =
+            (self.outboxes.settled_since(node), self.context.hearts.last_with_time(node))
+        else {
+            return false;
+        };
+        let Some(record) = self.durable.state.node(node) else { return false };
+        let told = (self.durable.position.epoch(), record.generation);
+        // One that was on its way while the node was told says nothing.
+        at > settled + GRACE && (heartbeat.epoch, heartbeat.generation) != told
     }
 
     fn node_is_down(&mut self, node: &Name, reason: &str) {

@@ -29,6 +29,8 @@ struct Outbox {
     calling: Option<Letter>,
     failures: u32,
     not_before: Option<Instant>,
+    /// When it last took what it was told.
+    settled_at: Option<Instant>,
 }
 
 /// What a node is told in one call.
@@ -75,12 +77,14 @@ impl Outboxes {
     }
 
     /// A node is told everything in the answer to its `hello`. Returns what was pending for it.
-    pub(crate) fn welcomed(&mut self, node: &Name) -> Option<NodeDelta> {
+    pub(crate) fn welcomed(&mut self, node: &Name, now: Instant) -> Option<NodeDelta> {
         let outbox = self.outbox(node);
         let calling = outbox.calling.take();
         let pending = std::mem::take(outbox).pending;
         // A call under way keeps the line: what it comes to no longer matters.
-        self.outbox(node).calling = calling;
+        let outbox = self.outbox(node);
+        outbox.calling = calling;
+        outbox.settled_at = Some(now);
         pending
     }
 
@@ -115,6 +119,7 @@ impl Outboxes {
             Outcome::Taken => {
                 outbox.failures = 0;
                 outbox.not_before = None;
+                outbox.settled_at = Some(now);
             }
             Outcome::Resync => {
                 outbox.whole = true;
@@ -133,11 +138,11 @@ impl Outboxes {
         }
     }
 
-    /// Whether nothing is being told to a node, nor waits for it.
-    pub(crate) fn is_settled(&self, node: &Name) -> bool {
-        self.nodes.get(node).is_none_or(|outbox| {
-            outbox.calling.is_none() && outbox.pending.is_none() && !outbox.whole
-        })
+    /// Since when a node has had everything there was to tell it; none while there is something.
+    pub(crate) fn settled_since(&self, node: &Name) -> Option<Instant> {
+        let outbox = self.nodes.get(node)?;
+        let idle = outbox.calling.is_none() && outbox.pending.is_none() && !outbox.whole;
+        outbox.settled_at.filter(|_| idle)
     }
 
     fn outbox(&mut self, node: &Name) -> &mut Outbox {
@@ -213,9 +218,9 @@ mod tests {
         outboxes.begin(now);
         outboxes.finish(&node(), &Outcome::Resync, now);
         assert_eq!(outboxes.begin(now), [(node(), Letter::Whole(delta(0, 1)))]);
-        assert!(!outboxes.is_settled(&node()));
+        assert_eq!(outboxes.settled_since(&node()), None);
         outboxes.finish(&node(), &Outcome::Taken, now);
-        assert!(outboxes.is_settled(&node()));
+        assert_eq!(outboxes.settled_since(&node()), Some(now));
     }
 
     #[test]
@@ -223,8 +228,8 @@ mod tests {
         let now = Instant::now();
         let mut outboxes = Outboxes::default();
         outboxes.put(&node(), delta(0, 1));
-        outboxes.welcomed(&node());
+        outboxes.welcomed(&node(), now);
         assert_eq!(outboxes.begin(now), []);
-        assert!(outboxes.is_settled(&node()));
+        assert_eq!(outboxes.settled_since(&node()), Some(now));
     }
 }

@@ -17,7 +17,7 @@ use proptest::test_runner::{Config, RngSeed};
 
 use super::{PlanOptions, Planned, assignment, plan};
 use crate::decide;
-use crate::fixture::{ANNA, at, hello_of, info, job, name, run_id, submission, task};
+use crate::state::fixture::{ANNA, at, hello_of, info, job, name, run_id, submission, task};
 use crate::scheduler::{Room, fits};
 use crate::state::{Draft, State, is_live, live_runs};
 
@@ -480,7 +480,7 @@ impl World {
 fn first_report(told: &Assigned) -> RunReport {
     RunReport {
         version: told.version,
-        ..crate::fixture::report_of(&told.slot, told.placement, RunState::Preparing)
+        ..crate::state::fixture::report_of(&told.slot, told.placement, RunState::Preparing)
     }
 }
 

@@ -1,1 +1,164 @@
+use loom_schemas::record::Exit;
+use loom_schemas::spec::RestartOn;
+use loom_schemas::units::Millis;
+use loom_schemas::words::JobStatus;
 
+use super::*;
+use crate::state::fixture::{ANNA, at, decide, job, name, run_id, submission, task};
+use crate::plan::{empty_slot, new_run};
+use crate::state::State;
+
+/// A job of one task, and its record.
+fn given(kind: Kind, on: RestartOn, replicas: u32) -> (JobRecord, JobSpec) {
+    let mut spec = job("web", kind, task(replicas));
+    spec.tasks.get_mut(&Name::main()).unwrap().restart.on = on;
+    let state = decide(&State::default(), |draft| {
+        crate::decide::submit(draft, submission(&spec), ANNA, at(0)).unwrap();
+    })
+    .state;
+    (JobRecord::clone(state.job(&name("web")).unwrap()), spec)
+}
+
+fn slot_with(job: &JobRecord, index: u32, state: RunState, code: i32) -> SlotRecord {
+    let mut record = empty_slot(Slot::new(job.name.clone(), Name::main(), index));
+    let mut run = new_run(job, run_id(u64::from(index) + 1), task(1).resources, at(0));
+    run.state = state;
+    run.node = Some(name("node-1"));
+    run.started_at = (state.rank() >= RunState::Running.rank()).then(|| at(1));
+    if state.is_terminal() {
+        run.ended_at = Some(at(i64::from(index) + 2));
+        run.exit = Some(Exit { code: Some(code), ..Exit::default() });
+    }
+    record.current = Some(run);
+    record
+}
+
+fn actions(job: &JobRecord, spec: &JobSpec, slots: &[SlotRecord]) -> Vec<(u32, Vec<Action>)> {
+    let none = |_: &Name, _: u32| None;
+    let up = |_: &Name| NodeStanding::Up;
+    let facts = Facts { job, spec, task_of: &none, node: &up, now: at(10) };
+    let found = reconcile(&facts, slots, 100);
+    found.steps.into_iter().map(|step| (step.slot.index, step.actions)).collect()
+}
+
+#[test]
+fn what_an_end_means_depends_on_kind_and_restart() {
+    use RestartOn::{Any, Failure, Never};
+    use RunState::{Completed, Failed, Killed, Lost, Rejected};
+    let again = Stand::Again;
+    let table = [
+        (Kind::Batch, Failure, Completed, Stand::Done),
+        (Kind::Batch, Failure, Failed, Stand::Failed),
+        (Kind::Batch, Failure, Rejected, Stand::Failed),
+        (Kind::Batch, Failure, Lost, again(Why::Lost)),
+        (Kind::Batch, Never, Lost, Stand::Failed),
+        (Kind::Service, Any, Completed, again(Why::Failed)),
+        (Kind::Service, Any, Failed, again(Why::Failed)),
+        (Kind::Service, Any, Killed, again(Why::Failed)),
+        (Kind::Service, Any, Lost, again(Why::Lost)),
+        (Kind::Service, Failure, Completed, Stand::Done),
+        (Kind::Service, Failure, Rejected, again(Why::Failed)),
+        (Kind::Service, Never, Failed, Stand::Failed),
+        (Kind::Service, Never, Completed, Stand::Done),
+        (Kind::Service, Any, RunState::Running, Stand::Live),
+    ];
+    for (kind, on, state, expected) in table {
+        let (job, spec) = given(kind, on, 1);
+        let record = slot_with(&job, 0, state, 1);
+        let stands = stand(&job, kind, &spec.tasks[&Name::main()], &record);
+        assert_eq!(stands, expected, "{kind:?} {on:?} {state}");
+    }
+}
+
+#[test]
+fn the_status_is_a_table() {
+    use RunState::{Completed, Failed, Killed, Running, Scheduled};
+    let (batch, service) = (Kind::Batch, Kind::Service);
+    let stopped = Wanted::Stop { by: "anna".to_owned(), reason: String::new() };
+    type Row<'a> = (Kind, RestartOn, &'a Wanted, &'a [(RunState, i32)], JobStatus, Option<i32>);
+    let table: [Row<'_>; 12] = [
+        (batch, RestartOn::Failure, &Wanted::Run, &[], JobStatus::Pending, None),
+        (batch, RestartOn::Failure, &Wanted::Run, &[(Scheduled, 0)], JobStatus::Pending, None),
+        (batch, RestartOn::Failure, &Wanted::Run, &[(Running, 0)], JobStatus::Running, None),
+        (batch, RestartOn::Failure, &Wanted::Run, &[(Completed, 0)], JobStatus::Running, None),
+        (batch, RestartOn::Failure, &Wanted::Run, &[(Completed, 0), (Completed, 0)],
+            JobStatus::Completed, Some(0)),
+        (batch, RestartOn::Failure, &Wanted::Run, &[(Failed, 3), (Running, 0)],
+            JobStatus::Running, None),
+        (batch, RestartOn::Failure, &Wanted::Run, &[(Failed, 3), (Failed, 4)],
+            JobStatus::Failed, Some(3)),
+        (batch, RestartOn::Failure, &stopped, &[(Killed, 143), (Completed, 0)],
+            JobStatus::Killed, Some(143)),
+        (service, RestartOn::Any, &Wanted::Run, &[(Failed, 1), (Failed, 1)],
+            JobStatus::Running, None),
+        (service, RestartOn::Never, &Wanted::Run, &[(Completed, 0), (Failed, 7)],
+            JobStatus::Failed, Some(7)),
+        (service, RestartOn::Never, &Wanted::Run, &[(Completed, 0), (Completed, 0)],
+            JobStatus::Completed, Some(0)),
+        (service, RestartOn::Any, &stopped, &[(Running, 0)], JobStatus::Running, None),
+    ];
+    for (kind, on, wanted, runs, expected, code) in table {
+        let (mut job, spec) = given(kind, on, 2);
+        job.wanted = wanted.clone();
+        let slots: Vec<_> = (0..)
+            .zip(runs)
+            .map(|(index, (state, code))| slot_with(&job, index, *state, *code))
+            .collect();
+        let stands = status(&job, &spec, &slots);
+        assert_eq!((stands.status, stands.exit_code), (expected, code), "{kind:?} {runs:?}");
+    }
+}
+
+#[test]
+fn missing_slots_are_placed_and_those_beyond_removed() {
+    let (job, spec) = given(Kind::Service, RestartOn::Any, 2);
+    let slots = [
+        slot_with(&job, 0, RunState::Running, 0),
+        slot_with(&job, 2, RunState::Running, 0),
+        slot_with(&job, 3, RunState::Killed, 143),
+    ];
+    let expected = [
+        (2, vec![Action::Stop { reason: "scaled to 2".to_owned() }]),
+        (3, vec![Action::Remove]),
+        (1, vec![Action::Place]),
+    ];
+    assert_eq!(actions(&job, &spec, &slots), expected);
+}
+
+#[test]
+fn a_limit_leaves_the_rest_for_later() {
+    let (job, spec) = given(Kind::Service, RestartOn::Any, 5);
+    let none = |_: &Name, _: u32| None;
+    let up = |_: &Name| NodeStanding::Up;
+    let facts = Facts { job: &job, spec: &spec, task_of: &none, node: &up, now: at(10) };
+    let found = reconcile(&facts, [], 3);
+    assert_eq!((found.steps.len(), found.more), (3, true));
+    let found = reconcile(&facts, [], 5);
+    assert_eq!((found.steps.len(), found.more), (5, false));
+}
+
+#[test]
+fn a_run_that_awaits_its_restart_on_a_lost_node_costs_no_attempt() {
+    let (job, spec) = given(Kind::Batch, RestartOn::Failure, 1);
+    let mut record = slot_with(&job, 0, RunState::Failed, 1);
+    record.current.as_mut().unwrap().will_restart = true;
+    let none = |_: &Name, _: u32| None;
+    let gone = |_: &Name| NodeStanding::Gone("gone".to_owned());
+    let facts = Facts { job: &job, spec: &spec, task_of: &none, node: &gone, now: at(10) };
+    let found = reconcile(&facts, [&record], 10);
+    let retire = Action::Retire { failures: 0, not_before: None };
+    assert_eq!(found.steps[0].actions, [retire, Action::Place]);
+}
+
+#[test]
+fn the_pause_doubles_up_to_the_longest() {
+    let task = task(1);
+    let pauses: Vec<u64> = (1..9).map(|failures| pause(&task, failures).0 / 1000).collect();
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(pause(&task, u32::MAX), Millis::secs(60));
+    let (job, _) = given(Kind::Service, RestartOn::Any, 1);
+    let mut run = slot_with(&job, 0, RunState::Failed, 1).current.unwrap();
+    assert_eq!(failures_after(&task, 4, &run), 5);
+    run.ended_at = Some(at(100));
+    assert_eq!(failures_after(&task, 4, &run), 1, "it had lasted");
+}

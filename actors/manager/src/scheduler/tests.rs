@@ -4,10 +4,10 @@ use loom_schemas::ids::Name;
 use loom_schemas::spec::{PortSpec, Protocol, TaskSpec};
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::words::{DriverKind, Strategy};
-use proptest::prelude::{Strategy as _, any, prop, prop_assert_eq, proptest};
+use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
 use super::*;
-use crate::fixture::{info, name, run_id, task, with_nodes};
+use crate::state::fixture::{info, name, run_id, task, with_nodes};
 use crate::state::State;
 
 const GIB: u64 = 1024 * 1024 * 1024;

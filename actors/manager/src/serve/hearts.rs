@@ -41,6 +41,11 @@ impl Hearts {
         self.with(|hearts| hearts.get(node).map(|(_, heartbeat)| heartbeat.clone()))
     }
 
+    /// The same, with the time it was heard.
+    pub(crate) fn last_with_time(&self, node: &Name) -> Option<(Instant, Heartbeat)> {
+        self.with(|hearts| hearts.get(node).cloned())
+    }
+
     /// When each node was last heard, and what it said.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Name, Instant, &Heartbeat)) {
         self.with(|hearts| {

@@ -6,6 +6,8 @@
 //! keep their bytes, so that an older manager passes on what it does not understand.
 
 mod draft;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod key;
 mod load;
 mod records;
@@ -204,10 +206,6 @@ impl State {
 
     pub(crate) fn mark_waiting_tried(&mut self) {
         self.freed = false;
-    }
-
-    pub(crate) fn mark_freed(&mut self) {
-        self.freed = true;
     }
 
     fn set_job(&mut self, name: &Name, record: Option<Arc<JobRecord>>) {

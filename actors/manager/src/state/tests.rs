@@ -5,7 +5,7 @@ use loom_schemas::words::Kind;
 use proptest::prelude::{prop, prop_assert_eq, proptest};
 
 use super::*;
-use crate::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
+use crate::state::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
 use crate::plan::{PlanOptions, plan};
 
 /// A cluster with a job of three replicas that is placed.
@@ -33,7 +33,7 @@ fn the_changes_of_a_draft_lead_a_follower_to_the_same_state() {
     for turn in 0..3 {
         let decided = decide(&leader, |draft| match turn {
             0 => {
-                let hello = crate::fixture::hello_of(crate::fixture::info(4, 8), Vec::new());
+                let hello = crate::state::fixture::hello_of(crate::state::fixture::info(4, 8), Vec::new());
                 crate::decide::hello(draft, &name("node-1"), &hello, false, at(0));
             }
             1 => drop(crate::decide::submit(draft, submission(&spec), ANNA, at(1)).unwrap()),

@@ -2,7 +2,7 @@ use loom_schemas::error::ErrorCode;
 use loom_schemas::words::{JobStatus, Kind};
 
 use super::*;
-use crate::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
+use crate::state::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
 use crate::plan::{PlanOptions, plan};
 
 /// Six replicas on nodes that take four.

@@ -22,7 +22,7 @@ static WATCHER: OnceLock<Option<Arc<Watcher>>> = OnceLock::new();
 
 struct Watcher {
     inotify: OwnedFd,
-    watched: Mutex<HashMap<i32, Vec<Weak<Notify>>>>,
+    readers: Mutex<HashMap<i32, Vec<Weak<Notify>>>>,
 }
 
 /// Tells of changes of one file for as long as it is held.
@@ -41,10 +41,10 @@ impl Watch {
             .ok_or(io::ErrorKind::Unsupported)?;
         let changed = Arc::new(Notify::new());
         // Under the lock, so that no other reader ends the same watch in between.
-        let mut watched = watcher.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readers = watcher.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let number = inotify::add_watch(&watcher.inotify, path, EVENTS)?;
-        watched.entry(number).or_default().push(Arc::downgrade(&changed));
-        drop(watched);
+        readers.entry(number).or_default().push(Arc::downgrade(&changed));
+        drop(readers);
         Ok(Self { watcher, number, changed })
     }
 
@@ -56,11 +56,11 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut watched = self.watcher.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(list) = watched.get_mut(&self.number) else { return };
+        let mut readers = self.watcher.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(list) = readers.get_mut(&self.number) else { return };
         list.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&self.changed)));
         if list.is_empty() {
-            watched.remove(&self.number);
+            readers.remove(&self.number);
             // It fails where the file is gone, and the watch with it.
             let _ = inotify::remove_watch(&self.watcher.inotify, self.number);
         }
@@ -70,7 +70,7 @@ impl Drop for Watch {
 impl Watcher {
     fn start() -> io::Result<Arc<Self>> {
         let inotify = inotify::init(CreateFlags::CLOEXEC)?;
-        let watcher = Arc::new(Self { inotify, watched: Mutex::default() });
+        let watcher = Arc::new(Self { inotify, readers: Mutex::default() });
         let thread = Arc::clone(&watcher);
         std::thread::Builder::new()
             .name("output-watch".into())
@@ -91,14 +91,14 @@ impl Watcher {
                     return;
                 }
             };
-            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
-                watched.values().flatten().for_each(wake);
+                readers.values().flatten().for_each(wake);
             } else if flags.contains(ReadFlags::IGNORED) {
                 // The file is gone; its number may come again.
-                watched.remove(&number).iter().flatten().for_each(wake);
+                readers.remove(&number).iter().flatten().for_each(wake);
             } else {
-                watched.get(&number).into_iter().flatten().for_each(wake);
+                readers.get(&number).into_iter().flatten().for_each(wake);
             }
         }
     }

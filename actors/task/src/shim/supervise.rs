@@ -49,7 +49,7 @@ struct Shim {
 
 /// Runs the launch on standard input, to the end of every process of it.
 pub(super) fn supervise(directory: &Path) -> io::Result<()> {
-    // Blocked, not ignored: the program starts with an empty mask, but would inherit the ignoring.
+    // Blocked, not ignored: what is ignored the program would inherit.
     SigSet::all().thread_block()?;
     let mut signals = SigSet::empty();
     signals.add(NixSignal::SIGCHLD);
@@ -166,11 +166,12 @@ impl Shim {
     fn run(mut self, directory: &Path) {
         let mut chunk = vec![0; CHUNK];
         let status = loop {
-            self.wait_for_news(None);
+            // Looked for before the first wait: a child may have ended while its signal was not held.
             self.read_pipes(&mut chunk);
             if let Some(status) = self.reap().0 {
                 break status;
             }
+            self.wait_for_news(None);
         };
         let mut status = self.status(status);
         // Recorded at once: what comes after may take long.
@@ -356,11 +357,15 @@ fn spawn(launch: &ShimLaunch) -> io::Result<std::process::Child> {
         command.uid(uid);
     }
     let null = File::open("/dev/null")?;
-    let child = command.stdin(null).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    for fd in [child.stdout.as_ref().map(AsFd::as_fd), child.stderr.as_ref().map(AsFd::as_fd)] {
-        if let Some(fd) = fd {
-            rustix::io::ioctl_fionbio(fd, true)?;
-        }
+    command.stdin(null).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // The program inherits the mask of the thread that starts it, and must be born with none.
+    SigSet::empty().thread_set_mask()?;
+    let spawned = command.spawn();
+    SigSet::all().thread_block()?;
+    let child = spawned?;
+    let pipes = [child.stdout.as_ref().map(AsFd::as_fd), child.stderr.as_ref().map(AsFd::as_fd)];
+    for fd in pipes.into_iter().flatten() {
+        rustix::io::ioctl_fionbio(fd, true)?;
     }
     Ok(child)
 }

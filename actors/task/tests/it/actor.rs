@@ -66,12 +66,9 @@ async fn a_task_runs_is_told_things_and_is_stopped() {
     assert_eq!(end.reason.as_deref(), Some("stopped by alice"));
     assert!(!end.will_restart);
     until("the address is given up", async || {
-        let asked = world.client.call::<_, CommandReply>(
-            "orch.task.web.main.0.inspect",
-            &TaskCommand::default(),
-            PATIENCE,
-        );
-        matches!(asked.await, Err(CallError::NoResponders))
+        let subject = "orch.task.web.main.0.inspect";
+        let asked = world.client.call::<_, CommandReply>(subject, &(), PATIENCE).await;
+        matches!(asked, Err(CallError::NoResponders))
     })
     .await;
     task.forget();

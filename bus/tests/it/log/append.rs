@@ -18,7 +18,10 @@ async fn a_commit_is_one_entry_and_every_replica_has_it() {
     let mut leader = Manager::started(&server.url, "m1", quick()).await;
     leader.lead().await;
     for n in 0..20 {
-        leader.put(&format!("k{}", n % 7), &n.to_string()).await.unwrap();
+        leader
+            .put(&format!("k{}", n % 7), &n.to_string())
+            .await
+            .unwrap();
     }
     let empty = leader.writer().append_empty().await.unwrap();
     leader.replica.apply_committed(&empty).unwrap();
@@ -26,7 +29,10 @@ async fn a_commit_is_one_entry_and_every_replica_has_it() {
     assert_eq!(other.replica.position, leader.replica.position);
     assert_eq!(other.replica.hash(), leader.replica.hash());
     assert_eq!(other.replica.position.sequence, 22);
-    assert_eq!(other.replica.position.leader.as_ref().unwrap().as_str(), "m1");
+    assert_eq!(
+        other.replica.position.leader.as_ref().unwrap().as_str(),
+        "m1"
+    );
 }
 
 #[tokio::test]
@@ -39,7 +45,9 @@ async fn a_deposed_leaders_append_leaves_nothing() {
     let mut new = Manager::started(&server.url, "m2", quick()).await;
     new.lead().await;
     let refused = old.append(put("a", "2", 1)).await.unwrap_err();
-    let AppendError::Deposed { by } = refused else { panic!("{refused}") };
+    let AppendError::Deposed { by } = refused else {
+        panic!("{refused}")
+    };
     assert_eq!(by.unwrap().as_str(), "m2");
     assert!(!old.writer().is_leading());
     let again = old.put("a", "3").await.unwrap_err();
@@ -77,7 +85,11 @@ async fn a_dropped_append_is_settled_before_the_next_one() {
     let mut landed = 0;
     for n in 0..150_u64 {
         let wait = Duration::from_micros(n * 13 % 1200);
-        let append = leader.writer.as_mut().unwrap().append(put(&format!("k{n}"), "v", 1));
+        let append = leader
+            .writer
+            .as_mut()
+            .unwrap()
+            .append(put(&format!("k{n}"), "v", 1));
         let committed = match timeout(wait, append).await {
             Ok(done) => Some(done.unwrap()),
             Err(_) if leader.writer().is_unresolved() => {
@@ -126,7 +138,11 @@ async fn a_commit_outlives_the_servers_death() {
     for round in 0..3 {
         leader.put(&format!("before{round}"), "v").await.unwrap();
         server.kill();
-        let append = leader.writer.as_mut().unwrap().append(put("during", "v", 0));
+        let append = leader
+            .writer
+            .as_mut()
+            .unwrap()
+            .append(put("during", "v", 0));
         let (appended, ()) = futures::join!(append, server.revive());
         leader.replica.apply_committed(&appended.unwrap()).unwrap();
     }
@@ -185,15 +201,28 @@ async fn a_full_log_takes_no_commits_until_a_snapshot_makes_room() {
             break;
         }
     }
-    assert!(matches!(refused, Some(AppendError::NoSpace { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Some(AppendError::NoSpace { .. })),
+        "{refused:?}"
+    );
     assert!(leader.writer().is_leading() && !leader.writer().is_unresolved());
     for _ in 0..2 {
-        let mark = leader.log.snapshots().take(leader.replica.clone()).await.unwrap();
+        let mark = leader
+            .log
+            .snapshots()
+            .take(leader.replica.clone())
+            .await
+            .unwrap();
         let committed = leader.writer().snapshot(mark).await.unwrap().unwrap();
         leader.replica.apply_committed(&committed).unwrap();
     }
     let position = &leader.replica.position;
-    leader.log.snapshots().purge_log(position, position.revision()).await.unwrap();
+    leader
+        .log
+        .snapshots()
+        .purge_log(position, position.revision())
+        .await
+        .unwrap();
     leader.append(fill(0)).await.unwrap();
 }
 
@@ -231,7 +260,10 @@ async fn a_log_that_is_not_kept_as_it_must_be_is_refused() {
         max_age: Duration::from_secs(3600),
         ..Default::default()
     };
-    async_nats::jetstream::new(client).create_stream(config).await.unwrap();
+    async_nats::jetstream::new(client)
+        .create_stream(config)
+        .await
+        .unwrap();
     let bus = connect(&server.url).await;
     let Err(LogError::Stream(StreamError::Configuration { field, .. })) =
         Log::open(&bus, quick()).await
@@ -249,10 +281,17 @@ async fn a_foreign_message_in_the_log_stops_it() {
     leader.lead().await;
     leader.put("a", "1").await.unwrap();
     assert!(Entry::decode(b"garbage").is_err());
-    leader.bus.publish("orch.log", Bytes::from("garbage"), &[]).await.unwrap();
+    leader
+        .bus
+        .publish("orch.log", Bytes::from("garbage"), &[])
+        .await
+        .unwrap();
     leader.bus.round_trip().await.unwrap();
     let refused = leader.put("b", "2").await.unwrap_err();
-    assert!(matches!(refused, AppendError::Deposed { by: None }), "{refused}");
+    assert!(
+        matches!(refused, AppendError::Deposed { by: None }),
+        "{refused}"
+    );
     let unreadable = leader.catch_up().await.unwrap_err();
     assert!(matches!(unreadable, LogError::Apply(_)), "{unreadable}");
     assert_eq!(leader.value("a").unwrap(), "1");

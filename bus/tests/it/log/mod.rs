@@ -37,7 +37,11 @@ impl Fold for Records {
         self.0.remove(key);
     }
     fn records(&self) -> Box<dyn Iterator<Item = (String, Bytes)> + '_> {
-        Box::new(self.0.iter().map(|(key, value)| (key.clone(), value.clone())))
+        Box::new(
+            self.0
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        )
     }
 }
 
@@ -119,7 +123,10 @@ impl Manager {
         self.writer = None;
         self.catch_up().await.unwrap();
         let position = self.replica.position.clone();
-        let (writer, committed) = self.log.lead(&self.bus, self.name.clone(), position).await?;
+        let (writer, committed) = self
+            .log
+            .lead(&self.bus, self.name.clone(), position)
+            .await?;
         self.replica.apply_committed(&committed).unwrap();
         self.writer = Some(writer);
         Ok(committed)

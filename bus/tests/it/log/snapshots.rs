@@ -23,12 +23,20 @@ async fn snapshot_until(leader: &mut Manager, last_step: usize) -> Option<Snapsh
         snapshots.verify(&mark).await.unwrap();
     }
     if last_step >= 3 {
-        let committed = leader.writer().snapshot(mark.clone()).await.unwrap().unwrap();
+        let committed = leader
+            .writer()
+            .snapshot(mark.clone())
+            .await
+            .unwrap()
+            .unwrap();
         leader.replica.apply_committed(&committed).unwrap();
     }
     let position = &leader.replica.position;
     if last_step >= 4 {
-        snapshots.purge_log(position, position.revision()).await.unwrap();
+        snapshots
+            .purge_log(position, position.revision())
+            .await
+            .unwrap();
     }
     if last_step >= 5 {
         snapshots.delete_stale(position).await.unwrap();
@@ -42,7 +50,10 @@ async fn whole_round(leader: &mut Manager) {
 
 async fn put_some(leader: &mut Manager, tag: &str, count: usize) {
     for n in 0..count {
-        leader.append(put(&format!("{tag}-{n}"), "some value", 1)).await.unwrap();
+        leader
+            .append(put(&format!("{tag}-{n}"), "some value", 1))
+            .await
+            .unwrap();
     }
 }
 
@@ -84,9 +95,14 @@ async fn a_follower_stopped_across_two_snapshots_and_purges_ends_the_same() {
         put_some(&mut leader, tag, 20).await;
     }
     let extent = leader.log.extent().await.unwrap();
-    assert!(extent.first > standby.replica.position.sequence + 1, "{extent:?}");
+    assert!(
+        extent.first > standby.replica.position.sequence + 1,
+        "{extent:?}"
+    );
     let last = leader.replica.position.sequence;
-    follow_to(&standby.log, &mut standby.replica, last).await.unwrap();
+    follow_to(&standby.log, &mut standby.replica, last)
+        .await
+        .unwrap();
     assert_eq!(standby.replica.hash(), leader.replica.hash());
     assert_eq!(standby.replica.position, leader.replica.position);
 }
@@ -111,8 +127,13 @@ async fn a_crash_after_any_step_costs_nothing() {
         next.lead().await;
         put_some(&mut next, "d", 10).await;
         whole_round(&mut next).await;
-        let names: Vec<String> =
-            next.replica.position.snapshots.iter().map(|mark| mark.name.clone()).collect();
+        let names: Vec<String> = next
+            .replica
+            .position
+            .snapshots
+            .iter()
+            .map(|mark| mark.name.clone())
+            .collect();
         let mut found: Vec<String> = next
             .log
             .snapshots()
@@ -125,7 +146,11 @@ async fn a_crash_after_any_step_costs_nothing() {
         found.reverse();
         assert_eq!(found, names, "after {what}");
         let first = next.log.extent().await.unwrap().first;
-        assert_eq!(first, next.replica.position.snapshots[0].sequence + 1, "after {what}");
+        assert_eq!(
+            first,
+            next.replica.position.snapshots[0].sequence + 1,
+            "after {what}"
+        );
         let late = Manager::started(&server.url, "m3", quick()).await;
         assert_eq!(late.replica.hash(), next.replica.hash(), "after {what}");
     }
@@ -148,7 +173,12 @@ async fn an_upload_that_broke_off_is_no_snapshot() {
     assert_eq!(leader.log.snapshots().candidates().await.unwrap(), []);
     let fast = Manager::started(&server.url, "m2", quick()).await;
     assert_eq!(fast.replica.hash(), leader.replica.hash());
-    let mark = fast.log.snapshots().take(fast.replica.clone()).await.unwrap();
+    let mark = fast
+        .log
+        .snapshots()
+        .take(fast.replica.clone())
+        .await
+        .unwrap();
     assert!(leader.writer().snapshot(mark).await.unwrap().is_some());
 }
 
@@ -169,7 +199,10 @@ async fn a_damaged_snapshot_is_passed_over_for_the_older_one() {
     let newest = leader.replica.position.snapshots[1].clone();
     // Its chunks are the last ones before its description.
     let info = bucket.get_info().await.unwrap();
-    bucket.delete_message(info.state.last_sequence - 1).await.unwrap();
+    bucket
+        .delete_message(info.state.last_sequence - 1)
+        .await
+        .unwrap();
     assert!(leader.log.snapshots().verify(&newest).await.is_err());
     let late = Manager::started(&server.url, "m2", quick()).await;
     assert_eq!(late.replica.hash(), leader.replica.hash());
@@ -197,7 +230,12 @@ async fn the_log_is_not_purged_beyond_what_the_relay_needs() {
         sequence: 5,
         ..position.revision()
     };
-    leader.log.snapshots().purge_log(&position, relayed).await.unwrap();
+    leader
+        .log
+        .snapshots()
+        .purge_log(&position, relayed)
+        .await
+        .unwrap();
     assert_eq!(leader.log.extent().await.unwrap().first, 6);
 }
 
@@ -234,9 +272,16 @@ async fn a_snapshot_lives_outside_the_bus_too() {
     let state: Replica<Records> = snapshot::read(std::fs::File::open(&path).unwrap()).unwrap();
     let mut other = Manager::started(&empty.url, "m1", quick()).await;
     let (name, floor) = (other.name.clone(), loom_bus::log::Floor::default());
-    other.replica = other.log.restore(&other.bus, name, state, floor).await.unwrap();
+    other.replica = other
+        .log
+        .restore(&other.bus, name, state, floor)
+        .await
+        .unwrap();
     assert_eq!(other.replica.state, leader.replica.state);
-    assert_eq!(other.replica.position.cluster, leader.replica.position.cluster);
+    assert_eq!(
+        other.replica.position.cluster,
+        leader.replica.position.cluster
+    );
     other.lead().await;
     other.put("b", "after").await.unwrap();
     let late = Manager::started(&empty.url, "m2", quick()).await;

@@ -29,7 +29,10 @@ async fn reign(mut manager: Manager, tag: usize) -> (Manager, Vec<String>) {
 
 /// Follows until told to stop and the end is reached; gives the hash after each entry.
 async fn watch(url: String, replicas: usize, stop: Arc<AtomicBool>) -> (Replica<Records>, Hashes) {
-    let options = loom_bus::log::LogOptions { replicas, ..quick() };
+    let options = loom_bus::log::LogOptions {
+        replicas,
+        ..quick()
+    };
     let mut manager = Manager::new(&url, "watcher", options).await;
     let mut follower = manager.log.follow("watcher", 0);
     let mut hashes = Hashes::new();
@@ -40,19 +43,29 @@ async fn watch(url: String, replicas: usize, stop: Arc<AtomicBool>) -> (Replica<
         }
         let next = tokio::time::timeout(std::time::Duration::from_millis(200), follower.next());
         let Ok(next) = next.await else { continue };
-        let Some(Followed::Entry { sequence, raw }) = next else { panic!("{next:?}") };
-        manager.log.apply(&mut manager.replica, sequence, &raw).await.unwrap();
+        let Some(Followed::Entry { sequence, raw }) = next else {
+            panic!("{next:?}")
+        };
+        manager
+            .log
+            .apply(&mut manager.replica, sequence, &raw)
+            .await
+            .unwrap();
         hashes.insert(sequence, manager.replica.hash());
     }
 }
 
 /// Takes over so many times while the leader appends, and compares everything with everything.
 async fn takeovers(url: &str, replicas: usize, rounds: usize) {
-    let options = || loom_bus::log::LogOptions { replicas, ..quick() };
+    let options = || loom_bus::log::LogOptions {
+        replicas,
+        ..quick()
+    };
     let stop = Arc::new(AtomicBool::new(false));
     drop(Manager::new(url, "first", options()).await);
-    let watchers: Vec<_> =
-        (0..2).map(|_| tokio::spawn(watch(url.to_owned(), replicas, Arc::clone(&stop)))).collect();
+    let watchers: Vec<_> = (0..2)
+        .map(|_| tokio::spawn(watch(url.to_owned(), replicas, Arc::clone(&stop))))
+        .collect();
     let mut managers = Vec::new();
     for n in 0..3 {
         managers.push(Manager::started(url, &format!("m{n}"), options()).await);
@@ -73,8 +86,10 @@ async fn takeovers(url: &str, replicas: usize, rounds: usize) {
     // The last one leads after all reigns have begun.
     while !reigns.is_empty() {
         last.lead().await;
-        let finished: Vec<_> =
-            (0..reigns.len()).rev().filter(|n| reigns[*n].is_finished()).collect();
+        let finished: Vec<_> = (0..reigns.len())
+            .rev()
+            .filter(|n| reigns[*n].is_finished())
+            .collect();
         for n in finished {
             acknowledged.extend(reigns.remove(n).await.unwrap().1);
         }
@@ -92,7 +107,10 @@ async fn takeovers(url: &str, replicas: usize, rounds: usize) {
         assert_eq!(replica.position, fresh.replica.position);
         hashes.push(seen);
     }
-    assert_eq!(hashes[0], hashes[1], "all replicas have the same hash at the same sequences");
+    assert_eq!(
+        hashes[0], hashes[1],
+        "all replicas have the same hash at the same sequences"
+    );
     assert_eq!(hashes[0].len() as u64, fresh.replica.position.sequence);
 
     let mut leads = 0;
@@ -105,7 +123,10 @@ async fn takeovers(url: &str, replicas: usize, rounds: usize) {
     assert!(leads > rounds, "{leads} takeovers");
     committed.sort();
     acknowledged.sort();
-    assert_eq!(committed, acknowledged, "what was acknowledged is there, once, and nothing else");
+    assert_eq!(
+        committed, acknowledged,
+        "what was acknowledged is there, once, and nothing else"
+    );
     println!("{leads} takeovers, {} commits", committed.len());
 }
 
@@ -138,12 +159,20 @@ async fn a_follower_goes_on_after_the_servers_death() {
         leader.put(&format!("k{round}"), "v").await.unwrap();
         server.kill();
         server.revive().await;
-        let last = leader.put("again", &round.to_string()).await.unwrap().sequence;
+        let last = leader
+            .put("again", &round.to_string())
+            .await
+            .unwrap()
+            .sequence;
         while standby.replica.position.sequence < last {
             let Some(Followed::Entry { sequence, raw }) = follower.next().await else {
                 panic!("the follower ended");
             };
-            standby.log.apply(&mut standby.replica, sequence, &raw).await.unwrap();
+            standby
+                .log
+                .apply(&mut standby.replica, sequence, &raw)
+                .await
+                .unwrap();
         }
         assert_eq!(standby.replica.hash(), leader.replica.hash());
     }

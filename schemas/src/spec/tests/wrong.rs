@@ -40,7 +40,7 @@ fn every_wrong_file_is_refused_with_place_and_help() {
     }
 }
 
-/// A report of one line, found within a second or two whatever the machine.
+/// The report on a wrong job.
 fn refused(text: &[u8], syntax: Syntax) -> String {
     read(text, syntax, "job").unwrap_err().to_string()
 }

@@ -17,7 +17,7 @@ pub(super) struct Blocks {
     run: RunId,
     stdout: Gathered,
     stderr: Gathered,
-    /// The place before the last line that was taken.
+    /// The place before the last line that was taken, at which no line was begun.
     last: Cursor,
     /// The greatest offset at which the next line begins if none is missing.
     expected: u64,
@@ -63,12 +63,16 @@ impl Blocks {
             if line.offset > self.expected {
                 self.say_gap(&line);
             }
-            self.last = Cursor {
+            let here = Cursor {
                 file: line.offset,
                 stdout: self.stdout.next,
                 stderr: self.stderr.next,
                 done: false,
             };
+            // From amid a line of the other stream only a part of that would come again.
+            let begun = [&self.stdout, &self.stderr].map(|stream| stream.begun.as_ref());
+            let begun = begun.into_iter().flatten().map(|(place, _, _)| *place);
+            self.last = begun.min_by_key(|place| place.file).unwrap_or(here);
             self.expected = line.offset + line.text.len() as u64 + OVERHEAD_MAX;
             let place = self.last;
             let stream = match line.stream {
@@ -82,8 +86,6 @@ impl Blocks {
                 stream.begun = Some((place, at, text));
             } else {
                 self.waiting += stream.push(at, text);
-                // Where a line of several pieces began: from amid it only a part would come again.
-                self.last = place;
             }
         }
     }
@@ -140,9 +142,7 @@ impl Blocks {
     /// The place from which shipping would go on, once all that was gathered is sent. The last
     /// line before it comes once more then; its offset tells.
     pub(super) fn sent(&self) -> Cursor {
-        let begun = [&self.stdout, &self.stderr].map(|stream| stream.begun.as_ref());
-        let places = begun.into_iter().flatten().map(|(place, _, _)| *place);
-        places.chain([self.last]).min_by_key(|place| place.file).unwrap_or(self.last)
+        self.last
     }
 
     fn stream(&mut self, stream: Stream) -> &mut Gathered {

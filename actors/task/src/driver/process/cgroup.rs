@@ -200,7 +200,7 @@ impl Cgroups {
             .into_iter()
             .flatten()
             .filter_map(|hierarchy| fs::read_dir(&hierarchy.path).ok())
-            .flat_map(|entries| entries.flatten())
+            .flat_map(Iterator::flatten)
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| name != SHIMS)

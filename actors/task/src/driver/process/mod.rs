@@ -130,7 +130,7 @@ impl Driver for ProcessDriver {
     }
 
     fn inventory(&self) -> BoxFuture<'_, Result<Vec<RunId>, DriverError>> {
-        self.blocking(|inner| adopt::inventory(inner)).boxed()
+        self.blocking(adopt::inventory).boxed()
     }
 
     fn adopt(&self, run: RunId) -> BoxFuture<'_, Result<Adopted, DriverError>> {

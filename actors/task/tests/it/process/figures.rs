@@ -53,9 +53,21 @@ async fn latency(rig: &Rig) {
     print("process start, call to first line, p50", median(first), "ms", Some(median(raw)));
 }
 
+/// Processor time of this process and of those it has waited for, in milliseconds.
+fn used() -> f64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let of = |who| {
+        let usage = getrusage(who).unwrap();
+        let (user, system) = (usage.user_time(), usage.system_time());
+        (user.tv_sec() + system.tv_sec()) as f64 * 1e3
+            + (user.tv_usec() + system.tv_usec()) as f64 / 1e3
+    };
+    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
+}
+
 /// Whole runs a second, with their clean-up.
 async fn rate(rig: &Rig, parallel: usize) {
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), used());
     let one = |_| async {
         tokio::task::spawn_blocking(|| {
             let mut child = Command::new("/bin/true").stdout(Stdio::null()).spawn().unwrap();
@@ -66,7 +78,8 @@ async fn rate(rig: &Rig, parallel: usize) {
     };
     futures::stream::iter(0..SPAWNS).map(one).buffer_unordered(parallel).count().await;
     let raw = SPAWNS as f64 / begun.elapsed().as_secs_f64();
-    let begun = Instant::now();
+    let raw_used = (used() - before) / SPAWNS as f64;
+    let (begun, before) = (Instant::now(), used());
     let one = |_| async {
         let wanted = launch(&["/bin/true"]);
         rig.start(&wanted).await;
@@ -76,6 +89,8 @@ async fn rate(rig: &Rig, parallel: usize) {
     futures::stream::iter(0..SPAWNS).map(one).buffer_unordered(parallel).count().await;
     let value = SPAWNS as f64 / begun.elapsed().as_secs_f64();
     print(&format!("runs a second, {parallel} at a time"), value, "1/s", Some(raw));
+    let each = (used() - before) / SPAWNS as f64;
+    print(&format!("processor time a run, {parallel} at a time"), each, "ms", Some(raw_used));
 }
 
 async fn shim(rig: &Rig) {

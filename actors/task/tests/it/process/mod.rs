@@ -1,5 +1,8 @@
 //! The process driver and its shim, with real processes.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::cast_precision_loss, reason = "figures")]
+
 mod agent;
 mod ends;
 mod figures;

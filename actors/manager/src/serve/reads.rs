@@ -1,0 +1,234 @@
+//! Reads: `orch.api.<noun>.<verb>`, answered by every manager from what it has applied.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use loom_bus::codec::Form;
+use loom_bus::events::{History, HistoryError};
+use loom_bus::header::{MIN_REVISION, REVISION};
+use loom_bus::serve::{Request, ServeLimits};
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::{Name, Revision};
+use loom_schemas::subject;
+use loom_schemas::wire::{
+    EventQuery, JobGet, LogQuery, ManagerView, NodeGet, NodeList, RunGet, VersionGet, VersionList,
+    VersionSummary,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::door::{Door, Next};
+use crate::context::{AGENT, Context, Part, View};
+use crate::follower::chain;
+use crate::view;
+
+/// How long a read waits for the revision it asks for.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// What can be read.
+const READS: &str = "job.list, job.get, job.versions, job.export, run.get, node.list, node.get, \
+                     manager.list, event.list, log.get";
+
+/// Answers reads.
+pub(crate) struct Reads;
+
+/// What the reads are told: nothing.
+pub(crate) enum ReadsMessage {}
+
+impl Actor for Reads {
+    type Msg = ReadsMessage;
+    type State = Door;
+    type Arguments = Context;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        context: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        context.parts.put(Part::Reads, myself.get_cell());
+        let limits = ServeLimits {
+            max_in_flight: context.options.limits.reads,
+            max_payload: 64 * 1024,
+            ..ServeLimits::default()
+        };
+        let bus = context.control.clone();
+        let take = move |request| {
+            tokio::spawn(read(context.clone(), request));
+            Next::GoOn
+        };
+        // In no group: one manager that hangs would swallow requests; the first answer counts.
+        Ok(Door::serve(&bus, subject::API_ALL, None, limits, take).await?)
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Self::Msg>,
+        _: SupervisionEvent,
+        _: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+async fn read(context: Context, request: Request) {
+    let view = match wait_for(&context, request.header(MIN_REVISION)).await {
+        Ok(view) => view,
+        Err(error) => return request.refuse(error).await,
+    };
+    let noun = request.token(2).unwrap_or_default().to_owned();
+    let verb = request.token(3).unwrap_or_default().to_owned();
+    match (noun.as_str(), verb.as_str()) {
+        ("event", "list") => {
+            let history = History::new(&context.bulk);
+            let read = async |query: EventQuery| history.events(&query).await.map_err(history_error);
+            answer_later(request, &view, read).await;
+        }
+        ("log", "get") => {
+            let history = History::new(&context.bulk);
+            let read = async |query: LogQuery| history.logs(&query).await.map_err(history_error);
+            answer_later(request, &view, read).await;
+        }
+        (noun, verb) => read_state(&context, request, &view, noun, verb).await,
+    }
+}
+
+/// Reads what the state holds.
+async fn read_state(context: &Context, request: Request, view: &View, noun: &str, verb: &str) {
+    let state = &view.replica.state;
+    let heart = |node: &Name| context.hearts.last(node);
+    match (noun, verb) {
+        ("job", "list") => answer(request, view, Ok(view::job_list(state))).await,
+        ("job", "get") => {
+            let found = asked_name::<JobGet>(&request, |ask| ask.job)
+                .and_then(|job| view::job_view(state, &job));
+            answer(request, view, found).await;
+        }
+        ("job", "versions") => {
+            let found = asked_name::<JobGet>(&request, |ask| ask.job)
+                .and_then(|job| versions(view, &job));
+            answer(request, view, found).await;
+        }
+        ("job", "export") => export(request, view).await,
+        ("run", "get") => {
+            let text = match request.text() {
+                Some(text) => Ok(text.to_owned()),
+                None => request.decode::<RunGet>().map(|ask| ask.run),
+            };
+            let found = text.and_then(|text| view::run_view(state, &text));
+            answer(request, view, found).await;
+        }
+        ("node", "list") => answer(request, view, Ok(view::node_list(state, &heart))).await,
+        ("node", "get") => {
+            let found = asked_name::<NodeGet>(&request, |ask| ask.node)
+                .and_then(|node| view::node_view(state, &node, heart(&node)))
+                .map(|node| NodeList { nodes: vec![node] });
+            answer(request, view, found).await;
+        }
+        ("manager", "list") => answer(request, view, Ok(this_manager(context, view))).await,
+        (noun, verb) => {
+            let message = format!("`{noun}.{verb}` cannot be read; there are {READS}");
+            request.refuse(WireError::not_found(message)).await;
+        }
+    }
+}
+
+/// The text of a version as it was submitted, byte for byte.
+async fn export(request: Request, view: &View) {
+    let found = request
+        .decode::<VersionGet>()
+        .and_then(|ask| view::job_text(&view.replica.state, &ask.job, ask.version));
+    match found {
+        Ok(text) => request.reply_bytes(text.into(), Form::Text, &revision(view)).await,
+        Err(error) => request.refuse(error).await,
+    }
+}
+
+fn versions(view: &View, job: &Name) -> Result<VersionList, WireError> {
+    let state = &view.replica.state;
+    if state.job(job).is_none() {
+        return Err(WireError::not_found(format!("no job {job}")));
+    }
+    let versions = state.versions(job).map(|record| VersionSummary {
+        version: record.version,
+        at: record.at,
+        by: record.by.clone(),
+        size: record.text.len() as u64,
+    });
+    Ok(VersionList { versions: versions.collect() })
+}
+
+fn this_manager(context: &Context, view: &View) -> ManagerView {
+    ManagerView {
+        name: context.name().clone(),
+        role: view.role,
+        agent: AGENT.to_owned(),
+        revision: view.replica.position.revision(),
+        state_hash: view.replica.hash(),
+        leader: view.replica.position.leader.clone(),
+    }
+}
+
+/// The one argument of a request: bare text, or a field of a map.
+fn asked_name<T: DeserializeOwned>(
+    request: &Request,
+    name: impl FnOnce(T) -> Name,
+) -> Result<Name, WireError> {
+    match request.text() {
+        Some(text) => Name::new(text).map_err(|error| WireError::invalid(error.to_string())),
+        None => request.decode().map(name),
+    }
+}
+
+async fn answer<T: Serialize>(request: Request, view: &View, answer: Result<T, WireError>) {
+    match answer {
+        Ok(answer) => request.reply_with(&answer, &revision(view)).await,
+        Err(error) => request.refuse(error).await,
+    }
+}
+
+async fn answer_later<Q, T>(
+    request: Request,
+    view: &View,
+    read: impl AsyncFnOnce(Q) -> Result<T, WireError>,
+) where
+    Q: DeserializeOwned,
+    T: Serialize,
+{
+    let found = match request.decode() {
+        Ok(query) => read(query).await,
+        Err(error) => Err(error),
+    };
+    answer(request, view, found).await;
+}
+
+fn revision(view: &View) -> [(&'static str, String); 1] {
+    [(REVISION, view.replica.position.revision().to_string())]
+}
+
+/// What this manager has applied, once it has applied what the request asks for.
+async fn wait_for(context: &Context, wanted: Option<&str>) -> Result<View, WireError> {
+    let Some(text) = wanted else { return Ok(context.view()) };
+    let wanted = Revision::from_str(text.trim()).map_err(|_| {
+        WireError::invalid(format!("{MIN_REVISION}: expected `1.42`, found `{text}`"))
+    })?;
+    let mut views = context.watch();
+    let applied = views.wait_for(|view| view.replica.position.revision() >= wanted);
+    match tokio::time::timeout(WAIT, applied).await {
+        Ok(Ok(view)) => Ok(view.clone()),
+        Ok(Err(_)) | Err(_) => {
+            let at = context.view().replica.position.revision();
+            let message = format!("this manager is at revision {at}, not yet at {wanted}");
+            Err(WireError::unavailable(message))
+        }
+    }
+}
+
+fn history_error(error: HistoryError) -> WireError {
+    let code = match &error {
+        HistoryError::Filter(_) => ErrorCode::Invalid,
+        HistoryError::Timeout => ErrorCode::TooLarge,
+        HistoryError::Stream(_) | HistoryError::Consumer(_) => ErrorCode::Unavailable,
+    };
+    WireError::new(code, chain(&error))
+}

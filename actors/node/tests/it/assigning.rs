@@ -1,0 +1,302 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use loom_bus::call::CallError;
+use loom_schemas::error::ErrorCode;
+use loom_schemas::ids::Epoch;
+use loom_schemas::spec::SimScript;
+use loom_schemas::subject;
+use loom_schemas::units::Millis;
+use loom_schemas::wire::{Assign, AssignReply};
+use loom_schemas::words::{DriverKind, RunState};
+
+use crate::leader::{CLUSTER, Manner};
+use crate::specs::{name, played, playing, restarting, script, stopped};
+use crate::world::{World, until};
+
+const WAIT: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_says_what_it_is_and_lives() {
+    let world = World::new().await;
+    let node = world.host("node-1").await;
+    let hello = world.leader.said().hellos[0].clone();
+    assert_eq!(hello.cluster, None);
+    assert_eq!(
+        hello.info.labels,
+        BTreeMap::from([("disk".to_owned(), "ssd".to_owned())])
+    );
+    assert_eq!(hello.info.drivers, [DriverKind::Process, DriverKind::Sim]);
+    assert!(hello.info.capacity.memory.0 > 0 && hello.info.capacity.cpu.0 >= 1000);
+    assert_eq!(
+        (hello.info.capacity.ports_from, hello.info.capacity.ports_to),
+        (20_000, 29_999)
+    );
+    assert_eq!(hello.info.address, "127.0.0.1");
+    assert!(hello.runs.is_empty());
+    world
+        .until("a heartbeat", |said| !said.heartbeats.is_empty())
+        .await;
+    let (who, heartbeat) = world.leader.said().heartbeats[0].clone();
+    assert_eq!((who.as_str(), heartbeat.usage.runs), ("node-1", 0));
+    assert!(heartbeat.usage.memory > 0);
+    drop(node);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_assigned_runs_and_what_is_removed_is_forgotten() {
+    let world = World::new().await;
+    let node = world.node("node-1").await;
+    let web = playing("web", 0);
+    let reply = world.leader.assign("node-1", &[&web], &[]).await;
+    assert_eq!(reply, AssignReply::Taken { generation: 1 });
+    world.until_state(web.placement, RunState::Running).await;
+    world
+        .until("it is counted", |said| {
+            said.heartbeats
+                .last()
+                .is_some_and(|(_, last)| last.usage.runs == 1 && last.generation == 1)
+        })
+        .await;
+    world.leader.assign("node-1", &[&stopped(&web)], &[]).await;
+    let report = world.until_state(web.placement, RunState::Killed).await;
+    assert!(!report.will_restart);
+    world.leader.assign("node-1", &[], &[web.placement]).await;
+    // The next inventory has nothing of it.
+    node.kill().await;
+    let _node = world.node("node-1").await;
+    until("an empty inventory", async || {
+        world.leader.said().hellos.last().unwrap().runs.is_empty()
+    })
+    .await;
+    assert_eq!(
+        world
+            .leader
+            .said()
+            .hellos
+            .last()
+            .unwrap()
+            .cluster
+            .as_deref(),
+        Some(CLUSTER)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assignment_is_taken_from_the_newest_leader_only() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    let me = name("node-1");
+    let web = playing("web", 0);
+    world.leader.assign("node-1", &[&web], &[]).await;
+    world.until_state(web.placement, RunState::Running).await;
+    let now = world.leader.whole(&me);
+
+    let older = Epoch {
+        incarnation: 1,
+        sequence: 9,
+    };
+    let stale = Assign {
+        epoch: older,
+        generation: 99,
+        put: vec![],
+        ..now.clone()
+    };
+    let reply = world.leader.send(&me, &stale).await;
+    assert_eq!(reply, AssignReply::Stale { epoch: now.epoch });
+
+    let foreign = Assign {
+        cluster: "other".to_owned(),
+        generation: 99,
+        ..now.clone()
+    };
+    let reply = world.leader.send(&me, &foreign).await;
+    assert_eq!(
+        reply,
+        AssignReply::Foreign {
+            cluster: CLUSTER.to_owned()
+        }
+    );
+
+    let other_base = Assign {
+        base: Some(7),
+        generation: 8,
+        put: vec![],
+        ..now.clone()
+    };
+    let reply = world.leader.send(&me, &other_base).await;
+    assert_eq!(reply, AssignReply::Resync { generation: 1 });
+
+    // Doubled: harmless.
+    for _ in 0..2 {
+        let reply = world.leader.send(&me, &now).await;
+        assert_eq!(reply, AssignReply::Taken { generation: 1 });
+    }
+    // A whole set without the run ends it.
+    world.leader.want("node-1", &[], &[web.placement]);
+    world.leader.send(&me, &world.leader.whole(&me)).await;
+    let report = world.until_state(web.placement, RunState::Killed).await;
+    assert_eq!(
+        report.reason.as_deref(),
+        Some("no longer assigned to this node")
+    );
+    let runs: Vec<_> = world
+        .leader
+        .said()
+        .reports
+        .iter()
+        .map(|report| report.run)
+        .collect();
+    assert!(
+        runs.iter().all(|run| *run == web.placement),
+        "one run, never two"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_is_greeted() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    let before = world.leader.said().hellos.len();
+    world.leader.said().epoch.sequence = 20;
+    world.leader.assign("node-1", &[], &[]).await;
+    world
+        .until("it is greeted", |said| said.hellos.len() > before)
+        .await;
+    assert_eq!(
+        world.leader.said().hellos.last().unwrap().epoch.sequence,
+        20
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_answered_and_changes_nothing() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    let bus = loom_bus::connection::Bus::connect(world.connect.clone())
+        .await
+        .unwrap();
+    let subject = subject::assign(&name("node-1"));
+    let deep = vec![0x91_u8; 100_000];
+    let nothing = br#"{"cluster": 1}"#.to_vec();
+    for payload in [
+        deep,
+        nothing,
+        vec![0xde, 0xff, 0xff],
+        b"hello".to_vec(),
+        vec![],
+    ] {
+        let answer = bus
+            .call_bytes(&subject, Bytes::from(payload), &[], WAIT)
+            .await;
+        let Err(CallError::Refused(error)) = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(
+            matches!(error.code, ErrorCode::Invalid | ErrorCode::TooLarge),
+            "{error:?}"
+        );
+    }
+    // Users do not get there at all.
+    let answer = world
+        .user
+        .call_bytes(&subject, Bytes::from_static(b"{}"), &[], WAIT)
+        .await;
+    assert!(answer.is_err());
+    let web = playing("web", 0);
+    world.leader.assign("node-1", &[&web], &[]).await;
+    world.until_state(web.placement, RunState::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_is_refused_leads_to_hello_and_is_delivered() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    let before = world.leader.said().hellos.len();
+    world.leader.manner(Manner::Refuses);
+    let web = playing("web", 0);
+    world.leader.assign("node-1", &[&web], &[]).await;
+    world
+        .until("another hello", |said| said.hellos.len() > before)
+        .await;
+    let inventory = world.leader.said().hellos.last().unwrap().runs.clone();
+    assert_eq!(inventory.len(), 1);
+    world.leader.manner(Manner::Answers);
+    world.until_state(web.placement, RunState::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_whose_answer_was_lost_is_delivered_again() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    world.leader.manner(Manner::LosesAnswers);
+    let script = SimScript {
+        run: Some(Millis(20)),
+        exit: 3,
+        ..SimScript::default()
+    };
+    let batch = played("batch", 0, script);
+    world.leader.assign("node-1", &[&batch], &[]).await;
+    let failed = |report: &loom_schemas::wire::RunReport| report.state == RunState::Failed;
+    world
+        .until("the end is told twice", |said| {
+            said.reports.iter().filter(|report| failed(report)).count() >= 2
+        })
+        .await;
+    world.leader.manner(Manner::Answers);
+    world
+        .until("a call of nothing: all is taken", |said| {
+            said.probes == 0 || failed(&said.reports[0])
+        })
+        .await;
+    let exit = world
+        .leader
+        .said()
+        .of(batch.placement)
+        .unwrap()
+        .exit
+        .clone()
+        .unwrap();
+    assert_eq!(exit.code, Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_are_refused_where_they_are_not_allowed() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    assert_eq!(
+        world.leader.said().hellos[0].info.drivers,
+        [DriverKind::Sim]
+    );
+    let web = script("web", "sleep 1000");
+    world.leader.assign("node-1", &[&web], &[]).await;
+    let report = world.until_state(web.placement, RunState::Rejected).await;
+    assert!(report.reason.unwrap().contains("--allow-process"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_are_runs_of_their_own() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    let once = SimScript {
+        run: Some(Millis(5)),
+        exit: 1,
+        ..SimScript::default()
+    };
+    let web = restarting(played("web", 0, once), Millis(5));
+    world.leader.assign("node-1", &[&web], &[]).await;
+    world
+        .until("three restarts", |said| {
+            said.of(web.placement)
+                .is_some_and(|report| report.restarts >= 3)
+        })
+        .await;
+    let said = world.leader.said();
+    let ended: Vec<_> = said
+        .reports
+        .iter()
+        .filter(|report| report.state == RunState::Failed)
+        .collect();
+    assert!(ended.iter().all(|report| report.will_restart));
+}

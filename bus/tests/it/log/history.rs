@@ -1,0 +1,150 @@
+//! The history of events and of task output, asked with filters.
+
+use jiff::{SignedDuration, Timestamp};
+use loom_bus::events::{History, HistoryError, Relay, RelayOptions};
+use loom_bus::logs::LogBlock;
+use loom_schemas::event::{About, Event};
+use loom_schemas::ids::{RunId, Slot};
+use loom_schemas::subject;
+use loom_schemas::wire::{EventQuery, LogQuery};
+use uuid::Uuid;
+
+use super::{Manager, name, quick};
+use crate::support::{Server, until};
+
+fn event(at: i64, job: &str, what: &str) -> Event {
+    let at = Timestamp::from_second(1_700_000_000 + at).unwrap();
+    Event::new(at, About::Job { job: name(job) }, what)
+}
+
+#[tokio::test]
+async fn events_are_found_by_subject_number_time_and_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let mut leader = Manager::started(&server.url, "m1", quick()).await;
+    leader.lead().await;
+    let position = leader.replica.position.clone();
+    let log = leader.log.clone();
+    let relay = Relay::start(&leader.bus, log, &position, RelayOptions::default());
+    for n in 0..30 {
+        let job = if n % 3 == 0 { "db" } else { "web" };
+        let commit = loom_bus::log::Commit {
+            events: vec![event(n, job, "accepted")],
+            ..Default::default()
+        };
+        let committed = leader.append(commit).await.unwrap();
+        relay.committed(&committed);
+    }
+    let history = History::new(&leader.bus);
+    until("all is told", || {
+        let history = history.clone();
+        async move { history.last_event().await.unwrap() == 30 }
+    })
+    .await;
+    let numbers = async |query: EventQuery| {
+        let list = history.events(&query).await.unwrap();
+        let numbers: Vec<u64> = list.events.iter().map(|row| row.number).collect();
+        (numbers, list.more)
+    };
+    let all = numbers(EventQuery::default()).await;
+    assert_eq!(all, ((1..=30).collect(), false));
+    let db = EventQuery {
+        filter: Some("job.db.*".to_owned()),
+        limit: Some(3),
+        ..EventQuery::default()
+    };
+    assert_eq!(numbers(db).await, (vec![22, 25, 28], true));
+    let after = EventQuery {
+        after: Some(27),
+        ..EventQuery::default()
+    };
+    assert_eq!(numbers(after).await, (vec![28, 29, 30], false));
+    let since = EventQuery {
+        since: Some(Timestamp::from_second(1_700_000_028).unwrap()),
+        ..EventQuery::default()
+    };
+    assert_eq!(numbers(since).await, (vec![29, 30], false));
+    let none = EventQuery {
+        filter: Some("node.>".to_owned()),
+        ..EventQuery::default()
+    };
+    assert_eq!(numbers(none).await, (vec![], false));
+    let nonsense = EventQuery {
+        filter: Some("a b".to_owned()),
+        ..EventQuery::default()
+    };
+    let refused = history.events(&nonsense).await.unwrap_err();
+    assert!(matches!(refused, HistoryError::Filter(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn output_is_kept_after_the_run_and_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let manager = Manager::started(&server.url, "m1", quick()).await;
+    let slot = Slot::new(name("web"), name("main"), 0);
+    let subject = subject::logs(&slot, &name("n1"), "stdout");
+    let begun = Timestamp::now();
+    let publish = async |run: u128, offset: u64, texts: &[&str]| {
+        let at = |n: usize| begun + SignedDuration::from_micros(i64::try_from(n).unwrap());
+        let first = usize::try_from(offset).unwrap();
+        let lines = texts
+            .iter()
+            .enumerate()
+            .map(|(n, t)| (at(first + n), (*t).to_owned()));
+        let block = LogBlock {
+            run: RunId(Uuid::from_u128(run)),
+            offset,
+            lines: lines.collect(),
+        };
+        let (headers, payload) = block.encode().unwrap();
+        manager
+            .bus
+            .publish(&subject, payload, &headers)
+            .await
+            .unwrap();
+    };
+    publish(1, 0, &["one", "two"]).await;
+    publish(1, 4, &["two", "three"]).await;
+    publish(2, 0, &["other"]).await;
+    manager
+        .bus
+        .publish(&subject, "nonsense".into(), &[])
+        .await
+        .unwrap();
+    manager.bus.flush().await;
+    let history = History::new(&manager.bus);
+    let texts = async |query: LogQuery| {
+        let lines = history.logs(&query).await.unwrap().lines;
+        lines.into_iter().map(|line| line.text).collect::<Vec<_>>()
+    };
+    let all = || LogQuery {
+        filter: "web.main.0.*.*".to_owned(),
+        ..LogQuery::default()
+    };
+    until("it is kept", || async {
+        history.logs(&all()).await.unwrap().lines.len() == 4
+    })
+    .await;
+    let of_run = LogQuery {
+        run: Some(RunId(Uuid::from_u128(1))),
+        ..all()
+    };
+    assert_eq!(texts(of_run).await, ["one", "two", "three"]);
+    let tail = LogQuery {
+        run: Some(RunId(Uuid::from_u128(1))),
+        tail: Some(1),
+        ..all()
+    };
+    assert_eq!(texts(tail).await, ["three"]);
+    let other = LogQuery {
+        filter: "db.>".to_owned(),
+        ..LogQuery::default()
+    };
+    assert_eq!(texts(other).await, [""; 0]);
+    let late = LogQuery {
+        since: Some(Timestamp::now() + SignedDuration::from_secs(60)),
+        ..all()
+    };
+    assert_eq!(texts(late).await, [""; 0]);
+}
