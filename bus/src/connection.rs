@@ -107,8 +107,8 @@ pub enum BusError {
     /// Not a subject.
     #[error("`{0}` is not a subject")]
     Subject(String),
-    /// A header with a line break or another control character.
-    #[error("header `{name}` cannot be sent: a control character in its name or value")]
+    /// A header without a name, or with a line break or another control character.
+    #[error("header `{name}` cannot be sent: it has no name, or a control character in it")]
     Header {
         /// Which.
         name: String,

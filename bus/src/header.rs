@@ -67,6 +67,9 @@ pub(crate) fn build(pairs: &[(&str, String)]) -> Result<HeaderMap, BusError> {
         let refused = || BusError::Header {
             name: name.chars().filter(|c| !c.is_control()).take(80).collect(),
         };
+        if name.is_empty() {
+            return Err(refused());
+        }
         let key: HeaderName = name.parse().map_err(|_| refused())?;
         let value: HeaderValue = value.parse().map_err(|_| refused())?;
         map.insert(key, value);

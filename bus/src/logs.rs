@@ -157,7 +157,10 @@ mod tests {
     use super::*;
 
     fn block(offset: u64, texts: &[&str]) -> LogBlock {
-        let at = |n: usize| Timestamp::from_millisecond(1_700_000_000_000 + n as i64).unwrap();
+        let at = |n: usize| {
+            let n = i64::try_from(n).unwrap();
+            Timestamp::from_millisecond(1_700_000_000_000 + n).unwrap()
+        };
         LogBlock {
             run: RunId(uuid::Uuid::from_u128(7)),
             offset,

@@ -7,10 +7,10 @@ use loom_bus::{Bus, CallError};
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, Slot};
 use loom_schemas::subject;
-use loom_schemas::wire::{CommandReply, CommandRow, TaskCommand};
+use loom_schemas::wire::{CommandReply, CommandRow, JobGet, JobView, TaskCommand};
 use tokio::time::Instant;
 
-use crate::address::Address;
+use crate::address::{Address, is_run_suffix};
 use crate::client::refused;
 use crate::exit::{Code, Failure};
 
@@ -70,10 +70,10 @@ pub(crate) async fn command(
         Address::Only(job, index) => only(bus, job, *index, verb, command, timeout).await?,
         Address::Run(run) => single(bus, &subject::run(*run, verb), command, timeout).await?,
         Address::Job(job) => {
-            many(bus, &subject::task_all(job, None, verb), command, timeout).await?
+            many(bus, job, None, verb, command, timeout).await?
         }
         Address::Task(job, task) => {
-            many(bus, &subject::task_all(job, Some(task), verb), command, timeout).await?
+            many(bus, job, Some(task), verb, command, timeout).await?
         }
         Address::RunSuffix(suffix) => {
             let mut command = command.clone();
@@ -86,6 +86,13 @@ pub(crate) async fn command(
             found(bus, verb, &command, timeout).await?
         }
     };
+    if let (Address::Job(job), true) = (address, rows.is_empty())
+        && is_run_suffix(job.as_str())
+    {
+        // The end of a run's id can look like a job's name.
+        let suffix = Address::RunSuffix(job.to_string());
+        return Box::pin(self::command(bus, &suffix, verb, command, timeout)).await;
+    }
     if rows.is_empty() {
         return Err(nobody(address));
     }
@@ -130,8 +137,7 @@ async fn only(
     if !rows.is_empty() {
         return Ok(rows);
     }
-    let all = subject::task_all(job, None, "inspect");
-    let seen = many(bus, &all, &TaskCommand::default(), timeout).await?;
+    let seen = many(bus, job, None, "inspect", &TaskCommand::default(), timeout).await?;
     let tasks: BTreeSet<&Name> = seen.iter().map(|row| &row.slot().task).collect();
     let mut tasks = tasks.into_iter();
     match (tasks.next(), tasks.next()) {
@@ -146,31 +152,43 @@ async fn only(
     }
 }
 
-/// All slots of a task or job; done as soon as each index has its row.
+/// Nodes answer at once with what they have; this long a silence means something is missing.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// All slots of a task or job; done as soon as each index that is alive has its row.
 async fn many(
     bus: &Bus,
-    subject: &str,
+    job: &Name,
+    task: Option<&Name>,
+    verb: &str,
     command: &TaskCommand,
     timeout: Duration,
 ) -> Result<Vec<Row>, Failure> {
     let mut rows = BTreeMap::new();
+    let mut down = None;
     let deadline = Instant::now() + timeout;
-    let mut replies = match bus.call_many::<_, CommandReply>(subject, command, timeout).await {
+    let subject = subject::task_all(job, task, verb);
+    let mut replies = match bus.call_many::<_, CommandReply>(&subject, command, timeout).await {
         Ok(replies) => replies,
         Err(CallError::NoResponders) => return Ok(Vec::new()),
         Err(error) => return Err(refused(error)),
     };
-    while let Ok(Some(reply)) = tokio::time::timeout_at(deadline, replies.next()).await {
-        match reply {
-            Ok(reply) => keep(&mut rows, reply),
-            Err(CallError::NoResponders) => break,
-            Err(error) => return Err(refused(error)),
+    loop {
+        let quiet = if rows.is_empty() { deadline } else { deadline.min(Instant::now() + QUIET) };
+        match tokio::time::timeout_at(quiet, replies.next()).await {
+            Ok(Some(Ok(reply))) => keep(&mut rows, reply),
+            Ok(None | Some(Err(CallError::NoResponders))) => break,
+            Ok(Some(Err(error))) => return Err(refused(error)),
+            Err(_) if Instant::now() >= deadline => break,
+            // Indexes that were stopped one by one have nobody to answer for them.
+            Err(_) if down.is_none() => down = Some(not_alive(bus, job).await),
+            Err(_) => {}
         }
-        if !rows.is_empty() && missing(&rows).is_empty() {
+        if !rows.is_empty() && missing(&rows, down.as_ref()).is_empty() {
             break;
         }
     }
-    let silent = missing(&rows);
+    let silent = missing(&rows, down.as_ref());
     let mut rows: Vec<Row> = rows.into_values().collect();
     rows.extend(silent.into_iter().map(|slot| Row::Silent {
         slot,
@@ -178,6 +196,21 @@ async fn many(
     }));
     rows.sort_by(|a, b| a.slot().cmp(b.slot()));
     Ok(rows)
+}
+
+/// The slots of a job that a manager knows to be down; none where no manager answers.
+async fn not_alive(bus: &Bus, job: &Name) -> BTreeSet<Slot> {
+    let get = JobGet { job: job.clone() };
+    let subject = subject::api("job", "get");
+    match bus.call::<_, JobView>(&subject, &get, Duration::from_secs(1)).await {
+        Ok(view) => view
+            .slots
+            .into_iter()
+            .filter(|slot| slot.current.as_ref().is_none_or(|run| run.state.is_terminal()))
+            .map(|slot| slot.slot)
+            .collect(),
+        Err(_) => BTreeSet::new(),
+    }
 }
 
 /// By labels or run id: every node answers, so the time that is given is waited for, but for the
@@ -188,8 +221,6 @@ async fn found(
     command: &TaskCommand,
     timeout: Duration,
 ) -> Result<Vec<Row>, Failure> {
-    /// Nodes answer at once with what they have; this long a silence is the end.
-    const QUIET: Duration = Duration::from_millis(300);
     let mut rows = BTreeMap::new();
     let deadline = Instant::now() + timeout;
     let subject = subject::find(verb);
@@ -220,7 +251,10 @@ fn keep(rows: &mut BTreeMap<(Slot, loom_schemas::ids::RunId), Row>, reply: Comma
 }
 
 /// The indexes that should have answered: each reply says how many its task has.
-fn missing(rows: &BTreeMap<(Slot, loom_schemas::ids::RunId), Row>) -> Vec<Slot> {
+fn missing(
+    rows: &BTreeMap<(Slot, loom_schemas::ids::RunId), Row>,
+    down: Option<&BTreeSet<Slot>>,
+) -> Vec<Slot> {
     let mut wanted: BTreeMap<(Name, Name), u32> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for row in rows.values() {
@@ -236,7 +270,7 @@ fn missing(rows: &BTreeMap<(Slot, loom_schemas::ids::RunId), Row>) -> Vec<Slot> 
         .flat_map(|((job, task), count)| {
             (0..count).map(move |index| Slot::new(job.clone(), task.clone(), index))
         })
-        .filter(|slot| !seen.contains(slot))
+        .filter(|slot| !seen.contains(slot) && !down.is_some_and(|down| down.contains(slot)))
         .collect()
 }
 
@@ -263,9 +297,11 @@ mod tests {
     fn indexes_without_a_row_are_missing_until_the_last_has_one() {
         let mut rows = BTreeMap::new();
         keep(&mut rows, CommandReply { rows: vec![row(0, 3), row(2, 3)] });
-        let left: Vec<String> = missing(&rows).iter().map(ToString::to_string).collect();
+        let left: Vec<String> = missing(&rows, None).iter().map(ToString::to_string).collect();
         assert_eq!(left, ["web/1"]);
+        let down = BTreeSet::from([Slot::new(Name::new("web").unwrap(), Name::main(), 1)]);
+        assert!(missing(&rows, Some(&down)).is_empty());
         keep(&mut rows, CommandReply { rows: vec![row(1, 3)] });
-        assert!(missing(&rows).is_empty());
+        assert!(missing(&rows, None).is_empty());
     }
 }

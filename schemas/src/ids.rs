@@ -42,7 +42,9 @@ impl Name {
         let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
         let rest = bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !first || !rest || text.len() > NAME_MAX {
-            return Err(NameError::Pattern(text.chars().take(80).collect()));
+            // Shown in one line whatever is in it.
+            let shown = text.chars().take(80).flat_map(char::escape_debug);
+            return Err(NameError::Pattern(shown.collect()));
         }
         if text == "all" {
             return Err(NameError::Reserved(text.to_owned()));

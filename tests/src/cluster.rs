@@ -47,7 +47,7 @@ impl Said {
     ///
     /// # Panics
     /// When it ended otherwise.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, clippy::return_self_not_must_use, reason = "mostly asked for its panic")]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
         self
@@ -169,6 +169,26 @@ impl Dev {
     /// When it does not run.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
+    }
+
+    /// The process of its bus.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn bus_pid(&self) -> u32 {
+        self.bus_pid_now().expect("a nats-server")
+    }
+
+    /// The process of its bus, if there is one now.
+    pub fn bus_pid_now(&self) -> Option<u32> {
+        let data = self.data_dir().display().to_string();
+        fs::read_dir("/proc").ok()?.find_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let program = line.split(' ').next().unwrap_or_default();
+            (program.ends_with("nats-server") && line.contains(&data)).then_some(pid)
+        })
     }
 
     /// Runs `loomctl` against it.

@@ -113,7 +113,13 @@ impl Parts {
 impl Shared {
     /// What all actors share, before the log was read.
     pub(crate) fn new(options: ManagerOptions, streams: Streams) -> Context {
-        let Streams { control, bulk, log_bus, log, queue } = streams;
+        let Streams {
+            control,
+            bulk,
+            log_bus,
+            log,
+            queue,
+        } = streams;
         let view = View {
             replica: Replica::default(),
             role: ManagerRole::Standby,
@@ -154,7 +160,10 @@ impl Shared {
 
     /// This manager is something else now.
     pub(crate) fn set_role(&self, role: ManagerRole) {
-        self.pulse.set_leads(matches!(role, ManagerRole::Leader | ManagerRole::Recovering));
+        self.pulse.set_leads(matches!(
+            role,
+            ManagerRole::Leader | ManagerRole::Recovering
+        ));
         self.view.send_modify(|view| view.role = role);
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Fuse};
 use loom_bus::connection::{BusError, Messages};
-use loom_bus::log::{Followed, LogError, Replica};
+use loom_bus::log::{Followed, Log, LogError, Replica};
+use loom_bus::stream::StreamError;
 use loom_schemas::ids::Name;
 use loom_schemas::subject;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -60,7 +61,11 @@ impl Actor for Follower {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let FollowerArguments { context, root, not_before } = arguments;
+        let FollowerArguments {
+            context,
+            root,
+            not_before,
+        } = arguments;
         context.parts.put(Part::Follower, myself.get_cell());
         let standing_by = stand_by(context, not_before);
         let tell = |elected| FollowerMessage::Elected(Box::new(elected));
@@ -110,11 +115,18 @@ async fn stand_by(context: Context, not_before: Instant) -> Elected {
         if error.wants_reload() {
             replica = Replica::default();
         }
+        if error.wants_streams()
+            && let Err(error) = open_log(&context).await
+        {
+            tracing::warn!("the log is gone and cannot be made anew: {}", chain(&error));
+        }
         if error.wants_restore() {
             match restore(&context, &mut replica).await {
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(error) => tracing::warn!("the log is not given its state back: {}", chain(&error)),
+                Err(error) => {
+                    tracing::warn!("the log is not given its state back: {}", chain(&error));
+                }
             }
         }
         tokio::time::sleep(PAUSE).await;
@@ -136,10 +148,25 @@ impl FollowError {
         matches!(self, Self::Log(LogError::Apply(_)))
     }
 
+    /// Whether the stream itself is gone: an empty one is what a state can be given back to.
+    fn wants_streams(&self) -> bool {
+        matches!(self, Self::Log(LogError::Stream(StreamError::NoStream(_))))
+    }
+
     /// Whether the log lost what was known: nothing is applied or appended before it has it back.
     fn wants_restore(&self) -> bool {
-        matches!(self, Self::Log(LogError::Rewound { .. } | LogError::Recovering { .. }))
+        matches!(
+            self,
+            Self::Log(LogError::Rewound { .. } | LogError::Recovering { .. })
+        )
     }
+}
+
+/// Makes the log's stream again; the log that is shared finds it under its name.
+async fn open_log(context: &Context) -> Result<(), LogError> {
+    Log::open(&context.control, context.log.options().clone())
+        .await
+        .map(drop)
 }
 
 async fn follow(
@@ -148,7 +175,11 @@ async fn follow(
     not_before: Instant,
 ) -> Result<Elected, FollowError> {
     let byes = context.control.subscribe(subject::BYES_ALL).await?;
-    let mut standing = Standing { context, byes, not_before };
+    let mut standing = Standing {
+        context,
+        byes,
+        not_before,
+    };
     loop {
         context.log.catch_up(replica).await?;
         context.publish(replica.clone());
@@ -176,7 +207,10 @@ impl Standing<'_> {
     /// Applies entries until there is cause to lead; none if the log has to be caught up with.
     async fn watch(&mut self, replica: &mut Replica<State>) -> Result<Option<Cause>, FollowError> {
         let options = &self.context.options;
-        let mut entries = self.context.log.follow(options.name.as_str(), replica.position.sequence);
+        let mut entries = self
+            .context
+            .log
+            .follow(options.name.as_str(), replica.position.sequence);
         let mut watch = Watch::new(&options.timings, Instant::now());
         let mut cause = self.vacancy(replica);
         let mut pinging: Pinging = Fuse::terminated();

@@ -56,7 +56,9 @@ impl Liveness {
 
     /// Whether a node was heard since this manager last began to listen.
     pub(crate) fn is_heard(&self, node: &Name, now: Instant) -> bool {
-        self.heard.get(node).is_some_and(|at| *at >= self.listening_since)
+        self.heard
+            .get(node)
+            .is_some_and(|at| *at >= self.listening_since)
             && !self.is_silent(node, now)
     }
 
@@ -118,7 +120,10 @@ mod tests {
         ticked(&mut liveness, start, 10..=18);
         assert!(!liveness.is_silent(&node(), after(start, 18)));
         assert!(liveness.is_silent(&node(), after(start, 19)));
-        assert_eq!(liveness.listening(after(start, 19)), Duration::from_secs(10));
+        assert_eq!(
+            liveness.listening(after(start, 19)),
+            Duration::from_secs(10)
+        );
     }
 
     #[test]
@@ -139,6 +144,9 @@ mod tests {
         let mut liveness = Liveness::new(Duration::from_secs(10), start);
         liveness.heard(&node(), after(start, 5));
         liveness.heard(&node(), after(start, 2));
-        assert_eq!(liveness.silence(&node(), after(start, 6)), Duration::from_secs(1));
+        assert_eq!(
+            liveness.silence(&node(), after(start, 6)),
+            Duration::from_secs(1)
+        );
     }
 }

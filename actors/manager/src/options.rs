@@ -62,7 +62,7 @@ impl Default for Timings {
             entries_stopped_after: Duration::from_secs(3),
             ping: Duration::from_millis(330),
             back_off: Duration::from_secs(2),
-            max_back_off: Duration::from_secs(60),
+            max_back_off: Duration::from_mins(1),
             node_call: Duration::from_secs(5),
         }
     }

@@ -67,7 +67,10 @@ struct Pauses {
 
 impl Pauses {
     fn next(&mut self, now: Instant) -> Duration {
-        if self.last.is_none_or(|last| now.saturating_duration_since(last) >= LONG) {
+        if self
+            .last
+            .is_none_or(|last| now.saturating_duration_since(last) >= LONG)
+        {
             self.in_a_row = 0;
         }
         self.last = Some(now);
@@ -166,7 +169,11 @@ impl RootState {
             _ => {
                 let not_before = Instant::now() + self.back_off.left(Instant::now());
                 let root = self.myself.clone();
-                let arguments = FollowerArguments { context, root, not_before };
+                let arguments = FollowerArguments {
+                    context,
+                    root,
+                    not_before,
+                };
                 let spawned: (ActorRef<FollowerMessage>, _) =
                     Actor::spawn_linked(None, Follower, arguments, cell).await?;
                 drop(spawned);
@@ -177,7 +184,8 @@ impl RootState {
 
     fn start_later(&mut self, part: Part) {
         let pause = self.pauses.next(Instant::now());
-        self.myself.send_after(pause, move || RootMessage::Start(part));
+        self.myself
+            .send_after(pause, move || RootMessage::Start(part));
     }
 
     async fn lead(&mut self, elected: Elected) {
@@ -188,7 +196,10 @@ impl RootState {
             self.back_off.step(rand::random(), Instant::now());
         }
         tracing::info!(cause = elected.cause.as_str(), "elected");
-        let arguments = ManagerArguments { context: self.context.clone(), elected };
+        let arguments = ManagerArguments {
+            context: self.context.clone(),
+            elected,
+        };
         match Actor::spawn_linked(None, Manager, arguments, self.myself.get_cell()).await {
             Ok((manager, _)) => self.manager = Some(manager),
             Err(error) => {
@@ -200,8 +211,10 @@ impl RootState {
 
     /// An actor ended, by itself or by a panic.
     fn ended(&mut self, cell: &ActorCell, reason: Option<&str>) {
-        let was_manager =
-            self.manager.as_ref().is_some_and(|manager| manager.get_id() == cell.get_id());
+        let was_manager = self
+            .manager
+            .as_ref()
+            .is_some_and(|manager| manager.get_id() == cell.get_id());
         if was_manager {
             self.manager = None;
             self.context.set_role(ManagerRole::Standby);

@@ -18,7 +18,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use crate::context::{Context, Part, View};
 use crate::follower::chain;
 use crate::leader::ManagerMessage;
-use crate::serve::door::{Door, Next};
+use crate::serve::door::{Door, Next, Rest};
 use crate::work::{Worker, carry_out};
 
 /// How often it is looked whether a snapshot is due.
@@ -71,16 +71,34 @@ impl Actor for Snapshotter {
         context: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         context.parts.put(Part::Snapshotter, myself.get_cell());
-        let limits = ServeLimits { max_in_flight: 4, max_payload: 4096, ..ServeLimits::default() };
+        let limits = ServeLimits {
+            max_in_flight: 4,
+            max_payload: 4096,
+            ..ServeLimits::default()
+        };
         let shared = context.clone();
         let take = move |request| {
             tokio::spawn(take_in(shared.clone(), request));
             Next::GoOn
         };
         let subject = subject_of(context.name());
-        let door = Door::serve(&context.control, &subject, None, limits, take).await?;
+        let door = Door::serve(
+            &context.control,
+            &subject,
+            None,
+            limits,
+            Rest::Refused,
+            take,
+        )
+        .await?;
         let looks = myself.send_interval(LOOK, || SnapshotterMessage::Look);
-        Ok(SnapshotterState { context, due: 0, round: None, looks, _door: door })
+        Ok(SnapshotterState {
+            context,
+            due: 0,
+            round: None,
+            looks,
+            _door: door,
+        })
     }
 
     async fn handle(
@@ -130,7 +148,9 @@ impl SnapshotterState {
 
 /// Takes a snapshot and has it committed.
 async fn round(context: Context, view: View) {
-    let Some(leader) = view.replica.position.leader.clone() else { return };
+    let Some(leader) = view.replica.position.leader.clone() else {
+        return;
+    };
     let mark = match context.log.snapshots().take(view.replica).await {
         Ok(mark) => mark,
         Err(error) => return tracing::warn!("no snapshot was taken: {}", chain(&error)),
@@ -160,9 +180,12 @@ async fn take_in(context: Context, request: Request) {
 
 async fn hand_in(context: &Context, leader: &Name, mark: &SnapshotMark) -> Result<(), WireError> {
     let subject = subject_of(leader);
-    let payload = rmp_serde::to_vec_named(mark)
-        .map_err(|error| WireError::invalid(error.to_string()))?;
-    let asked = context.bulk.call_bytes(&subject, Bytes::from(payload), &[], COMMIT).await;
+    let payload =
+        rmp_serde::to_vec_named(mark).map_err(|error| WireError::invalid(error.to_string()))?;
+    let asked = context
+        .bulk
+        .call_bytes(&subject, Bytes::from(payload), &[], COMMIT)
+        .await;
     asked.map(drop).map_err(|error: CallError| error.into())
 }
 
@@ -183,7 +206,9 @@ async fn commit(context: &Context, mark: SnapshotMark) -> Result<(), WireError> 
         _ => return Err(gone()),
     }
     let asked = ractor::rpc::call(&manager, ManagerMessage::AskSettled, Some(COMMIT));
-    let Ok(CallResult::Success(settled)) = asked.await else { return Err(gone()) };
+    let Ok(CallResult::Success(settled)) = asked.await else {
+        return Err(gone());
+    };
     clean(context, settled).await;
     Ok(())
 }

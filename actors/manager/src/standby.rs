@@ -169,7 +169,10 @@ mod tests {
         let mut watch = Watch::new(&Timings::default(), now);
         for second in 1..100 {
             watch.entry(now + seconds(second));
-            assert_eq!(watch.pinged(Pinged::Unanswered, now + seconds(second)), None);
+            assert_eq!(
+                watch.pinged(Pinged::Unanswered, now + seconds(second)),
+                None
+            );
         }
     }
 

@@ -14,6 +14,7 @@ use loom_schemas::subject;
 use loom_schemas::wire::{ManagerRole, Pong};
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef, SpawnErr};
+use tokio::task::JoinHandle;
 
 use crate::context::{Context, Part, Shared, Streams};
 use crate::options::ManagerOptions;
@@ -21,6 +22,9 @@ use crate::root::{Root, RootMessage};
 
 /// How long a manager of the same name has to answer.
 const PING: Duration = Duration::from_millis(500);
+
+/// How often a manager of the same name has to answer to be taken for alive.
+const PINGS: u32 = 3;
 
 /// How long a stop may take before the manager ends without finishing.
 const STOP: Duration = Duration::from_secs(5);
@@ -57,10 +61,14 @@ pub enum StartError {
     Actors(#[from] SpawnErr),
 }
 
+/// The pause before another ping, and before the root is started again after it ended by itself.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// A manager that was started. Dropping it ends the manager as a crash would.
 pub struct ManagerHandle {
     context: Context,
-    root: ActorRef<RootMessage>,
+    /// Starts the root again if it ends by itself.
+    guardian: JoinHandle<()>,
 }
 
 impl std::fmt::Debug for ManagerHandle {
@@ -80,11 +88,29 @@ pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, StartError>
     tokio::fs::create_dir_all(&path)
         .await
         .map_err(|source| StartError::DataDirectory { path, source })?;
-    let streams = connect(&options).await?;
+    // Three handshakes at once are a large future.
+    let streams = Box::pin(connect(&options)).await?;
     refuse_twin(&streams.control, &options.name).await?;
     let context = Shared::new(options, streams);
-    let (root, _) = Actor::spawn(None, Root, context.clone()).await?;
-    Ok(ManagerHandle { context, root })
+    let (_, ended) = Actor::spawn(None, Root, context.clone()).await?;
+    let guardian = tokio::spawn(guard(context.clone(), ended));
+    Ok(ManagerHandle { context, guardian })
+}
+
+/// Nobody supervises the root, so this does.
+async fn guard(context: Context, mut ended: JoinHandle<()>) {
+    loop {
+        // Why it ended was logged where it ended.
+        drop(ended.await);
+        tracing::error!("the root of the manager's actors ended and is started again");
+        ended = loop {
+            tokio::time::sleep(PAUSE).await;
+            match Actor::spawn(None, Root, context.clone()).await {
+                Ok((_, ended)) => break ended,
+                Err(error) => tracing::error!("it does not start: {error}"),
+            }
+        };
+    }
 }
 
 /// The connections, each for its own kind of traffic, and the streams.
@@ -100,10 +126,19 @@ async fn connect(options: &ManagerOptions) -> Result<Streams, StartError> {
         Bus::connect(with("log")),
     )?;
     let replicas = options.replicas;
-    let log_options = LogOptions { replicas, ..options.log.clone() };
+    let log_options = LogOptions {
+        replicas,
+        ..options.log.clone()
+    };
     let log = Log::open(&control, log_options);
-    let keep = KeepOptions { replicas, ..KeepOptions::default() };
-    let queue = QueueOptions { replicas, ..QueueOptions::default() };
+    let keep = KeepOptions {
+        replicas,
+        ..KeepOptions::default()
+    };
+    let queue = QueueOptions {
+        replicas,
+        ..QueueOptions::default()
+    };
     let opened = async {
         let log = log.await?;
         ensure_streams(&bulk, &keep).await?;
@@ -112,16 +147,26 @@ async fn connect(options: &ManagerOptions) -> Result<Streams, StartError> {
     };
     let opened = tokio::time::timeout(STREAMS, opened).await;
     let (log, queue) = opened.map_err(|_| StreamError::Timeout(STREAMS))??;
-    Ok(Streams { control, bulk, log_bus, log, queue })
+    Ok(Streams {
+        control,
+        bulk,
+        log_bus,
+        log,
+        queue,
+    })
 }
 
-/// Two managers of one name would take each other for themselves.
+/// Two managers of one name would take each other for themselves. One that is just ending may
+/// still answer once.
 async fn refuse_twin(bus: &Bus, name: &Name) -> Result<(), StartError> {
     let subject = subject::manager_ping(name);
-    match bus.call::<_, Pong>(&subject, &(), PING).await {
-        Err(CallError::NoResponders | CallError::Timeout) => Ok(()),
-        _ => Err(StartError::NameTaken(name.clone())),
+    for _ in 0..PINGS {
+        match bus.call::<_, Pong>(&subject, &(), PING).await {
+            Err(CallError::NoResponders | CallError::Timeout) => return Ok(()),
+            _ => tokio::time::sleep(PAUSE).await,
+        }
     }
+    Err(StartError::NameTaken(name.clone()))
 }
 
 impl ManagerHandle {
@@ -159,11 +204,13 @@ impl ManagerHandle {
 
     /// Finishes what is under way, says bye and ends: a standby takes over at once.
     pub async fn stop(self) {
-        let asked = self.root.call(RootMessage::Stop, Some(STOP)).await;
+        self.guardian.abort();
+        let Some(root) = self.root() else { return };
+        let asked = root.call(RootMessage::Stop, Some(STOP)).await;
         if !matches!(asked, Ok(CallResult::Success(()))) {
             tracing::warn!("the manager did not finish in time");
         }
-        drop(self.root.stop_and_wait(None, Some(STOP)).await);
+        drop(root.stop_and_wait(None, Some(STOP)).await);
     }
 
     /// Kills one of its actors: supervision has to make that good. True if there was one.
@@ -175,14 +222,16 @@ impl ManagerHandle {
         cell.is_some()
     }
 
-    /// Resolves when all its actors have ended.
-    pub async fn stopped(&self) {
-        drop(self.root.wait(None).await);
+    fn root(&self) -> Option<ActorRef<RootMessage>> {
+        self.context.parts.get(Part::Root).map(ActorRef::from)
     }
 }
 
 impl Drop for ManagerHandle {
     fn drop(&mut self) {
-        self.root.kill();
+        self.guardian.abort();
+        if let Some(root) = self.root() {
+            root.kill();
+        }
     }
 }

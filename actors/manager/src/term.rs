@@ -50,8 +50,14 @@ pub(crate) async fn run_for_leader(
     let position = replica.position.clone();
     match context.log.lead(&context.log_bus, name, position).await {
         Ok((writer, committed)) => {
-            replica.apply_committed(&committed).map_err(LogError::Apply)?;
-            let elected = Elected { replica: replica.clone(), writer, cause };
+            replica
+                .apply_committed(&committed)
+                .map_err(LogError::Apply)?;
+            let elected = Elected {
+                replica: replica.clone(),
+                writer,
+                cause,
+            };
             Ok(Race::Won(Box::new(elected)))
         }
         Err(AppendError::Deposed { .. }) => Ok(Race::Lost),
@@ -82,20 +88,29 @@ pub(crate) async fn restore(
         "the log was rewound: it is given the state back that this manager has"
     );
     let name = context.name().clone();
-    *replica = context.log.restore(&context.log_bus, name, state, Floor::default()).await?;
+    *replica = context
+        .log
+        .restore(&context.log_bus, name, state, Floor::default())
+        .await?;
     Ok(true)
 }
 
 /// Whether another manager knows more; of two that know as much the first by name restores.
 async fn is_behind_another(context: &Context, replica: &Replica<State>) -> bool {
     let subject = subject::api("manager", "list");
-    let asked = context.control.call_many::<_, ManagerView>(&subject, &(), POLL).await;
+    let asked = context
+        .control
+        .call_many::<_, ManagerView>(&subject, &(), POLL)
+        .await;
     let mut others = match asked {
         Ok(others) => others,
         Err(CallError::NoResponders) => return false,
         Err(_) => return true,
     };
-    let mine = (replica.position.revision(), std::cmp::Reverse(context.name().clone()));
+    let mine = (
+        replica.position.revision(),
+        std::cmp::Reverse(context.name().clone()),
+    );
     while let Some(other) = others.next().await {
         let Ok(other) = other else { continue };
         if other.name != *context.name() && (other.revision, std::cmp::Reverse(other.name)) > mine {

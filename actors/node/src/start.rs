@@ -82,6 +82,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let drivers = Drivers::new(&options).map_err(StartError::Drivers)?;
     let (bus, bulk) = connect(&options).await?;
     let info = facts::gather(&options, drivers.kinds()).await;
+    let found = drivers.inventory().await;
     let (phase, phases) = watch::channel(Phase::Starting);
     let context = Arc::new(Context {
         name: options.name.clone(),
@@ -95,6 +96,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
         store,
         boot_id: clock::boot_id(),
         data_dir: options.data_dir.clone(),
+        found,
         phase,
     });
     let (root, _) = Actor::spawn(None, Agent, (context, ledger))
@@ -153,7 +155,12 @@ async fn connect(options: &NodeOptions) -> Result<(Bus, Bus), ConnectError> {
         connect.name = format!("loom node {} {part}", options.name);
         connect
     };
-    tokio::try_join!(Bus::connect(named("control")), Bus::connect(named("bulk")))
+    let (control, bulk) = (named("control"), named("bulk"));
+    // Boxed: whoever starts a node should not carry two handshakes on its stack.
+    tokio::try_join!(
+        Box::pin(Bus::connect(control)),
+        Box::pin(Bus::connect(bulk))
+    )
 }
 
 impl NodeHandle {

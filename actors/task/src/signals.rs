@@ -60,7 +60,10 @@ mod tests {
     #[test]
     fn what_is_no_signal_is_refused_with_what_was_expected() {
         for text in ["", "HUPP", "0", "-1", "65", "SIG", "ä", "99999999999"] {
-            assert!(parse(text).unwrap_err().contains("is not a signal"), "{text}");
+            assert!(
+                parse(text).unwrap_err().contains("is not a signal"),
+                "{text}"
+            );
         }
         for text in ["RTMIN", "SIGRTMIN+3", "34", "RTMAX-1", "64"] {
             assert!(parse(text).unwrap_err().contains("real-time"), "{text}");

@@ -16,6 +16,7 @@ use crate::stream::{JetStream, StreamError};
 
 pub mod history;
 pub mod relay;
+mod settled;
 
 pub use history::{History, HistoryError};
 pub use relay::{Relay, RelayOptions};

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use super::settled::Samples;
 use super::{EVENTS, HEADER_EVENT};
 use crate::connection::{Bus, ConnectionState};
 use crate::header::REVISION;
@@ -42,6 +43,20 @@ pub struct RelayOptions {
     pub settled_after: Duration,
 }
 
+impl RelayOptions {
+    /// For streams of so many copies: with several of them an acknowledged write is safe at once.
+    pub fn for_replicas(replicas: usize) -> Self {
+        let settled_after = match replicas {
+            0 | 1 => Self::default().settled_after,
+            _ => Duration::ZERO,
+        };
+        Self {
+            settled_after,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for RelayOptions {
     fn default() -> Self {
         Self {
@@ -61,42 +76,6 @@ pub struct Relay {
     task: JoinHandle<()>,
 }
 
-/// How far the relay was at which time, oldest first.
-#[derive(Debug, Default)]
-struct Samples {
-    settled: Revision,
-    recent: VecDeque<(Instant, Revision)>,
-    settled_after: Duration,
-}
-
-impl Samples {
-    /// Takes down how far the relay is; once a second will do.
-    fn note(&mut self, now: Instant, relayed: Revision) {
-        let step = (self.settled_after / 64).min(Duration::from_secs(1));
-        let last = self.recent.back().map(|(at, _)| *at);
-        if last.is_none_or(|at| now.duration_since(at) >= step) {
-            self.recent.push_back((now, relayed));
-        }
-    }
-
-    /// How far the relay was long enough ago.
-    fn settled(&mut self, now: Instant) -> Revision {
-        while let Some((at, revision)) = self.recent.front() {
-            if now.duration_since(*at) < self.settled_after {
-                break;
-            }
-            self.settled = self.settled.max(*revision);
-            self.recent.pop_front();
-        }
-        self.settled
-    }
-
-    /// Nothing that was acknowledged recently counts any more: the server may have lost it.
-    fn forget(&mut self) {
-        self.recent.clear();
-    }
-}
-
 impl Relay {
     /// Starts relaying what the log holds beyond the history, up to `position` and then whatever
     /// is told by [`Relay::committed`]. Only the leader relays, on a connection of its choice.
@@ -104,10 +83,7 @@ impl Relay {
         let (committed, waiting) = mpsc::channel(WAITING_MAX);
         let (target, target_seen) = watch::channel(position.sequence);
         let (relayed_told, relayed) = watch::channel(Revision::default());
-        let samples = Arc::new(Mutex::new(Samples {
-            settled_after: options.settled_after,
-            ..Samples::default()
-        }));
+        let samples = Arc::new(Mutex::new(Samples::new(options.settled_after)));
         let js = JetStream::new(bus);
         let mut context = js.context();
         context.set_timeout(ACK_TIMEOUT);
@@ -156,6 +132,7 @@ impl Relay {
     }
 
     /// The last entry whose events are safely in the history: what the log may be purged up to.
+    /// For a while after the start that is none: purge again later.
     pub fn settled(&self) -> Revision {
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         samples.settled(Instant::now())

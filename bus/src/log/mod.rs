@@ -30,6 +30,7 @@ pub mod replica;
 pub mod restore;
 pub mod snapshot;
 pub mod snapshots;
+mod start;
 pub mod store;
 pub mod writer;
 

@@ -151,14 +151,14 @@ impl Objects {
     /// Sends the chunks of an object, at most `rate` bytes a second; ends early if nobody listens.
     pub(super) async fn get(
         &self,
-        info: &ObjectInfo,
+        object: &ObjectInfo,
         into: mpsc::Sender<Bytes>,
         rate: u64,
     ) -> Result<(), StreamError> {
-        let subject = chunk_subject(&info.nuid);
+        let subject = chunk_subject(&object.nuid);
         let (mut next, mut size) = (1, 0);
         let begun = Instant::now();
-        for _ in 0..info.chunks {
+        for _ in 0..object.chunks {
             let Some(chunk) = self.js.next_message(STREAM, &subject, next).await? else {
                 return Ok(());
             };

@@ -9,25 +9,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use jiff::Timestamp;
 use loom_schemas::ids::{Epoch, Name};
-use loom_schemas::subject;
 use loom_schemas::wire::FORMAT;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::entry::{
-    Change, Checksum, Commit, Entry, EntryError, EntryKind, Lead, QueueCursor, SnapshotMark,
-    event_message,
+    Change, Commit, Entry, EntryError, EntryKind, Lead, QueueCursor, SnapshotMark, event_message,
 };
 use super::replica::{Committed, Position};
 use super::store::{Log, LogError, LogOptions, STREAM};
 use crate::connection::Bus;
 use crate::events::EVENTS;
-use crate::stream::{JetStream, StreamError, WRONG_LAST_SEQUENCE};
+use crate::stream::JetStream;
+
+mod attempt;
+
+use attempt::Attempt;
 
 /// Commits from so many changes or events on are encoded beside the I/O threads.
 const ENCODE_ASIDE_FROM: usize = 64;
@@ -35,8 +36,6 @@ const ENCODE_ASIDE_FROM: usize = 64;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// What a message costs in the stream beside its bytes.
-const MESSAGE_OVERHEAD: u64 = 100;
 
 /// Appends to the log on behalf of one leader.
 ///
@@ -106,13 +105,6 @@ pub enum AppendError {
     Cancelled(#[source] JoinError),
 }
 
-/// What one attempt came to.
-enum Attempt {
-    Landed,
-    Refused(AppendError),
-    Again,
-}
-
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer")
@@ -160,9 +152,6 @@ impl Writer {
     ///
     /// On [`AppendError::Deposed`] somebody was faster: catch up and wait before trying again.
     pub async fn lead(&mut self) -> Result<Committed, AppendError> {
-        if let Ok(info) = self.js.info(STREAM).await {
-            self.log_bytes = info.state.bytes;
-        }
         let first = self.position.incarnation == 0;
         if first {
             self.position.events = self.events_told().await;
@@ -185,6 +174,9 @@ impl Writer {
         };
         let committed = self.append_entry(entry, Standing::Candidate).await?;
         self.standing = Standing::Leader;
+        if let Ok(info) = self.js.info(STREAM).await {
+            self.log_bytes = info.state.bytes;
+        }
         Ok(committed)
     }
 
@@ -330,145 +322,6 @@ impl Writer {
         });
         let settled = self.settle().await?;
         settled.ok_or(AppendError::Unresolved)
-    }
-
-    /// Sends the bytes once. Before it waits the attempt counts as unheard, so that a future
-    /// dropped here leaves the truth behind.
-    async fn attempt(&mut self, entry: &Entry, raw: Bytes) -> Attempt {
-        let wait = self.options.attempt;
-        let known = self.position.sequence;
-        if self.js.connected(wait).await.is_err() {
-            return Attempt::Again;
-        }
-        let before = self
-            .pending
-            .as_mut()
-            .is_some_and(|p| std::mem::replace(&mut p.unheard, true));
-        let headers = HeaderMap::new();
-        let sent = self
-            .js
-            .append(subject::LOG, headers, raw, Some(known), wait)
-            .await;
-        match sent {
-            Ok(sequence) if sequence == known + 1 => Attempt::Landed,
-            Ok(_) => self.who_is_next(entry).await,
-            Err(error) if error.code() == Some(WRONG_LAST_SEQUENCE) => {
-                self.who_is_next(entry).await
-            }
-            Err(error) => {
-                // Refused for this attempt; what an earlier one came to is still open.
-                let refused = matches!(
-                    error,
-                    StreamError::Refused { .. } | StreamError::NoResponders
-                );
-                if let Some(pending) = self.pending.as_mut().filter(|_| refused) {
-                    pending.unheard = before;
-                }
-                self.not_taken(error).await
-            }
-        }
-    }
-
-    /// The server says that something else was appended: whose entry follows on what we know?
-    async fn who_is_next(&self, entry: &Entry) -> Attempt {
-        let known = self.position.sequence;
-        let next = match self.js.message(STREAM, known + 1).await {
-            Ok(Some(message)) => message,
-            Ok(None) => return self.nobody_is_next().await,
-            Err(_) => return Attempt::Again,
-        };
-        match Entry::decode(&next.payload) {
-            Ok(next) if next.id == entry.id => Attempt::Landed,
-            Ok(next) => Attempt::Refused(AppendError::Deposed {
-                by: next.lead.map(|lead| lead.manager),
-            }),
-            Err(_) => Attempt::Refused(AppendError::Deposed { by: None }),
-        }
-    }
-
-    /// Nothing lies where the entry belongs: it is on its way, or the log is another one.
-    async fn nobody_is_next(&self) -> Attempt {
-        let known = self.position.sequence;
-        match self.js.info(STREAM).await {
-            Ok(info) if info.state.last_seq < known => Attempt::Refused(AppendError::Rewound {
-                known,
-                last: info.state.last_seq,
-            }),
-            Err(StreamError::NoStream(_)) if known > 0 => {
-                Attempt::Refused(AppendError::Rewound { known, last: 0 })
-            }
-            // Others have appended so much since that our place was purged.
-            Ok(info) if info.state.last_seq > known && info.state.first_seq > known + 1 => {
-                Attempt::Refused(AppendError::Deposed { by: None })
-            }
-            _ => Attempt::Again,
-        }
-    }
-
-    async fn not_taken(&self, error: StreamError) -> Attempt {
-        if error.is_no_space() {
-            let reason = error.to_string();
-            return Attempt::Refused(AppendError::NoSpace { reason });
-        }
-        tracing::warn!(%error, sequence = self.position.sequence + 1, "an append has no answer");
-        match error {
-            StreamError::TooLarge(bytes) => {
-                Attempt::Refused(AppendError::Entry(EntryError::TooLarge { bytes }))
-            }
-            // A stream that is gone looks like a bus that is only just starting.
-            StreamError::NoResponders => self.nobody_is_next().await,
-            _ => Attempt::Again,
-        }
-    }
-
-    fn landed(&mut self) -> Option<Committed> {
-        let pending = self.pending.take()?;
-        let committed = Committed {
-            sequence: self.position.sequence + 1,
-            checksum: Checksum::of(&pending.raw),
-            bytes: pending.raw.len() as u64,
-            entry: pending.entry,
-        };
-        self.log_bytes += committed.bytes + MESSAGE_OVERHEAD;
-        self.position.note(&committed);
-        Some(committed)
-    }
-
-    fn refused(&mut self, error: AppendError) -> AppendError {
-        match error {
-            AppendError::NoSpace { .. } => {
-                // An earlier attempt may still land: then only time tells.
-                if self
-                    .pending
-                    .as_ref()
-                    .is_some_and(|pending| !pending.unheard)
-                {
-                    self.pending = None;
-                }
-            }
-            AppendError::Deposed { .. } | AppendError::Rewound { .. } => {
-                self.pending = None;
-                self.standing = Standing::Deposed;
-            }
-            _ => self.pending = None,
-        }
-        error
-    }
-
-    /// Commits leave the reserve free: the entries that make room again need some themselves.
-    async fn has_room(&mut self) -> Result<(), AppendError> {
-        let most = self.options.max_bytes.saturating_sub(self.options.reserve);
-        if self.log_bytes < most {
-            return Ok(());
-        }
-        if let Ok(info) = self.js.info(STREAM).await {
-            self.log_bytes = info.state.bytes;
-        }
-        if self.log_bytes < most {
-            return Ok(());
-        }
-        let reason = format!("{} of {most} bytes are used", self.log_bytes);
-        Err(AppendError::NoSpace { reason })
     }
 }
 

@@ -7,13 +7,14 @@ use anstyle::AnsiColor;
 use jiff::Timestamp;
 use loom_bus::logs::{LogBlock, source_of};
 use loom_bus::{Bus, Message, Messages};
-use loom_schemas::ids::RunId;
+use loom_schemas::ids::{Name, RunId};
 use loom_schemas::subject;
 use loom_schemas::wire::{LogLine, LogLines, LogQuery, TaskCommand};
 
-use crate::address::Address;
+use crate::address::{Address, is_run_suffix};
 use crate::cli::Global;
 use crate::client;
+use crate::commands::stop::job_view;
 use crate::exit::{Code, Failure, chain};
 use crate::fanout::{self, Row};
 use crate::output::{self, Form, table, time};
@@ -43,8 +44,9 @@ pub(crate) struct Logs {
 impl Logs {
     /// Shows what was written, then what is.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let address = Address::parse(&self.address)?;
         let bus = global.bus.connect().await?;
-        let scope = Scope::of(&bus, &Address::parse(&self.address)?).await?;
+        let scope = Scope::of(&bus, &address).await?;
         let live = if self.follow { Some(scope.subscribe(&bus).await?) } else { None };
         let mut printer = Printer::new(global.output, self.timestamps, scope.is_many);
         let since = self.since.map(|ago| Timestamp::now() - ago);
@@ -91,6 +93,10 @@ impl Scope {
     /// Finds the subjects an address stands for.
     pub(crate) async fn of(bus: &Bus, address: &Address) -> Result<Self, Failure> {
         let (filter, run, is_many) = match address {
+            Address::Job(job) if is_run_suffix(job.as_str()) && !is_known(bus, job).await => {
+                let suffix = Address::RunSuffix(job.to_string());
+                return Box::pin(Self::of(bus, &suffix)).await;
+            }
             Address::Job(job) => (format!("{job}.>"), None, true),
             Address::Only(job, index) => (format!("{job}.*.{index}.*.*"), None, false),
             Address::Task(job, task) => (format!("{job}.{task}.>"), None, true),
@@ -159,6 +165,14 @@ impl Scope {
         lines.retain(|line| since.is_none_or(|since| line.at >= since));
         lines.sort_by_key(|line| line.at);
         Ok(lines)
+    }
+}
+
+/// Whether a manager knows a job of this name; yes where none answers.
+async fn is_known(bus: &Bus, job: &Name) -> bool {
+    match job_view(bus, job).await {
+        Err(failure) => failure.code != Code::NotFound,
+        Ok(_) => true,
     }
 }
 

@@ -3,6 +3,7 @@
 use loom_schemas::subject;
 use loom_schemas::wire::{Committed, JobRequest};
 
+use crate::address::Address;
 use crate::cli::Global;
 use crate::client;
 use crate::commands::stop::job_address;
@@ -22,8 +23,9 @@ pub(crate) struct Restart {
 impl Restart {
     /// Asks the leader for it.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let address = Address::parse(&self.address)?;
         let bus = global.bus.connect().await?;
-        let address = job_address(&bus, &self.address).await?;
+        let address = job_address(&bus, address).await?;
         let request = JobRequest { address, reason: self.reason };
         let _: Committed = client::ask(&bus, &subject::job("restart"), &request).await?;
         output::text(&format!("{} is being restarted\n", self.address))

@@ -26,9 +26,12 @@ pub(crate) struct Status {
 impl Status {
     /// Asks a manager and shows it.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let address = self.address.as_deref().map(Address::parse).transpose()?;
         let bus = global.bus.connect().await?;
-        let Some(text) = &self.address else { return self.all_jobs(global, &bus).await };
-        match Address::parse(text)? {
+        let (Some(address), Some(text)) = (address, &self.address) else {
+            return self.all_jobs(global, &bus).await;
+        };
+        match address {
             Address::Job(job) => match job_view(&bus, &job).await {
                 Err(failure) if failure.code == Code::NotFound && is_run_suffix(text) => {
                     one_run(global, &bus, text).await

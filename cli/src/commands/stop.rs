@@ -34,8 +34,9 @@ pub(crate) struct Stop {
 impl Stop {
     /// Stops it.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let address = Address::parse(&self.address)?;
         let bus = global.bus.connect().await?;
-        let address = job_address(&bus, &self.address).await?;
+        let address = job_address(&bus, address).await?;
         let request = JobRequest { address: address.clone(), reason: self.reason.clone() };
         let done: Committed = client::ask(&bus, &subject::job("stop"), &request).await?;
         if !done.changed {
@@ -53,8 +54,8 @@ impl Stop {
 }
 
 /// Turns a typed address into one the leader takes: `web/0` finds its only task.
-pub(crate) async fn job_address(bus: &Bus, text: &str) -> Result<JobAddress, Failure> {
-    match Address::parse(text)? {
+pub(crate) async fn job_address(bus: &Bus, address: Address) -> Result<JobAddress, Failure> {
+    match address {
         Address::Job(job) => Ok(JobAddress { job, task: None, index: None }),
         Address::Task(job, task) => Ok(JobAddress { job, task: Some(task), index: None }),
         Address::Slot(job, task, index) => {
@@ -71,7 +72,7 @@ pub(crate) async fn job_address(bus: &Bus, text: &str) -> Result<JobAddress, Fai
             }
         }
         Address::Run(_) | Address::RunSuffix(_) | Address::Labels(_) => Err(Failure::usage(
-            format!("`{text}`: expected JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX"),
+            format!("`{address}`: expected JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX"),
         )),
     }
 }

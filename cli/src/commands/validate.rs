@@ -7,7 +7,7 @@ use loom_schemas::spec::{self, JobSpec, Syntax};
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::output;
 
 /// Check a job file without a cluster.
@@ -29,7 +29,7 @@ impl Validate {
     /// Checks every file and prints every problem.
     pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
         let mut good = Vec::new();
-        let mut bad = 0;
+        let mut bad = None;
         for path in &self.files {
             match read_job(path) {
                 Ok(job) => good.push(Checked {
@@ -38,7 +38,7 @@ impl Validate {
                     tasks: job.spec.tasks.len(),
                 }),
                 Err(failure) => {
-                    bad += 1;
+                    bad = bad.or(Some(failure.code));
                     output::note(failure.message.as_deref().unwrap_or_default());
                 }
             }
@@ -53,7 +53,7 @@ impl Validate {
                     .collect()
             },
         )?;
-        if bad == 0 { Ok(()) } else { Err(Failure::silent(Code::Error)) }
+        bad.map_or(Ok(()), |code| Err(Failure::silent(code)))
     }
 }
 

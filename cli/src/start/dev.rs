@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use loom_bus::server::{Embedded, EmbeddedOptions};
 use loom_bus::{Bus, ConnectOptions};
@@ -18,6 +19,12 @@ use crate::commands::run::submit;
 use crate::commands::validate::{JobFile, read_job};
 use crate::exit::{Failure, chain};
 use crate::output;
+
+/// How often the bus is started again within [`BUS_RESTART_WINDOW`] before the cluster gives up.
+const BUS_RESTARTS: usize = 5;
+
+/// The time over which starts of the bus are counted.
+const BUS_RESTART_WINDOW: Duration = Duration::from_secs(60);
 
 /// Host ports are shared out between the nodes of one process.
 const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
@@ -76,27 +83,31 @@ impl Dev {
         // Read before anything is started: a wrong file is no reason to start a cluster.
         let jobs = self.files.iter().map(|path| read_job(path)).collect::<Result<Vec<_>, _>>()?;
         let data_dir = data_dir(self.data_dir.as_ref(), "dev")?;
-        let cluster = tokio::select! {
+        let mut cluster = tokio::select! {
             cluster = self.start(&data_dir) => cluster?,
             stopped = told_to_stop() => return stopped,
         };
         self.announce(&cluster, &data_dir)?;
-        let outcome = self.serve(&cluster, &jobs).await;
+        let outcome = self.serve(&mut cluster, &data_dir, &jobs).await;
         cluster.stop(if self.keep_tasks { TasksOnStop::Keep } else { TasksOnStop::Stop }).await;
         outcome
     }
 
-    async fn start(&self, data_dir: &Path) -> Result<Cluster, Failure> {
+    async fn start_bus(&self, data_dir: &Path) -> Result<Embedded, Failure> {
         let mut options = EmbeddedOptions::new(data_dir.join("bus"));
         options.listen = self.listen;
         options.binary.clone_from(&self.nats_server);
-        let bus = Embedded::start(options).await.map_err(|error| Failure::error(chain(&error)))?;
+        Embedded::start(options).await.map_err(|error| Failure::error(chain(&error)))
+    }
+
+    async fn start(&self, data_dir: &Path) -> Result<Cluster, Failure> {
+        let bus = self.start_bus(data_dir).await?;
         let connect = |name: &str, require_jetstream| ConnectOptions {
             url: bus.url().to_owned(),
             login: bus.orch_login(),
             name: name.to_owned(),
             require_jetstream,
-            timeout: std::time::Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
         };
         let name = fixed_name("manager-1")?;
         let mut options = ManagerOptions::new(
@@ -165,14 +176,7 @@ impl Dev {
             cluster.nodes.iter().map(|node| node.name().to_string()).collect();
         output::note(&format!("bus      {url}"));
         output::note("manager  manager-1");
-        match names.as_slice() {
-            names @ ([] | [_] | [_, _] | [_, _, _]) => {
-                output::note(&format!("nodes    {}", names.join(", ")));
-            }
-            [first, .., last] => {
-                output::note(&format!("nodes    {first} to {last}, {} in all", names.len()));
-            }
-        }
+        output::note(&format!("nodes    {}", self.node_ranges().join(", ")));
         output::note(&format!("data     {}", data_dir.display()));
         if url != crate::client::DEFAULT_BUS {
             output::note(&format!("\nfor other terminals: export LOOM_BUS={url}"));
@@ -184,35 +188,64 @@ impl Dev {
         Ok(())
     }
 
-    /// Runs the jobs given, then waits to be told to stop, or for a part to end by itself.
-    async fn serve(&self, cluster: &Cluster, jobs: &[JobFile]) -> Result<(), Failure> {
-        let submitting = async {
-            if jobs.is_empty() {
-                return Ok::<(), Failure>(());
-            }
-            let bus = Bus::connect(ConnectOptions {
-                url: cluster.bus.url().to_owned(),
-                login: cluster.bus.user_login(),
-                name: "loomctl dev".to_owned(),
-                require_jetstream: false,
-                timeout: std::time::Duration::from_secs(5),
-            })
-            .await
-            .map_err(|error| Failure::error(chain(&error)))?;
-            for job in jobs {
-                let done = submit(&bus, job, None).await?;
-                output::note(&format!("{}: accepted, version {}", done.job, done.version));
-            }
-            Ok(())
+    /// `node-1`, or `node-1 to node-3`, then the same of the sim nodes.
+    fn node_ranges(&self) -> Vec<String> {
+        let range = |kind: &str, count: u16| match count {
+            0 => None,
+            1 => Some(format!("{kind}-1")),
+            count => Some(format!("{kind}-1 to {kind}-{count}")),
         };
-        tokio::select! {
-            outcome = async { submitting.await?; told_to_stop().await } => outcome,
-            last_words = cluster.bus.died() => Err(Failure::error(last_words)),
-            () = cluster.manager.stopped() => {
-                Err(Failure::error("the manager ended by itself; its log above says why"))
+        [range("node", self.nodes), range("sim", self.sim_nodes)].into_iter().flatten().collect()
+    }
+
+    /// Runs the jobs given, then waits to be told to stop; a bus that ends by itself is started
+    /// again on its directory, where nothing acknowledged is lost.
+    async fn serve(
+        &self,
+        cluster: &mut Cluster,
+        data_dir: &Path,
+        jobs: &[JobFile],
+    ) -> Result<(), Failure> {
+        submit_all(cluster, jobs).await?;
+        let mut ended: Vec<Instant> = Vec::new();
+        loop {
+            let last_words = tokio::select! {
+                stopped = told_to_stop() => return stopped,
+                last_words = cluster.bus.died() => last_words,
+            };
+            ended.retain(|at| at.elapsed() < BUS_RESTART_WINDOW);
+            ended.push(Instant::now());
+            if ended.len() > BUS_RESTARTS {
+                return Err(Failure::error(format!(
+                    "nats-server ended {} times within a minute; the last time: {last_words}",
+                    ended.len()
+                )));
             }
+            tracing::warn!("nats-server ended by itself and is started again: {last_words}");
+            cluster.bus = self.start_bus(data_dir).await?;
         }
     }
+}
+
+/// Submits the jobs named on the command line.
+async fn submit_all(cluster: &Cluster, jobs: &[JobFile]) -> Result<(), Failure> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let bus = Bus::connect(ConnectOptions {
+        url: cluster.bus.url().to_owned(),
+        login: cluster.bus.user_login(),
+        name: "loomctl dev".to_owned(),
+        require_jetstream: false,
+        timeout: Duration::from_secs(5),
+    })
+    .await
+    .map_err(|error| Failure::error(chain(&error)))?;
+    for job in jobs {
+        let done = submit(&bus, job, None).await?;
+        output::note(&format!("{}: accepted, version {}", done.job, done.version));
+    }
+    Ok(())
 }
 
 impl Cluster {

@@ -81,12 +81,7 @@ impl ManagerStart {
         if let Some(path) = &self.ready_file {
             write_ready(path, &Ready { bus: &url, pid: std::process::id(), nodes: Vec::new() })?;
         }
-        tokio::select! {
-            () = manager.stopped() => {
-                return Err(Failure::error(format!("manager {name} ended; its log says why")));
-            }
-            stopped = told_to_stop() => stopped?,
-        }
+        told_to_stop().await?;
         manager.stop().await;
         Ok(())
     }

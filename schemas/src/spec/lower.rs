@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::field::{Cores, Entries, Field, Form, Size, Text, Whole};
-use super::file::{JobFile, OPERATORS_LATER, PortFile, ScriptFile, TaskFile};
+use super::file::{JobFile, PortFile, TaskFile};
 use super::problem::{Problem, ProblemKind, Problems, shown};
-use super::reference::{Context, Reference, Template};
+use super::program::{Operators, Texts};
 use super::tree::Place;
-use super::{JOB_MAX, JobSpec, Operator, PortSpec, Resources, Script, TaskSpec};
+use super::{JOB_MAX, JobSpec, PortSpec, Resources, TaskSpec};
 use crate::ids::Name;
 use crate::units::{Bytes, MilliCores};
 use crate::words::Kind;
@@ -25,27 +25,25 @@ pub const PORTS_MAX: usize = 64;
 /// The longest argument or variable, in bytes; the kernel's own limit less the name.
 pub const WORD_MAX: usize = 128 * 1024 - 256;
 
-const OPERATORS: &str = "bash, python, go, exec";
-
 /// Gives the text of a script file, or why not.
 pub(crate) type Files<'a> = dyn FnMut(&str) -> Result<String, String> + 'a;
 
 /// Lowers one job.
 pub(crate) struct Lowering<'a> {
     pub(crate) problems: Problems,
-    files: Option<&'a mut Files<'a>>,
+    pub(super) files: Option<&'a mut Files<'a>>,
     /// What may still come from script files, in bytes.
-    room: usize,
+    pub(super) room: usize,
 }
 
 /// Where a task stands, for what is wrong with it as a whole.
-struct TaskPlace {
-    place: Place,
-    path: String,
+pub(super) struct TaskPlace {
+    pub(super) place: Place,
+    pub(super) path: String,
 }
 
 impl TaskPlace {
-    fn problem(&self, message: impl Into<String>, help: impl Into<String>) -> Problem {
+    pub(super) fn problem(&self, message: impl Into<String>, help: impl Into<String>) -> Problem {
         let Place { line, column } = self.place;
         Problem::new(message, help)
             .at(line, column)
@@ -53,7 +51,7 @@ impl TaskPlace {
     }
 
     /// The path of a field.
-    fn of(&self, field: &str) -> String {
+    pub(super) fn of(&self, field: &str) -> String {
         match self.path.as_str() {
             "" => field.to_owned(),
             path => format!("{path}.{field}"),
@@ -226,215 +224,6 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    fn operator(
-        &mut self,
-        operators: Operators,
-        place: &TaskPlace,
-        texts: &Texts<'_>,
-    ) -> Option<Operator> {
-        let Operators {
-            bash,
-            python,
-            go,
-            exec,
-        } = operators;
-        let chosen = [
-            ("bash", bash.present, bash.place, &bash.path),
-            ("python", python.present, python.place, &python.path),
-            ("go", go.present, go.place, &go.path),
-            ("exec", exec.present, exec.place, &exec.path),
-        ];
-        let mut chosen: Vec<_> = chosen.iter().filter(|field| field.1).collect();
-        chosen.sort_by_key(|field| (field.2.line, field.2.column));
-        match chosen.as_slice() {
-            [] if OPERATORS_LATER
-                .iter()
-                .any(|name| self.problems.is_later(&place.of(name))) => {}
-            [] => {
-                let help = format!("add one of {OPERATORS}");
-                self.push(place.problem("nothing says what the task runs", help));
-            }
-            [_] => {}
-            [first, second, ..] => {
-                let message = format!("`{}` stands beside `{}`", second.0, first.0);
-                let help = format!("a task has exactly one of {OPERATORS}");
-                let problem = Problem::new(message, help)
-                    .at(second.2.line, second.2.column)
-                    .on(second.3.clone());
-                self.push(problem);
-            }
-        }
-        if bash.present {
-            return self.script(bash, Some(texts)).map(Operator::Bash);
-        }
-        if python.present {
-            return self.script(python, None).map(Operator::Python);
-        }
-        if go.present {
-            return self.script(go, None).map(Operator::Go);
-        }
-        exec.present
-            .then(|| Operator::Exec(self.words(exec, texts, true)))
-    }
-
-    /// The script; with `texts` its references are checked.
-    fn script(
-        &mut self,
-        field: Field<Form<String, ScriptFile>>,
-        texts: Option<&Texts<'_>>,
-    ) -> Option<Script> {
-        let place = TaskPlace {
-            place: field.place,
-            path: field.path,
-        };
-        let (text, file) = match field.value? {
-            Form::Short(text) => (text, None),
-            Form::Full(script) => match (script.text.value, script.file) {
-                (Some(text), file) => (text, file.value),
-                (None, file) if file.present => (self.file(&file)?, file.value),
-                _ if script.text.present => return None,
-                _ => {
-                    let help = "write the text of the script, or `{file: path}`";
-                    self.push(place.problem("`file` is missing", help));
-                    return None;
-                }
-            },
-        };
-        if text.trim().is_empty() {
-            self.push(place.problem("the script is empty", ""));
-        } else if text.contains('\0') {
-            self.push(place.problem("the script has a zero byte", "remove it"));
-        } else if let Some(texts) = texts {
-            texts.check(&text, Context::Script, |message, help| {
-                self.push(place.problem(message, help));
-            });
-        }
-        Some(Script { text, file })
-    }
-
-    fn file(&mut self, field: &Field<String>) -> Option<String> {
-        let path = field.value.as_deref()?;
-        let Some(files) = &mut self.files else {
-            let help = "submit the job with loomctl, or put the text in its place";
-            self.push(field.problem("files are not read here", help));
-            return None;
-        };
-        let text = match files(path) {
-            Ok(text) => text,
-            Err(reason) => {
-                self.push(field.problem(format!("the script cannot be read: {reason}"), ""));
-                return None;
-            }
-        };
-        let Some(room) = self.room.checked_sub(text.len()) else {
-            let message = format!(
-                "the job with its scripts is larger than {}",
-                Bytes(JOB_MAX as u64)
-            );
-            self.push(field.problem(message, "").of(ProblemKind::TooLarge));
-            return None;
-        };
-        self.room = room;
-        Some(text)
-    }
-
-    fn words(
-        &mut self,
-        field: Field<Vec<Field<Text>>>,
-        texts: &Texts<'_>,
-        program: bool,
-    ) -> Vec<String> {
-        let place = TaskPlace {
-            place: field.place,
-            path: field.path,
-        };
-        let program = program && field.value.is_some();
-        let items = field.value.unwrap_or_default();
-        if program {
-            match items.first().map(|word| word.value.as_ref()) {
-                None => {
-                    let help = "write a list of program and arguments, such as `[sleep, \"10\"]`";
-                    self.push(place.problem("no program is named", help));
-                }
-                Some(Some(Text(word))) if word.is_empty() => {
-                    self.push(place.problem("the name of the program is empty", ""));
-                }
-                _ => {}
-            }
-        }
-        if items.len() > WORDS_MAX {
-            let message = format!("{} arguments", items.len());
-            let help = format!("at most {WORDS_MAX}");
-            self.push(place.problem(message, help).of(ProblemKind::TooLarge));
-        }
-        let word = |field: Field<Text>| self.word(field, texts);
-        items.into_iter().filter_map(word).collect()
-    }
-
-    /// A text handed to a process.
-    fn word(&mut self, field: Field<Text>, texts: &Texts<'_>) -> Option<String> {
-        let Text(text) = field.value.as_ref()?;
-        if text.contains('\0') {
-            self.push(field.problem("the text has a zero byte", "remove it"));
-        } else if text.len() > WORD_MAX {
-            let message = format!("the text has {} bytes", text.len());
-            let help = format!("at most {WORD_MAX}: the kernel takes no more");
-            self.push(field.problem(message, help).of(ProblemKind::TooLarge));
-        } else {
-            texts.check(text, Context::Argument, |message, help| {
-                self.push(field.problem(message, help));
-            });
-        }
-        field.value.map(|text| text.0)
-    }
-
-    fn env(&mut self, field: Field<Entries<Text>>, texts: &Texts<'_>) -> BTreeMap<String, String> {
-        self.count(&field, WORDS_MAX, "variables");
-        let mut env = BTreeMap::new();
-        for (key, value) in entries(field) {
-            let Some(name) = &key.value else { continue };
-            let valid = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let digit_first = name.starts_with(|c: char| c.is_ascii_digit());
-            if name.is_empty() || name.len() > 200 || digit_first || !name.chars().all(valid) {
-                let message = format!("`{}` is not the name of a variable", shown(name));
-                let help = "expected letters, digits and `_`, not beginning with a digit";
-                self.push(key.problem(message, help));
-            } else if name.starts_with("LOOM_") && name != "LOOM_BUS" {
-                let message = format!("`{name}` is reserved");
-                self.push(key.problem(message, "variables that begin with LOOM_ are set by Loom"));
-            }
-            if let Some(text) = self.word(value, texts) {
-                env.insert(name.clone(), text);
-            }
-        }
-        env
-    }
-
-    /// An absolute path.
-    pub(super) fn absolute(&mut self, field: Field<Text>, texts: &Texts<'_>) -> Option<String> {
-        let Text(path) = field.value.as_ref()?;
-        if !path.starts_with('/') {
-            let message = format!("`{}` is not an absolute path", shown(path));
-            self.push(field.problem(message, "begin it with `/`"));
-        }
-        self.word(field, texts)
-    }
-
-    fn user(&mut self, field: Field<Text>) -> Option<String> {
-        let Text(user) = field.value.as_ref()?;
-        let valid = |part: &str| {
-            let letter = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-            (1..=64).contains(&part.len()) && part.chars().all(letter) && !part.starts_with('-')
-        };
-        let (name, group) = user.split_once(':').unwrap_or((user, "0"));
-        if !valid(name) || !valid(group) {
-            let message = format!("`{}` is not a user", shown(user));
-            let help = "expected `user` or `user:group`, by name or number";
-            self.push(field.problem(message, help));
-        }
-        field.value.map(|user| user.0)
-    }
-
     fn resources(
         &mut self,
         cpu: &Field<Cores>,
@@ -554,7 +343,7 @@ impl<'a> Lowering<'a> {
         size
     }
 
-    fn count<T>(&mut self, field: &Field<Entries<T>>, most: usize, what: &str) {
+    pub(super) fn count<T>(&mut self, field: &Field<Entries<T>>, most: usize, what: &str) {
         let count = field.value.as_ref().map_or(0, |entries| entries.0.len());
         if count > most {
             let problem = field.problem(format!("{count} {what}"), format!("at most {most}"));
@@ -563,42 +352,6 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// The four fields of which a task has one.
-struct Operators {
-    bash: Field<Form<String, ScriptFile>>,
-    python: Field<Form<String, ScriptFile>>,
-    go: Field<Form<String, ScriptFile>>,
-    exec: Field<Vec<Field<Text>>>,
-}
-
-/// What the texts of a task may refer to.
-pub(super) struct Texts<'a> {
-    ports: &'a BTreeSet<Name>,
-}
-
-impl Texts<'_> {
-    /// Tells message and help of the first reference that is wrong.
-    fn check(&self, text: &str, context: Context, mut tell: impl FnMut(String, String)) {
-        let template = match Template::parse(text, context) {
-            Ok(template) => template,
-            Err(error) => return tell(error.to_string(), error.help()),
-        };
-        let missing = template.references().find_map(|reference| match reference {
-            Reference::Port(name) if !self.ports.contains(name) => Some(name),
-            _ => None,
-        });
-        if let Some(name) = missing {
-            let message = format!("`${{port.{name}}}` names a port that the task does not have");
-            let ports: Vec<&str> = self.ports.iter().map(Name::as_str).collect();
-            let help = match ports.as_slice() {
-                [] => format!("add it: `ports: {{{name}: {{}}}}`"),
-                ports => format!("its ports: {}", ports.join(", ")),
-            };
-            tell(message, help);
-        }
-    }
-}
-
-fn entries<T>(field: Field<Entries<T>>) -> Vec<(Field<String>, Field<T>)> {
+pub(super) fn entries<T>(field: Field<Entries<T>>) -> Vec<(Field<String>, Field<T>)> {
     field.value.map(|entries| entries.0).unwrap_or_default()
 }

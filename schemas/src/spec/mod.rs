@@ -10,6 +10,7 @@ mod lower;
 mod msgpack;
 mod policy;
 mod problem;
+mod program;
 mod read;
 mod reader;
 pub mod reference;

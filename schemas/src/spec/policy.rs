@@ -2,7 +2,8 @@
 
 use super::field::{Field, Form, Span, Text};
 use super::file::{LogsFile, RestartFile, SimFile, StopFile, TimeoutFile, WarnFile};
-use super::lower::{Lowering, Texts};
+use super::lower::Lowering;
+use super::program::Texts;
 use super::reference::{Context, Reference, Template};
 use super::{
     LogSpec, RestartOn, RestartSpec, SimScript, StopSpec, TimeoutSpec, TimeoutWarning, signals,

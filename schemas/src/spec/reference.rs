@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
+use super::problem::shown;
 use crate::ids::Name;
 
 /// The longest reference, in bytes between the braces.
@@ -234,14 +235,14 @@ fn reference(text: &str) -> Result<Reference, ReferenceError> {
     if let Some(port) = text.strip_prefix("port.") {
         return Name::new(port)
             .map(Reference::Port)
-            .map_err(|_| ReferenceError::Unknown(text.to_owned()));
+            .map_err(|_| ReferenceError::Unknown(shown(text)));
     }
     let task_result = text.starts_with("task.") && text.contains(".result.");
     let later = ["var.", "arg.", "node.label."];
     if task_result || later.iter().any(|prefix| text.starts_with(prefix)) {
-        return Err(ReferenceError::NotYet(text.to_owned()));
+        return Err(ReferenceError::NotYet(shown(text)));
     }
-    Err(ReferenceError::Unknown(text.to_owned()))
+    Err(ReferenceError::Unknown(shown(text)))
 }
 
 #[cfg(test)]

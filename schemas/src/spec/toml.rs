@@ -8,6 +8,10 @@ use toml_parser::lexer::TokenKind;
 use super::problem::{Problem, shown};
 use super::tree::{Budget, DEPTH_MAX, Lines, MapBuilder, Node, Place, Value, too_deep};
 
+/// The largest text in which all errors of the syntax are looked for, in bytes; in a larger one,
+/// which is hardly written by hand, there could be a million.
+const ALL_ERRORS_MAX: usize = 64 * 1024;
+
 /// Reads a document; all errors of the syntax at once.
 pub(crate) fn parse(text: &str) -> Result<Node, Vec<Problem>> {
     let lines = Lines::new(text);
@@ -15,11 +19,15 @@ pub(crate) fn parse(text: &str) -> Result<Node, Vec<Problem>> {
         let place = lines.place(offset);
         return Err(vec![too_deep().at(place.line, place.column)]);
     }
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
+    let table = DeTable::parse(text).map_err(|first| {
+        let errors = if text.len() <= ALL_ERRORS_MAX {
+            DeTable::parse_recoverable(text).1
+        } else {
+            vec![first]
+        };
         let problems = errors.iter().map(|error| problem(error, text, &lines));
-        return Err(problems.collect());
-    }
+        problems.collect::<Vec<_>>()
+    })?;
     let mut reader = Reader {
         lines,
         budget: Budget::default(),

@@ -240,7 +240,7 @@ tasks:
 #[test]
 fn a_sim_fleet_takes_sim_tasks() {
     let dev = Dev::start(&["--nodes", "0", "--sim-nodes", "20"]);
-    let job = "name: fleet\nkind: batch\nreplicas: 200\nsim: {run: 50ms}\n";
+    let job = "name: fleet\nkind: batch\nreplicas: 200\nbash: 'true'\nsim: {run: 50ms}\n";
     dev.run(job, &[]).expect_code(0);
     let nodes = dev.ctl(&["node", "ls", "-o", "json"]).expect_code(0).json();
     assert_eq!(nodes["items"].as_array().map(Vec::len), Some(20));

@@ -129,3 +129,17 @@ fn ctrl_c_leaves_nothing_running_and_keep_tasks_leaves_the_tasks() {
     });
     keeping.ctl(&["stop", "web"]).expect_code(0);
 }
+
+#[test]
+fn the_bus_is_started_again_and_nothing_acknowledged_is_lost() {
+    let dev = Dev::start(&[]);
+    dev.run(SERVICE, &[]).expect_code(0);
+    let before = pids(&dev, "web");
+    let server = dev.bus_pid();
+    signal(server, Signal::SIGKILL);
+    until_true("another server serves", || dev.bus_pid_now().is_some_and(|pid| pid != server));
+    // A request that waits out the gap is answered; no task noticed anything.
+    dev.run("name: after\nkind: batch\nbash: 'true'\n", &[]).expect_code(0);
+    assert_eq!(pids(&dev, "web"), before);
+    dev.ctl(&["signal", "web", "WINCH"]).expect_code(0);
+}

@@ -18,12 +18,7 @@ const REPLICAS_MAX: u32 = 1_000_000;
 ///
 /// Tasks and indexes stay down until restarted, scaled or submitted again. Of a job that has ended
 /// nothing is left to stop.
-pub fn stop(
-    draft: &mut Draft,
-    request: &JobRequest,
-    asker: Asker<'_>,
-
-) -> Result<bool, WireError> {
+pub fn stop(draft: &mut Draft, request: &JobRequest, asker: Asker<'_>) -> Result<bool, WireError> {
     let (job, spec) = find(draft.state(), &request.address.job)?;
     let slots = slots_at(job, spec, &request.address)?;
     if job.status.is_terminal() {
@@ -32,7 +27,10 @@ pub fn stop(
     let mut job = job.clone();
     let reason = request.reason.clone().unwrap_or_default();
     if request.address.task.is_none() && request.address.index.is_none() {
-        let stop = Wanted::Stop { by: asker.user.to_owned(), reason };
+        let stop = Wanted::Stop {
+            by: asker.user.to_owned(),
+            reason,
+        };
         if job.wanted != Wanted::Run {
             return Ok(false);
         }
@@ -49,7 +47,9 @@ pub fn stop(
     for slot in records(draft, &job.name, &slots) {
         let mut slot = slot;
         if let Some(run) = slot.current.as_mut().filter(|run| is_live(run)) {
-            run.order = Order::Stop { reason: why.clone() };
+            run.order = Order::Stop {
+                reason: why.clone(),
+            };
             draft.put_slot(slot);
         }
     }
@@ -82,7 +82,12 @@ pub fn restart(
         let mut event = job_event(now, &job, "accepted");
         event.by = Some(asker.user.to_owned());
         event.request = asker.request.map(str::to_owned);
-        event.reason = Some(request.reason.clone().unwrap_or_else(|| "restarted".to_owned()));
+        event.reason = Some(
+            request
+                .reason
+                .clone()
+                .unwrap_or_else(|| "restarted".to_owned()),
+        );
         draft.event(event);
         draft.put_job(job);
         return Ok(true);
@@ -119,7 +124,10 @@ pub fn scale(
         )));
     }
     if job.status.is_terminal() || job.wanted != Wanted::Run {
-        let message = format!("job {} has ended or is being stopped: run it again", job.name);
+        let message = format!(
+            "job {} has ended or is being stopped: run it again",
+            job.name
+        );
         return Err(WireError::new(ErrorCode::Conflict, message));
     }
     let mut next = job.clone();
@@ -187,11 +195,19 @@ fn task_at(spec: &JobSpec, task: Option<&Name>) -> Result<Name, WireError> {
 }
 
 fn no_task(spec: &JobSpec, name: &Name) -> WireError {
-    WireError::not_found(format!("job {} has no task {name}: {}", spec.name, task_names(spec)))
+    WireError::not_found(format!(
+        "job {} has no task {name}: {}",
+        spec.name,
+        task_names(spec)
+    ))
 }
 
 fn task_names(spec: &JobSpec) -> String {
-    spec.tasks.keys().map(Name::as_str).collect::<Vec<_>>().join(", ")
+    spec.tasks
+        .keys()
+        .map(Name::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn records(
@@ -201,7 +217,11 @@ fn records(
 ) -> Vec<SlotRecord> {
     let state = draft.state();
     let at = |(task, index): &(Name, u32)| Slot::new(job.clone(), task.clone(), *index);
-    slots.iter().filter_map(|slot| state.slot(&at(slot))).map(|r| SlotRecord::clone(r)).collect()
+    slots
+        .iter()
+        .filter_map(|slot| state.slot(&at(slot)))
+        .map(|r| SlotRecord::clone(r))
+        .collect()
 }
 
 /// True if something of the slot changed or is placed again.

@@ -23,8 +23,14 @@ pub fn elected(
         elected_at: Some(now),
     });
     let before = draft.state().cluster().cloned().unwrap_or_default();
-    draft.put_cluster(ClusterRecord { id: cluster.to_owned(), strategy, ..before });
-    let about = About::Manager { manager: manager.clone() };
+    draft.put_cluster(ClusterRecord {
+        id: cluster.to_owned(),
+        strategy,
+        ..before
+    });
+    let about = About::Manager {
+        manager: manager.clone(),
+    };
     draft.event(Event::new(now, about, "elected"));
     draft.state_mut().mark_all_dirty();
 }

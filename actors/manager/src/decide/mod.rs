@@ -38,7 +38,9 @@ pub struct Asker<'a> {
 
 /// A job and the spec of its wanted version.
 fn find<'a>(state: &'a State, name: &Name) -> Result<(&'a JobRecord, &'a JobSpec), WireError> {
-    let job = state.job(name).ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
+    let job = state
+        .job(name)
+        .ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
     let spec = state.spec(job).ok_or_else(|| {
         WireError::not_found(format!("job {name}: version {} is not kept", job.version))
     })?;

@@ -53,7 +53,9 @@ pub enum Up {
 
 /// A node is heard again without having restarted.
 pub fn node_up(draft: &mut Draft, node: &Name, lost_after: Duration, now: Timestamp) -> Up {
-    let Some(old) = draft.state().node(node).cloned() else { return Up::NeedsHello };
+    let Some(old) = draft.state().node(node).cloned() else {
+        return Up::NeedsHello;
+    };
     if old.status == NodeStatus::Up {
         return Up::Up;
     }
@@ -70,7 +72,9 @@ pub fn node_up(draft: &mut Draft, node: &Name, lost_after: Duration, now: Timest
     });
     draft.event(Event::new(now, About::Node { node: node.clone() }, "up"));
     for (_, mut record) in placements(draft, node) {
-        let Some(run) = record.current.as_mut().filter(|run| run.marks.unknown) else { continue };
+        let Some(run) = record.current.as_mut().filter(|run| run.marks.unknown) else {
+            continue;
+        };
         run.marks.unknown = false;
         let mut event = run_event(now, &record.slot, run, RunState::Running.as_str());
         event.reason = Some("its node is back".to_owned());
@@ -90,7 +94,13 @@ pub fn bye(draft: &mut Draft, node: &Name, bye: &Bye, now: Timestamp) {
     match bye.back_within {
         Some(seconds) => {
             let back_by = now.checked_add(Duration::from_secs(seconds)).ok();
-            go_down(draft, node, &format!("it will be back within {seconds} s"), back_by, now);
+            go_down(
+                draft,
+                node,
+                &format!("it will be back within {seconds} s"),
+                back_by,
+                now,
+            );
         }
         None => go_down(draft, node, "it said bye", None, now),
     }
@@ -103,7 +113,9 @@ fn go_down(
     back_by: Option<Timestamp>,
     now: Timestamp,
 ) {
-    let Some(old) = draft.state().node(node).cloned() else { return };
+    let Some(old) = draft.state().node(node).cloned() else {
+        return;
+    };
     if old.status != NodeStatus::Up {
         return;
     }
@@ -124,27 +136,27 @@ fn go_down(
 fn lose_missing(draft: &mut Draft, node: &Name, has: &BTreeSet<RunId>, now: Timestamp) {
     for (placement, mut record) in placements(draft, node) {
         let reached = |run: &&RunRecord| run.placement == placement && is_live(run);
-        let Some(run) = record.current.as_ref().filter(reached) else { continue };
+        let Some(run) = record.current.as_ref().filter(reached) else {
+            continue;
+        };
         if has.contains(&placement) || run.state.rank() <= RunState::Scheduled.rank() {
             continue;
         }
-        let action = loss(&record, run, format!("node {node} does not have it any more"));
+        let action = loss(
+            &record,
+            run,
+            format!("node {node} does not have it any more"),
+        );
         let failures = record.failed_placements;
-        match action {
-            Action::Lose { reason } => {
-                if let Some(run) = record.current.as_mut() {
-                    run.state = RunState::Lost;
-                    run.reason = Some(reason);
-                    run.ended_at = Some(now);
-                    run.marks = loom_schemas::record::Marks::default();
-                    let event = run_event(now, &record.slot, run, RunState::Lost.as_str());
-                    draft.event(event);
-                }
-            }
-            _ => {
-                retire(&mut record);
-                record.failed_placements = failures;
-            }
+        if let (Action::Lose { reason }, Some(run)) = (action, record.current.as_mut()) {
+            run.state = RunState::Lost;
+            run.reason = Some(reason);
+            run.ended_at = Some(now);
+            run.marks = loom_schemas::record::Marks::default();
+            draft.event(run_event(now, &record.slot, run, RunState::Lost.as_str()));
+        } else {
+            retire(&mut record);
+            record.failed_placements = failures;
         }
         draft.put_slot(record);
     }
@@ -152,9 +164,12 @@ fn lose_missing(draft: &mut Draft, node: &Name, has: &BTreeSet<RunId>, now: Time
 
 fn placements(draft: &Draft, node: &Name) -> Vec<(RunId, SlotRecord)> {
     let state = draft.state();
-    let Some(load) = state.load(node) else { return Vec::new() };
-    let records = load.placements.iter().filter_map(|(placement, slot)| {
-        Some((*placement, SlotRecord::clone(state.slot(slot)?)))
-    });
+    let Some(load) = state.load(node) else {
+        return Vec::new();
+    };
+    let records = load
+        .placements
+        .iter()
+        .filter_map(|(placement, slot)| Some((*placement, SlotRecord::clone(state.slot(slot)?))));
     records.collect()
 }

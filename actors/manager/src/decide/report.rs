@@ -2,9 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{
-    ENDED_RUNS_KEPT, Marks, NodeStatus, Order, RunRecord, SlotRecord,
-};
+use loom_schemas::record::{ENDED_RUNS_KEPT, Marks, NodeStatus, Order, RunRecord, SlotRecord};
 use loom_schemas::wire::RunReport;
 use loom_schemas::words::RunState;
 
@@ -56,17 +54,26 @@ fn answer(draft: &mut Draft, node: &Name, report: &RunReport, recovering: bool, 
 /// Whether the reported run is known to have ended by its own node's word, so that the report is
 /// only late.
 fn ended_here(draft: &Draft, report: &RunReport) -> bool {
-    let Some(record) = draft.state().slot(&report.slot) else { return false };
+    let Some(record) = draft.state().slot(&report.slot) else {
+        return false;
+    };
     let runs = record.ended.iter().chain(&record.current);
     runs.filter(|run| run.placement == report.placement && run.state != RunState::Lost)
         .any(|run| run.restarts >= report.restarts && run.state.is_terminal())
 }
 
 fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
-    let Some(record) = draft.state().slot(&report.slot) else { return };
+    let Some(record) = draft.state().slot(&report.slot) else {
+        return;
+    };
     let mut record = SlotRecord::clone(record);
-    let node_is_up = draft.state().node(node).is_some_and(|n| n.status == NodeStatus::Up);
-    let Some(place) = Place::find(&record, node, report) else { return };
+    let node_is_up = draft
+        .state()
+        .node(node)
+        .is_some_and(|n| n.status == NodeStatus::Up);
+    let Some(place) = Place::find(&record, node, report) else {
+        return;
+    };
     let before = record.clone();
     let run = match place {
         Place::Current => record.current.as_mut(),
@@ -76,7 +83,9 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
             record.current.as_mut()
         }
         Place::Before(at) => {
-            let Some(pattern) = record.current.as_ref().or(record.ended.get(at)) else { return };
+            let Some(pattern) = record.current.as_ref().or(record.ended.get(at)) else {
+                return;
+            };
             let run = restarted(pattern, report, now);
             record.ended.insert(at, run);
             record.ended.get_mut(at)
@@ -86,6 +95,10 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
     let first = matches!(place, Place::Follows | Place::Before(_));
     let was = if first { None } else { Some(run.clone()) };
     merge(run, report, node_is_up, now);
+    if matches!(place, Place::Ended(_) | Place::Before(_)) {
+        // Its successor is here already.
+        run.will_restart = false;
+    }
     tell(draft, &report.slot, was.as_ref(), run, report, now);
     if record.ended.len() > ENDED_RUNS_KEPT {
         record.ended.remove(0);
@@ -114,8 +127,9 @@ impl Place {
         if let Some(at) = record.ended.iter().position(|run| run.run == report.run) {
             return of_placement(&record.ended[at]).then_some(Self::Ended(at));
         }
-        let ended: Vec<usize> =
-            (0..record.ended.len()).filter(|at| of_placement(&record.ended[*at])).collect();
+        let ended: Vec<usize> = (0..record.ended.len())
+            .filter(|at| of_placement(&record.ended[*at]))
+            .collect();
         let current = record.current.as_ref().filter(|run| of_placement(run));
         match current {
             Some(run) if run.run == report.run => return Some(Self::Current),
@@ -143,9 +157,15 @@ impl Place {
 
 /// The run of the report takes the place of the current one, which its node has restarted.
 fn follow(record: &mut SlotRecord, report: &RunReport, now: Timestamp) {
-    let Some(former) = record.current.take() else { return };
+    let Some(former) = record.current.take() else {
+        return;
+    };
     record.current = Some(restarted(&former, report, now));
-    record.ended.push(RunRecord { will_restart: false, marks: Marks::default(), ..former });
+    record.ended.push(RunRecord {
+        will_restart: false,
+        marks: Marks::default(),
+        ..former
+    });
 }
 
 /// A run of the same placement as `pattern`, as if nothing were reported of it yet.
@@ -201,7 +221,10 @@ fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timesta
         run.reason.clone_from(&report.reason);
         run.exit.clone_from(&report.exit);
         run.will_restart = report.state.is_terminal() && report.will_restart;
-        run.ended_at = report.state.is_terminal().then(|| report.ended_at.unwrap_or(now));
+        run.ended_at = report
+            .state
+            .is_terminal()
+            .then(|| report.ended_at.unwrap_or(now));
     } else if was_over {
         run.will_restart &= report.will_restart;
     }
@@ -227,9 +250,8 @@ fn tell(
     let before = was.map_or(RunState::Pending, |was| was.state);
     if run.state != before {
         let mut event = run_event(now, slot, run, run.state.as_str());
-        let between = |state: &RunState| {
-            state.rank() > before.rank() && state.rank() < run.state.rank()
-        };
+        let between =
+            |state: &RunState| state.rank() > before.rank() && state.rank() < run.state.rank();
         event.passed = RunState::ALL
             .into_iter()
             .filter(|state| between(state) && report.passed.contains(state))
@@ -261,9 +283,15 @@ fn tell(
 /// After a rewound log: a run that the state has lost is taken up, if its slot is wanted and empty.
 fn adopt(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
     let state = draft.state();
-    let Some(job) = state.job(&report.slot.job).cloned() else { return };
-    let Some(version) = state.version(&job.name, report.version) else { return };
-    let Some(task) = version.spec.tasks.get(&report.slot.task) else { return };
+    let Some(job) = state.job(&report.slot.job).cloned() else {
+        return;
+    };
+    let Some(version) = state.version(&job.name, report.version) else {
+        return;
+    };
+    let Some(task) = version.spec.tasks.get(&report.slot.task) else {
+        return;
+    };
     let resources = task.resources.clone();
     let mut record = match state.slot(&report.slot) {
         Some(record) => SlotRecord::clone(record),

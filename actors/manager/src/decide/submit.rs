@@ -47,19 +47,36 @@ pub fn submit(
 ) -> Result<Accepted, WireError> {
     let name = submission.spec.name.clone();
     let old = draft.state().job(&name).cloned();
-    check_version(&name, old.as_ref().map_or(0, |job| job.version), submission.if_version)?;
+    check_version(
+        &name,
+        old.as_ref().map_or(0, |job| job.version),
+        submission.if_version,
+    )?;
     let owner = owner(&submission.spec, old.as_deref(), asker)?;
-    let Some(old) = old else { return Ok(create(draft, submission, owner, asker, now)) };
+    let Some(old) = old else {
+        return Ok(create(draft, submission, owner, asker, now));
+    };
 
-    let same_spec = draft.state().spec(&old).is_some_and(|spec| *spec == submission.spec);
+    let same_spec = draft
+        .state()
+        .spec(&old)
+        .is_some_and(|spec| *spec == submission.spec);
     let over = old.status.is_terminal() || old.wanted != Wanted::Run;
     let as_submitted = old.scaled.is_empty() && old.stopped_slots.is_empty();
     let same = same_spec && old.owner == owner;
     if same && !over && as_submitted {
         let outcome = SubmitOutcome::Unchanged;
-        return Ok(Accepted { job: name, version: old.version, outcome });
+        return Ok(Accepted {
+            job: name,
+            version: old.version,
+            outcome,
+        });
     }
-    let mut job = if over { new_round(&old, now) } else { JobRecord::clone(&old) };
+    let mut job = if over {
+        new_round(&old, now)
+    } else {
+        JobRecord::clone(&old)
+    };
     job.owner = owner;
     job.scaled = BTreeMap::new();
     job.stopped_slots = BTreeSet::new();
@@ -67,21 +84,29 @@ pub fn submit(
         job.version = next_version(draft, &name, old.version);
         put_version(draft, submission, job.version, asker, now);
     }
-    let outcome = if over { SubmitOutcome::Restarted } else { SubmitOutcome::Updated };
+    let outcome = if over {
+        SubmitOutcome::Restarted
+    } else {
+        SubmitOutcome::Updated
+    };
     let what = if over { "accepted" } else { "updated" };
     tell(draft, &job, what, asker, now);
     let version = job.version;
     draft.put_job(job);
     drop_old_versions(draft, &name, version);
-    Ok(Accepted { job: name, version, outcome })
+    Ok(Accepted {
+        job: name,
+        version,
+        outcome,
+    })
 }
 
 fn check_version(name: &Name, at: u32, asked: Option<u32>) -> Result<(), WireError> {
     let conflict = |message| Err(WireError::new(ErrorCode::Conflict, message));
     match asked {
-        Some(asked) if asked != at && at == 0 => {
-            conflict(format!("there is no job {name} yet, but version {asked} was asked for"))
-        }
+        Some(asked) if asked != at && at == 0 => conflict(format!(
+            "there is no job {name} yet, but version {asked} was asked for"
+        )),
         Some(0) if at != 0 => conflict(format!("job {name} exists, at version {at}")),
         Some(asked) if asked != at => {
             conflict(format!("job {name} is at version {at}, not {asked}"))
@@ -90,11 +115,7 @@ fn check_version(name: &Name, at: u32, asked: Option<u32>) -> Result<(), WireErr
     }
 }
 
-fn owner(
-    spec: &JobSpec,
-    old: Option<&JobRecord>,
-    asker: Asker<'_>,
-) -> Result<String, WireError> {
+fn owner(spec: &JobSpec, old: Option<&JobRecord>, asker: Asker<'_>) -> Result<String, WireError> {
     match &spec.owner {
         None => Ok(old.map_or_else(|| asker.user.to_owned(), |job| job.owner.clone())),
         Some(owner) if owner == asker.user || asker.admin => Ok(owner.clone()),
@@ -133,12 +154,20 @@ fn create(
     put_version(draft, submission, version, asker, now);
     tell(draft, &job, "accepted", asker, now);
     draft.put_job(job);
-    Accepted { job: name, version, outcome: SubmitOutcome::Created }
+    Accepted {
+        job: name,
+        version,
+        outcome: SubmitOutcome::Created,
+    }
 }
 
 /// One more than the job has, and than any version that is kept.
 fn next_version(draft: &Draft, job: &Name, current: u32) -> u32 {
-    let kept = draft.state().versions(job).last().map_or(0, |record| record.version);
+    let kept = draft
+        .state()
+        .versions(job)
+        .last()
+        .map_or(0, |record| record.version);
     current.max(kept) + 1
 }
 
@@ -162,7 +191,9 @@ fn put_version(
 /// Keeps the last versions, and those that a live run still runs.
 fn drop_old_versions(draft: &mut Draft, job: &Name, version: u32) {
     let kept = u32::try_from(VERSIONS_KEPT).unwrap_or(u32::MAX);
-    let Some(last_dropped) = version.checked_sub(kept).filter(|last| *last > 0) else { return };
+    let Some(last_dropped) = version.checked_sub(kept).filter(|last| *last > 0) else {
+        return;
+    };
     let old: Vec<u32> = draft
         .state()
         .versions(job)

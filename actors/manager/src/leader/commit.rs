@@ -56,10 +56,21 @@ impl Leading {
         waiting: Vec<Waiting>,
         queue_cursor: Option<QueueCursor>,
     ) -> bool {
-        let Decided { state, changes, events, assigns } = decided;
-        let commit = Commit { changes, events, queue_cursor };
-        let mut effects: Vec<Effect> =
-            waiting.into_iter().map(|waiting| self.waiting.push(waiting)).collect();
+        let Decided {
+            state,
+            changes,
+            events,
+            assigns,
+        } = decided;
+        let commit = Commit {
+            changes,
+            events,
+            queue_cursor,
+        };
+        let mut effects: Vec<Effect> = waiting
+            .into_iter()
+            .map(|waiting| self.waiting.push(waiting))
+            .collect();
         if !assigns.is_empty() {
             effects.push(Effect::Tell(assigns));
         }
@@ -166,10 +177,16 @@ impl Leading {
         if let Answer::Welcome(node) = &waiting.answer
             && self.is_recovering()
         {
-            let message = format!("the state was restored: {} are awaited", names(&self.awaited));
+            let message = format!(
+                "the state was restored: {} are awaited",
+                names(&self.awaited)
+            );
             tracing::info!(%node, "{message}");
             let body = Body::Refused(WireError::unavailable(message));
-            return Ready { request: waiting.request, body };
+            return Ready {
+                request: waiting.request,
+                body,
+            };
         }
         waiting.ready(revision, |node| Box::new(self.welcome(node)))
     }
@@ -177,7 +194,11 @@ impl Leading {
     fn welcome(&mut self, node: &Name) -> Welcome {
         let unknown = self.outboxes.welcomed(node, Instant::now());
         let mut assignment = self.whole(node);
-        assignment.put.extend(unknown.into_iter().flat_map(|delta| delta.stop.into_values()));
+        assignment.put.extend(
+            unknown
+                .into_iter()
+                .flat_map(|delta| delta.stop.into_values()),
+        );
         Welcome {
             cluster: assignment.cluster.clone(),
             assignment,
@@ -186,7 +207,9 @@ impl Leading {
 
     /// The whole assignment of a node as of what is durable.
     pub(super) fn whole(&self, node: &Name) -> Assign {
-        let Replica { state, position, .. } = &self.durable;
+        let Replica {
+            state, position, ..
+        } = &self.durable;
         let whole = whole_assignment(state, node, &position.cluster, position.epoch());
         whole.unwrap_or_else(|| Assign {
             cluster: position.cluster.clone(),
@@ -223,7 +246,7 @@ impl Leading {
     }
 
     /// Refuses what waits for a decision.
-    pub(super) fn refuse_held(&self, held: Held, error: &WireError) {
+    pub(super) fn refuse_held(held: Held, error: &WireError) {
         match held {
             Held::Asked(request, _) | Held::Said(request, ..) => {
                 effect::refuse([request], error);
@@ -260,5 +283,9 @@ impl Leading {
 }
 
 fn names<'a>(names: impl IntoIterator<Item = &'a Name>) -> String {
-    names.into_iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+    names
+        .into_iter()
+        .map(Name::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -6,7 +6,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 
 use super::wish::{JOB_VERBS, not_yet, read_wish, read_word};
 use super::{Leading, ManagerMessage};
-use crate::serve::door::{Door, Next};
+use crate::serve::door::{Door, Next, Rest};
 
 /// The largest job file, in bytes.
 const JOB_MAX: usize = 4 * 1024 * 1024;
@@ -31,17 +31,26 @@ impl Leading {
             max_payload: CALL_MAX,
             ..ServeLimits::default()
         };
+        let rest = Rest::Refused;
         for verb in JOB_VERBS {
             let manager = self.myself.clone();
             let subject = subject::job(verb);
             let take = move |request| take_wish(&manager, request);
-            self.doors.push(Door::serve(&bus, &subject, Some(&group), writes, take).await?);
+            self.doors
+                .push(Door::serve(&bus, &subject, Some(&group), writes, rest, take).await?);
         }
         let manager = self.myself.clone();
         let take = move |request| take_word(&manager, request);
-        let door = Door::serve(&bus, subject::CTL_ALL, Some(&group), calls, take).await?;
+        let door = Door::serve(&bus, subject::CTL_ALL, Some(&group), calls, rest, take).await?;
         self.doors.push(door);
-        let door = Door::serve(&bus, subject::ADMIN_ALL, Some(&group), writes, refuse_admin);
+        let door = Door::serve(
+            &bus,
+            subject::ADMIN_ALL,
+            Some(&group),
+            writes,
+            rest,
+            refuse_admin,
+        );
         self.doors.push(door.await?);
         Ok(())
     }
@@ -56,15 +65,16 @@ fn take_wish(manager: &ActorRef<ManagerMessage>, request: Request) -> Next {
 
 fn take_word(manager: &ActorRef<ManagerMessage>, request: Request) -> Next {
     match read_word(&request) {
-        Ok((node, word)) => {
-            hand_on(manager, ManagerMessage::Said(Box::new(request), node, word))
-        }
+        Ok((node, word)) => hand_on(manager, ManagerMessage::Said(Box::new(request), node, word)),
         Err(error) => refuse(request, error),
     }
 }
 
 fn refuse_admin(request: Request) -> Next {
-    let (noun, verb) = (request.token(2).unwrap_or_default(), request.token(3).unwrap_or_default());
+    let (noun, verb) = (
+        request.token(2).unwrap_or_default(),
+        request.token(3).unwrap_or_default(),
+    );
     let error = not_yet(&format!("`{verb}` of a {noun}"));
     refuse(request, error)
 }

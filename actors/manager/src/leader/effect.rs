@@ -98,7 +98,9 @@ impl Queue {
             Effect::Answer(number) => Some(number),
             Effect::Tell(_) => None,
         });
-        numbers.filter_map(|number| self.waiting.remove(&number)).collect()
+        numbers
+            .filter_map(|number| self.waiting.remove(&number))
+            .collect()
     }
 
     /// Those who have waited longer than a requester should; they lined up first.
@@ -136,7 +138,11 @@ impl Waiting {
         welcome: impl FnOnce(&Name) -> Box<Welcome>,
     ) -> Ready {
         let body = match self.answer {
-            Answer::Submitted { job, version, outcome } => Body::Submitted(Submitted {
+            Answer::Submitted {
+                job,
+                version,
+                outcome,
+            } => Body::Submitted(Submitted {
                 job,
                 version,
                 outcome,
@@ -180,7 +186,10 @@ pub(crate) fn send(ready: Vec<Ready>, revision: Revision) {
 /// Refuses requests at once, for what is not decided but known: this manager cannot answer.
 pub(crate) fn refuse(requests: impl IntoIterator<Item = Box<Request>>, error: &WireError) {
     let body = || Body::Refused(error.clone());
-    let ready = requests.into_iter().map(|request| Ready { request, body: body() });
+    let ready = requests.into_iter().map(|request| Ready {
+        request,
+        body: body(),
+    });
     send(ready.collect(), Revision::default());
 }
 

@@ -63,7 +63,12 @@ impl Actor for LogWriter {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let LogWriterArguments { context, manager, writer, replica } = arguments;
+        let LogWriterArguments {
+            context,
+            manager,
+            writer,
+            replica,
+        } = arguments;
         context.parts.put(Part::LogWriter, myself.get_cell());
         Ok(LogWriterState {
             manager,
@@ -113,7 +118,9 @@ impl Actor for LogWriter {
 
 impl LogWriterState {
     fn take_bench(&mut self) -> Result<Bench, ActorProcessingErr> {
-        self.bench.take().ok_or_else(|| "two appends at once were asked for".into())
+        self.bench
+            .take()
+            .ok_or_else(|| "two appends at once were asked for".into())
     }
 }
 
@@ -157,8 +164,6 @@ impl Bench {
     }
 }
 
-fn appended(
-    outcome: (Bench, Result<Option<Committed>, AppendError>),
-) -> LogWriterMessage {
+fn appended(outcome: (Bench, Result<Option<Committed>, AppendError>)) -> LogWriterMessage {
     LogWriterMessage::Appended(Box::new(outcome))
 }

@@ -47,6 +47,7 @@ use loom_bus::log::{AppendError, Gatherer, QueueCursor, Replica, SnapshotMark};
 use loom_bus::serve::Request;
 use loom_schemas::error::WireError;
 use loom_schemas::ids::Name;
+use loom_schemas::record::NodeStatus;
 use loom_schemas::wire::ManagerRole;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
@@ -197,7 +198,9 @@ impl Actor for Manager {
     ) -> Result<Self::State, ActorProcessingErr> {
         let ManagerArguments { context, elected } = arguments;
         context.parts.put(Part::Manager, myself.get_cell());
-        let Elected { replica, writer, .. } = elected;
+        let Elected {
+            replica, writer, ..
+        } = elected;
         let log_writer = LogWriterArguments {
             context: context.clone(),
             manager: myself.clone(),
@@ -287,8 +290,7 @@ impl Actor for Manager {
             }
             Some(Part::QueueReader) => {
                 let cursor = state.queue_cursor;
-                state.queue_reader =
-                    spawn_queue_reader(&state.context, &myself, cursor).await?;
+                state.queue_reader = spawn_queue_reader(&state.context, &myself, cursor).await?;
             }
             // What is durable is known to the log alone now.
             _ => state.end(Ending::Failed),
@@ -302,7 +304,12 @@ impl Leading {
     async fn begin(&mut self) -> Result<(), ActorProcessingErr> {
         let context = self.context.clone();
         if self.durable.position.restored.is_some() && self.is_first_after_restore() {
-            self.awaited = self.head.nodes().map(|node| node.name.clone()).collect();
+            // Who was silent before may never come back.
+            let up = self
+                .head
+                .nodes()
+                .filter(|node| node.status == NodeStatus::Up);
+            self.awaited = up.map(|node| node.name.clone()).collect();
         }
         context.publish(self.durable.clone());
         context.set_role(self.role());
@@ -364,7 +371,7 @@ impl Leading {
 
     fn hold(&mut self, held: Held) {
         if self.ending.is_some() {
-            self.refuse_held(held, &leads_no_more());
+            Self::refuse_held(held, &leads_no_more());
         } else {
             self.held.push_back(held);
         }
@@ -381,7 +388,11 @@ impl Leading {
 
     /// What this manager is while it leads.
     fn role(&self) -> ManagerRole {
-        if self.is_recovering() { ManagerRole::Recovering } else { ManagerRole::Leader }
+        if self.is_recovering() {
+            ManagerRole::Recovering
+        } else {
+            ManagerRole::Leader
+        }
     }
 
     /// Whether nothing may be stopped yet.
@@ -392,7 +403,10 @@ impl Leading {
     /// Whether nobody has led since the log was given its state back.
     fn is_first_after_restore(&self) -> bool {
         let position = &self.durable.position;
-        let restored = position.restored.as_ref().map_or(0, |(sequence, _)| *sequence);
+        let restored = position
+            .restored
+            .as_ref()
+            .map_or(0, |(sequence, _)| *sequence);
         position.lead_sequence == restored + 1
     }
 }
@@ -406,7 +420,10 @@ async fn spawn_scheduler(
     context: &Context,
     myself: &ActorRef<ManagerMessage>,
 ) -> Result<ActorRef<SchedulerMessage>, ActorProcessingErr> {
-    let arguments = SchedulerArguments { context: context.clone(), manager: myself.clone() };
+    let arguments = SchedulerArguments {
+        context: context.clone(),
+        manager: myself.clone(),
+    };
     let spawned = Actor::spawn_linked(None, Scheduler, arguments, myself.get_cell()).await?;
     Ok(spawned.0)
 }
@@ -417,7 +434,10 @@ async fn spawn_relay(
     durable: &Replica<State>,
 ) -> Result<ActorRef<EventRelayMessage>, ActorProcessingErr> {
     let position = durable.position.clone();
-    let arguments = EventRelayArguments { context: context.clone(), position };
+    let arguments = EventRelayArguments {
+        context: context.clone(),
+        position,
+    };
     let spawned = Actor::spawn_linked(None, EventRelay, arguments, myself.get_cell()).await?;
     Ok(spawned.0)
 }
@@ -428,7 +448,11 @@ async fn spawn_queue_reader(
     cursor: Option<QueueCursor>,
 ) -> Result<ActorRef<QueueReaderMessage>, ActorProcessingErr> {
     let (context, manager) = (context.clone(), myself.clone());
-    let arguments = QueueReaderArguments { context, manager, cursor };
+    let arguments = QueueReaderArguments {
+        context,
+        manager,
+        cursor,
+    };
     let spawned = Actor::spawn_linked(None, QueueReader, arguments, myself.get_cell()).await?;
     Ok(spawned.0)
 }

@@ -9,6 +9,7 @@ use loom_bus::header::EPOCH;
 use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
+use loom_schemas::record::NodeStatus;
 use loom_schemas::subject;
 use loom_schemas::wire::{Assign, AssignReply};
 
@@ -16,7 +17,7 @@ use super::effect::{self, Answer, Waiting};
 use super::outbox::{Letter, Outcome};
 use super::wish::Word;
 use super::{Ending, Leading, ManagerMessage};
-use crate::decide::{self, Up};
+use crate::decide;
 use crate::state::Draft;
 use crate::work::carry_out;
 
@@ -33,9 +34,12 @@ impl Leading {
         }
         let refusal = match &word {
             Word::Hello(hello) => self.is_foreign(hello.cluster.as_deref()),
-            Word::Status(report) => {
-                self.is_foreign(Some(&report.cluster)).or_else(|| self.is_unknown(node))
+            Word::Status(_) if self.awaited.contains(node) => {
+                Some(WireError::unavailable("the state was restored: say hello"))
             }
+            Word::Status(report) => self
+                .is_foreign(Some(&report.cluster))
+                .or_else(|| self.is_unknown(node)),
             Word::Bye(_) => self.is_unknown(node),
         };
         let mut draft = Draft::new(self.head.clone());
@@ -84,11 +88,13 @@ impl Leading {
     /// Looks which nodes fell silent and which are heard again.
     pub(super) fn look_for_nodes(&mut self, now: Instant) {
         let liveness = &mut self.liveness;
-        self.context.hearts.for_each(|node, at, _| liveness.heard(node, at));
+        self.context
+            .hearts
+            .for_each(|node, at, _| liveness.heard(node, at));
         let nodes: Vec<_> = self.head.nodes().cloned().collect();
         for record in nodes {
             let node = &record.name;
-            let up = record.status == loom_schemas::record::NodeStatus::Up;
+            let up = record.status == NodeStatus::Up;
             if up && self.liveness.is_silent(node, now) {
                 let seconds = self.liveness.silence(node, now).as_secs();
                 self.node_is_down(node, &format!("silent for {seconds} s"));
@@ -108,12 +114,15 @@ impl Leading {
 
     /// Whether a heartbeat says that a node has another assignment than it was told.
     fn has_another(&self, node: &Name) -> bool {
-        let (Some(settled), Some((at, heartbeat))) =
-            (self.outboxes.settled_since(node), self.context.hearts.last_with_time(node))
-        else {
+        let (Some(settled), Some((at, heartbeat))) = (
+            self.outboxes.settled_since(node),
+            self.context.hearts.last_with_time(node),
+        ) else {
             return false;
         };
-        let Some(record) = self.durable.state.node(node) else { return false };
+        let Some(record) = self.durable.state.node(node) else {
+            return false;
+        };
         let told = (self.durable.position.epoch(), record.generation);
         // One that was on its way while the node was told says nothing.
         at > settled + GRACE && (heartbeat.epoch, heartbeat.generation) != told
@@ -122,16 +131,18 @@ impl Leading {
     fn node_is_down(&mut self, node: &Name, reason: &str) {
         tracing::warn!(%node, reason, "a node is down");
         let now = Timestamp::now();
-        self.decide(Vec::new(), |draft| decide::node_down(draft, node, reason, now));
+        let down = |draft: &mut Draft| decide::node_down(draft, node, reason, now);
+        self.decide(Vec::new(), down);
     }
 
     fn node_is_back(&mut self, node: &Name) {
         let (lost_after, now) = (self.lost_after(), Timestamp::now());
-        let up = self.decide(Vec::new(), |draft| decide::node_up(draft, node, lost_after, now));
-        if up == Some(Up::NeedsHello) {
-            // It will say hello once it sees a leader's word.
-            self.outboxes.want_whole(node);
-        }
+        self.decide(Vec::new(), |draft| {
+            decide::node_up(draft, node, lost_after, now)
+        });
+        // Either it is up again and may have missed something, or it has to say hello, which it
+        // does once it sees a leader's word.
+        self.outboxes.want_whole(node);
     }
 
     /// A new leader tells every node all it should have, and so its epoch.
@@ -150,7 +161,8 @@ impl Leading {
         }
         let position = &self.durable.position;
         let (cluster, epoch) = (position.cluster.clone(), position.epoch());
-        for (node, letter) in self.outboxes.begin(Instant::now()) {
+        let letters = self.outboxes.begin(Instant::now());
+        for (node, letter) in letters {
             let assign = match letter {
                 Letter::Whole(unknown) => {
                     let mut whole = self.whole(&node);
@@ -159,15 +171,39 @@ impl Leading {
                 }
                 Letter::Delta(delta) => delta.message(&self.durable.state, &cluster, epoch),
             };
-            let bus = self.context.control.clone();
-            let wait = self.context.options.timings.node_call;
-            let name = node.clone();
-            let call = async move { tell(&bus, &name, &assign, wait).await };
-            let told = node.clone();
-            let worker =
-                carry_out(&self.myself, call, move |outcome| ManagerMessage::Told(told, outcome));
-            self.calls.insert(node, worker);
+            self.call(node, assign);
         }
+    }
+
+    /// Has every node that is awaited hear of this leader, so that it says hello. What it is sent
+    /// is a change of a set that no node has, so it changes nothing.
+    pub(super) fn greet_awaited(&mut self) {
+        let position = &self.durable.position;
+        let nothing = Assign {
+            cluster: position.cluster.clone(),
+            epoch: position.epoch(),
+            generation: u64::MAX,
+            base: Some(u64::MAX),
+            put: Vec::new(),
+            remove: Vec::new(),
+        };
+        let awaited: Vec<Name> = self.awaited.iter().cloned().collect();
+        for node in awaited {
+            if !self.calls.contains_key(&node) {
+                self.call(node, nothing.clone());
+            }
+        }
+    }
+
+    fn call(&mut self, node: Name, assign: Assign) {
+        let bus = self.context.control.clone();
+        let wait = self.context.options.timings.node_call;
+        let name = node.clone();
+        let call = async move { tell(&bus, &name, &assign, wait).await };
+        let told = node.clone();
+        let tell = move |outcome| ManagerMessage::Told(told, outcome);
+        let worker = carry_out(&self.myself, call, tell);
+        self.calls.insert(node, worker);
     }
 
     /// A call to a node came back.
@@ -185,29 +221,40 @@ impl Leading {
             Outcome::Foreign(cluster) => {
                 tracing::error!(%node, cluster, "a node belongs to another cluster");
             }
-            Outcome::NobodyThere => {
-                let up = self.head.node(node).is_some_and(|record| {
-                    record.status == loom_schemas::record::NodeStatus::Up
-                });
-                if up && self.liveness.is_overdue(node, now) {
-                    self.node_is_down(node, "nobody answers for it");
-                }
-            }
+            Outcome::NobodyThere => self.is_not_there(node, now),
             Outcome::Failed(reason) => tracing::debug!(%node, reason, "a node was not told"),
+        }
+    }
+
+    /// Nobody serves a node's subject.
+    fn is_not_there(&mut self, node: &Name, now: Instant) {
+        let up = self
+            .head
+            .node(node)
+            .is_some_and(|node| node.status == NodeStatus::Up);
+        if !up {
+            self.outboxes.forget(node);
+        } else if self.liveness.is_overdue(node, now) {
+            self.node_is_down(node, "nobody answers for it");
         }
     }
 
     /// Ends this leadership: no door stays open, nothing more is decided.
     pub(super) fn end(&mut self, ending: Ending) {
-        if self.ending.replace(ending).is_some_and(|before| before != Ending::HandedOver) {
+        if self
+            .ending
+            .replace(ending)
+            .is_some_and(|before| before != Ending::HandedOver)
+        {
             return;
         }
-        self.context.set_role(loom_schemas::wire::ManagerRole::Standby);
+        self.context
+            .set_role(loom_schemas::wire::ManagerRole::Standby);
         self.doors.clear();
         self.calls.clear();
         let held: Vec<_> = self.held.drain(..).collect();
         for held in held {
-            self.refuse_held(held, &super::leads_no_more());
+            Self::refuse_held(held, &super::leads_no_more());
         }
         if ending != Ending::HandedOver {
             effect::refuse_waiting(self.waiting.drain(), &super::leads_no_more());
@@ -221,7 +268,10 @@ impl Leading {
 async fn tell(bus: &Bus, node: &Name, assign: &Assign, wait: Duration) -> Outcome {
     let headers = [(EPOCH, assign.epoch.to_string())];
     let subject = subject::assign(node);
-    match bus.call_with::<_, AssignReply>(&subject, assign, wait, &headers).await {
+    match bus
+        .call_with::<_, AssignReply>(&subject, assign, wait, &headers)
+        .await
+    {
         Ok(AssignReply::Taken { .. }) => Outcome::Taken,
         Ok(AssignReply::Resync { .. }) => Outcome::Resync,
         Ok(AssignReply::Stale { .. }) => Outcome::Stale,

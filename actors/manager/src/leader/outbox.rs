@@ -88,6 +88,11 @@ impl Outboxes {
         pending
     }
 
+    /// Drops what is pending for a node that is gone: it is told everything when it is back.
+    pub(crate) fn forget(&mut self, node: &Name) {
+        self.nodes.remove(node);
+    }
+
     /// The nodes to call now, each with what to tell it; the calls count as begun.
     pub(crate) fn begin(&mut self, now: Instant) -> Vec<(Name, Letter)> {
         let mut letters = Vec::new();
@@ -125,10 +130,7 @@ impl Outboxes {
                 outbox.whole = true;
                 outbox.take_back(letter);
             }
-            Outcome::Stale
-            | Outcome::Foreign(_)
-            | Outcome::NobodyThere
-            | Outcome::Failed(_) => {
+            Outcome::Stale | Outcome::Foreign(_) | Outcome::NobodyThere | Outcome::Failed(_) => {
                 outbox.whole |= matches!(letter, Letter::Whole(_));
                 outbox.take_back(letter);
                 let doubled = PAUSE.saturating_mul(1 << outbox.failures.min(8));
@@ -207,7 +209,10 @@ mod tests {
         outboxes.finish(&node(), &Outcome::NobodyThere, now);
         assert_eq!(outboxes.begin(now), []);
         let later = now + Duration::from_secs(1);
-        assert_eq!(outboxes.begin(later), [(node(), Letter::Delta(delta(0, 2)))]);
+        assert_eq!(
+            outboxes.begin(later),
+            [(node(), Letter::Delta(delta(0, 2)))]
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::follower::chain;
 use crate::state::State;
 
 /// Nobody is given up before this manager has listened for long enough.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const NEVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// The pause before planning again after a pass failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -17,9 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What is known of planning.
 #[derive(Debug, Default)]
 pub(crate) struct Planning {
-    under_way: bool,
-    /// The head was rolled back under the pass: it is of no use.
-    dropped: bool,
+    pass: PassState,
     /// Something is due although no job is dirty.
     woken: bool,
     /// When the clock gives something to do, and whether an alarm is set for it.
@@ -29,9 +27,19 @@ pub(crate) struct Planning {
     patient: bool,
 }
 
+/// The pass under way, if there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum PassState {
+    #[default]
+    None,
+    UnderWay,
+    /// The head was rolled back under it: what comes back is of no use.
+    Dropped,
+}
+
 impl Planning {
     pub(crate) fn is_under_way(&self) -> bool {
-        self.under_way
+        self.pass != PassState::None
     }
 
     /// The clock says that something may be due.
@@ -41,11 +49,13 @@ impl Planning {
 
     /// The pass under way is of no use any more.
     pub(crate) fn drop_pass(&mut self) {
-        self.dropped = self.under_way;
+        if self.is_under_way() {
+            self.pass = PassState::Dropped;
+        }
     }
 
     fn is_due(&mut self, head: &State, now: Timestamp) -> bool {
-        if self.under_way || self.not_before.is_some_and(|at| at > Instant::now()) {
+        if self.is_under_way() || self.not_before.is_some_and(|at| at > Instant::now()) {
             return false;
         }
         self.not_before = None;
@@ -67,7 +77,7 @@ impl Leading {
             state: Box::new(self.head.clone()),
             lost_after: self.lost_after(),
         };
-        self.planning.under_way = true;
+        self.planning.pass = PassState::UnderWay;
         self.planning.woken = false;
         self.planning.due = None;
         // A scheduler that is gone is started anew by supervision, and asked again.
@@ -77,7 +87,11 @@ impl Leading {
     /// After how long the runs of a node that is down are given up: never before this manager has
     /// listened for as long.
     pub(super) fn lost_after(&self) -> Duration {
-        if self.planning.patient { self.context.options.timings.lost_after } else { NEVER }
+        if self.planning.patient {
+            self.context.options.timings.lost_after
+        } else {
+            NEVER
+        }
     }
 
     /// Looks how long this manager has listened.
@@ -89,8 +103,7 @@ impl Leading {
 
     /// A pass came back: nothing was decided meanwhile, so it is as good as it was.
     pub(super) fn planned(&mut self, pass: Pass) {
-        self.planning.under_way = false;
-        if std::mem::take(&mut self.planning.dropped) {
+        if std::mem::take(&mut self.planning.pass) == PassState::Dropped {
             return;
         }
         let decided = match pass.decided {
@@ -113,8 +126,7 @@ impl Leading {
 
     /// The scheduler is gone with its pass.
     pub(super) fn planning_failed(&mut self) {
-        if std::mem::take(&mut self.planning.under_way) {
-            self.planning.dropped = false;
+        if std::mem::take(&mut self.planning.pass) != PassState::None {
             self.planning.not_before = Some(Instant::now() + PAUSE);
             let myself = self.myself.clone();
             myself.send_after(PAUSE, || ManagerMessage::Wake);
@@ -125,7 +137,9 @@ impl Leading {
     fn wake_at(&mut self, due: Option<Timestamp>) {
         self.planning.due = due;
         let Some(due) = due else { return };
-        let wait = due.duration_since(Timestamp::now()).max(jiff::SignedDuration::ZERO);
+        let wait = due
+            .duration_since(Timestamp::now())
+            .max(jiff::SignedDuration::ZERO);
         // Far-off times are met by the tick.
         let wait = wait.unsigned_abs();
         if wait < self.context.options.timings.tick {

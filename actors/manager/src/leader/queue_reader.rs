@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use loom_bus::caller;
-use loom_bus::header::{CONTENT_TYPE, IF_VERSION, REQUEST_INFO};
+use loom_bus::header::{CONTENT_TYPE, IF_VERSION};
 use loom_bus::log::QueueCursor;
 use loom_bus::queue::{Queue, QueueMessage};
 use loom_schemas::error::WireError;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::Name;
 use loom_schemas::wire::SubmitOutcome;
-use jiff::Timestamp;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -77,7 +77,11 @@ impl Actor for QueueReader {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let QueueReaderArguments { context, manager, cursor } = arguments;
+        let QueueReaderArguments {
+            context,
+            manager,
+            cursor,
+        } = arguments;
         context.parts.put(Part::QueueReader, myself.get_cell());
         let queue = context.queue.clone();
         let reading = read_on(queue.clone(), myself.get_id(), manager, cursor);
@@ -134,7 +138,9 @@ async fn read_on(
     let mut reader = queue.read(cursor);
     let room = Arc::new(Semaphore::new(AHEAD));
     while let Some(message) = reader.next().await {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
         let queued = Box::new(Queued::of(reader_id, &message, place));
         if manager.cast(ManagerMessage::Queued(queued)).is_err() {
             return;
@@ -155,7 +161,8 @@ impl Queued {
             reader,
             cursor: message.cursor,
             id: message.id(),
-            user: user_of(message.header(REQUEST_INFO)),
+            // JetStream keeps no word of the server about who published: nobody's rights, then.
+            user: caller::of_queued().user,
             name,
             submission: submission.map(Box::new),
             _place: place,
@@ -173,50 +180,59 @@ impl Leading {
         if self.is_full() || self.is_recovering() {
             return self.pause_queue();
         }
-        let now = Timestamp::now();
-        let Queued { reader: _, cursor, id, user, name, submission, _place } = queued;
-        let asker = Asker { user: &user, admin: is_admin(&user), request: Some(&id) };
-        let mut draft = Draft::new(self.head.clone());
-        let outcome = submission.and_then(|submission| submit(&mut draft, *submission, asker, now));
-        let told = match &outcome {
-            Ok(accepted) if accepted.outcome == SubmitOutcome::Unchanged => {
-                let mut event =
-                    Event::new(now, About::Job { job: accepted.job.clone() }, "accepted");
-                event.version = Some(accepted.version);
-                event.reason = Some("the job is as submitted already".to_owned());
-                Some(event)
-            }
-            Ok(_) => None,
-            Err(error) => {
-                draft = Draft::new(self.head.clone());
-                let about = match name {
-                    Some(job) => About::Job { job },
-                    None => About::Queue { sequence: cursor.sequence },
-                };
-                let mut event = Event::new(now, about, "rejected");
-                event.reason = Some(error.message.clone());
-                Some(event)
-            }
-        };
-        if let Some(mut event) = told {
-            event.by = Some(user.clone());
-            event.request = Some(id.clone());
-            draft.event(event);
+        let (cursor, id) = (queued.cursor, queued.id.clone());
+        let draft = take_in(Draft::new(self.head.clone()), queued);
+        if !self.gather(draft, Vec::new(), Some(cursor)) {
+            // No commit can hold it, whoever leads: pass on, and say so.
+            let mut draft = Draft::new(self.head.clone());
+            let reason = "the job is larger than one commit can be";
+            draft.event(rejected(None, cursor, id, reason));
+            self.gather(draft, Vec::new(), Some(cursor));
         }
-        if self.gather(draft, Vec::new(), Some(cursor)) {
-            self.queue_cursor = Some(cursor);
-            return;
-        }
-        // No commit can hold it, whoever leads: pass on, and say so.
-        let mut event =
-            Event::new(now, About::Queue { sequence: cursor.sequence }, "rejected");
-        event.reason = Some("the job is larger than one commit can be".to_owned());
-        event.request = Some(id);
-        let mut draft = Draft::new(self.head.clone());
-        draft.event(event);
-        self.gather(draft, Vec::new(), Some(cursor));
         self.queue_cursor = Some(cursor);
     }
+}
+
+/// What a message of the queue comes to, as edits of a draft.
+fn take_in(draft: Draft, queued: Queued) -> Draft {
+    let now = Timestamp::now();
+    let before = draft.state().clone();
+    let mut draft = draft;
+    let asker = Asker {
+        user: &queued.user,
+        admin: is_admin(&queued.user),
+        request: Some(&queued.id),
+    };
+    let submission = queued.submission;
+    let outcome = submission.and_then(|submission| submit(&mut draft, *submission, asker, now));
+    let mut event = match outcome {
+        Ok(accepted) if accepted.outcome == SubmitOutcome::Unchanged => {
+            let about = About::Job { job: accepted.job };
+            let mut event = Event::new(now, about, "accepted");
+            event.version = Some(accepted.version);
+            event.reason = Some("the job is as submitted already".to_owned());
+            event.request = Some(queued.id);
+            event
+        }
+        Ok(_) => return draft,
+        Err(error) => {
+            draft = Draft::new(before);
+            rejected(queued.name, queued.cursor, queued.id, &error.message)
+        }
+    };
+    event.by = Some(queued.user);
+    draft.event(event);
+    draft
+}
+
+/// Told under the job's name where there is a usable one.
+fn rejected(name: Option<Name>, cursor: QueueCursor, id: String, reason: &str) -> Event {
+    let sequence = cursor.sequence;
+    let about = name.map_or(About::Queue { sequence }, |job| About::Job { job });
+    let mut event = Event::new(Timestamp::now(), about, "rejected");
+    event.reason = Some(reason.to_owned());
+    event.request = Some(id);
+    event
 }
 
 impl Leading {
@@ -232,17 +248,6 @@ impl Leading {
         let settled = self.gatherer.is_empty() && self.appending.is_none();
         self.queue_paused && settled && !self.is_full() && !self.is_recovering()
     }
-}
-
-/// Who published it, as the server says; a client of the managers' own account where it is silent.
-fn user_of(request_info: Option<&str>) -> String {
-    let info: Option<serde_json::Value> =
-        request_info.and_then(|text| serde_json::from_str(text).ok());
-    let field = |name: &str| {
-        let text = info.as_ref()?.get(name)?.as_str()?;
-        (!text.is_empty()).then(|| text.to_owned())
-    };
-    field("user").or_else(|| field("acc")).unwrap_or_else(|| caller::OWN.to_owned())
 }
 
 /// The name in a job file that cannot be read as a whole.
@@ -270,18 +275,16 @@ mod tests {
     fn a_job_that_cannot_be_read_may_still_have_a_name() {
         let name = |text: &str| name_in(text.as_bytes()).map(|name| name.to_string());
         assert_eq!(name("name: web\nreplicas: many\n").as_deref(), Some("web"));
-        assert_eq!(name("name = \"web\" # the site\nx = 1").as_deref(), Some("web"));
-        assert_eq!(name(r#"{"name": "web", "replicas": "many"}"#).as_deref(), Some("web"));
+        assert_eq!(
+            name("name = \"web\" # the site\nx = 1").as_deref(),
+            Some("web")
+        );
+        assert_eq!(
+            name(r#"{"name": "web", "replicas": "many"}"#).as_deref(),
+            Some("web")
+        );
         assert_eq!(name("name: Not A Name"), None);
         assert_eq!(name("{"), None);
         assert_eq!(name_in(&[0xff, 0xfe, 0x00]), None);
-    }
-
-    #[test]
-    fn whoever_published_is_whom_the_server_names() {
-        assert_eq!(user_of(Some(r#"{"acc":"USERS","user":"ada"}"#)), "ada");
-        assert_eq!(user_of(Some(r#"{"acc":"USERS"}"#)), "USERS");
-        assert_eq!(user_of(None), caller::OWN);
-        assert_eq!(user_of(Some("{")), caller::OWN);
     }
 }

@@ -37,7 +37,12 @@ impl Actor for EventRelay {
         let EventRelayArguments { context, position } = arguments;
         context.parts.put(Part::Relay, myself.get_cell());
         let log = context.log.clone();
-        Ok(Relay::start(&context.bulk, log, &position, RelayOptions::default()))
+        Ok(Relay::start(
+            &context.bulk,
+            log,
+            &position,
+            RelayOptions::default(),
+        ))
     }
 
     async fn handle(

@@ -36,13 +36,12 @@ impl Leading {
 }
 
 /// Carries out a wish on a draft.
-pub(super) fn grant(
-    draft: &mut Draft,
-    wish: Wish,
-    asker: Asker<'_>,
-) -> Result<Answer, WireError> {
+pub(super) fn grant(draft: &mut Draft, wish: Wish, asker: Asker<'_>) -> Result<Answer, WireError> {
     let now = Timestamp::now();
-    let committed = |job: &Name, changed| Answer::Committed { job: job.clone(), changed };
+    let committed = |job: &Name, changed| Answer::Committed {
+        job: job.clone(),
+        changed,
+    };
     match wish {
         Wish::Submit(submission) => {
             decide::submit(draft, *submission, asker, now).map(|accepted| Answer::Submitted {

@@ -64,7 +64,11 @@ impl Actor for Scheduler {
     ) -> Result<Self::State, ActorProcessingErr> {
         let SchedulerArguments { context, manager } = arguments;
         context.parts.put(Part::Scheduler, myself.get_cell());
-        Ok(SchedulerState { context, manager, work: None })
+        Ok(SchedulerState {
+            context,
+            manager,
+            work: None,
+        })
     }
 
     async fn handle(
@@ -74,7 +78,10 @@ impl Actor for Scheduler {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SchedulerMessage::Plan { state: cluster, lost_after } => {
+            SchedulerMessage::Plan {
+                state: cluster,
+                lost_after,
+            } => {
                 let options = PlanOptions {
                     strategy: state.context.options.strategy,
                     lost_after,

@@ -7,6 +7,7 @@ use loom_schemas::subject;
 use ractor::ActorProcessingErr;
 
 use super::{Ending, Held, Leading, ManagerMessage, spawn_queue_reader};
+use crate::serve::door::LINGER;
 
 /// Somebody who pinged within this time stands by.
 const STANDBY: Duration = Duration::from_secs(5);
@@ -20,10 +21,12 @@ impl Leading {
         let now = Instant::now();
         self.answer_overdue();
         let tick = self.context.options.timings.tick;
-        self.liveness.tick(self.context.control.is_connected(), tick, now);
+        self.liveness
+            .tick(self.context.control.is_connected(), tick, now);
         self.note_patience(now);
         let keep_alive = self.context.options.timings.keep_alive;
-        let quiet = now.saturating_duration_since(self.last_append) >= keep_alive;
+        // The next tick would be too late for what is not quite due at this one.
+        let quiet = now.saturating_duration_since(self.last_append) + tick / 2 >= keep_alive;
         if self.appending.is_none() && quiet && self.context.pulse.has_standby(STANDBY) {
             self.append_empty();
         }
@@ -41,6 +44,7 @@ impl Leading {
     /// What the time brings that is decided.
     pub(super) fn look_around(&mut self) {
         self.look_for_nodes(Instant::now());
+        self.greet_awaited();
     }
 
     /// Finishes what is under way, then ends. Nothing new is taken in.
@@ -60,7 +64,9 @@ impl Leading {
         }
         self.append();
         if self.appending.is_none() {
-            drop(self.myself.cast(ManagerMessage::End(Ending::HandedOver)));
+            // Not before the doors have refused what was on its way: the next leader opens its own.
+            let end = || ManagerMessage::End(Ending::HandedOver);
+            self.myself.send_after(LINGER * 2, end);
         }
     }
 

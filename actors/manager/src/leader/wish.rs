@@ -37,8 +37,9 @@ pub(crate) enum Word {
 }
 
 /// The verbs of `orch.job.<verb>`: those of [`Wish`], and those that are to come.
-pub(crate) const JOB_VERBS: [&str; 8] =
-    ["submit", "stop", "restart", "scale", "plan", "rollback", "dispatch", "remove"];
+pub(crate) const JOB_VERBS: [&str; 8] = [
+    "submit", "stop", "restart", "scale", "plan", "rollback", "dispatch", "remove",
+];
 
 /// Reads a request on `orch.job.<verb>`.
 pub(crate) fn read_wish(request: &Request) -> Result<Wish, WireError> {
@@ -101,7 +102,11 @@ pub(crate) fn is_admin(user: &str) -> bool {
 }
 
 fn submission(request: &Request) -> Result<Submission, WireError> {
-    read_job(request.header(CONTENT_TYPE), &request.payload, request.header(IF_VERSION))
+    read_job(
+        request.header(CONTENT_TYPE),
+        &request.payload,
+        request.header(IF_VERSION),
+    )
 }
 
 fn syntax_of(content_type: Option<&str>, payload: &[u8]) -> Syntax {

@@ -2,7 +2,9 @@
 
 use loom_schemas::ids::{Epoch, Name, RunId};
 use loom_schemas::record::{Order, RunRecord, SlotRecord};
-use loom_schemas::spec::{LogSpec, Operator, Resources, RestartOn, RestartSpec, StopSpec, TaskSpec};
+use loom_schemas::spec::{
+    LogSpec, Operator, Resources, RestartOn, RestartSpec, StopSpec, TaskSpec,
+};
 use loom_schemas::units::{Bytes, Millis};
 use loom_schemas::wire::{Assign, Assigned, RunReport};
 use loom_schemas::words::Kind;
@@ -12,7 +14,9 @@ use crate::state::{State, live_runs};
 
 /// Every placement a node should have, by placement.
 pub fn assignment(state: &State, node: &Name) -> Vec<Assigned> {
-    let Some(load) = state.load(node) else { return Vec::new() };
+    let Some(load) = state.load(node) else {
+        return Vec::new();
+    };
     let assigned = load.placements.iter().filter_map(|(placement, slot)| {
         let record = state.slot(slot)?;
         let run = live_runs(record).find(|run| run.placement == *placement)?;
@@ -22,12 +26,7 @@ pub fn assignment(state: &State, node: &Name) -> Vec<Assigned> {
 }
 
 /// The whole assignment of a node as a message; none if the node is not known.
-pub fn whole_assignment(
-    state: &State,
-    node: &Name,
-    cluster: &str,
-    epoch: Epoch,
-) -> Option<Assign> {
+pub fn whole_assignment(state: &State, node: &Name, cluster: &str, epoch: Epoch) -> Option<Assign> {
     Some(Assign {
         cluster: cluster.to_owned(),
         epoch,
@@ -52,7 +51,10 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
         task: task.clone(),
         labels: version.spec.labels.clone(),
         ports: run.ports.clone(),
-        holds_address: record.current.as_ref().is_some_and(|c| c.placement == run.placement),
+        holds_address: record
+            .current
+            .as_ref()
+            .is_some_and(|c| c.placement == run.placement),
         replicas: replicas(job, &slot.task, task),
         order: run.order.clone(),
         restart: run.restart_orders,
@@ -70,18 +72,24 @@ pub fn unwanted(state: &State, report: &RunReport, reason: &str) -> Assigned {
         version: report.version,
         kind: version.map_or(Kind::Service, |version| version.spec.kind),
         task: task.cloned().unwrap_or_else(nothing),
-        labels: version.map(|version| version.spec.labels.clone()).unwrap_or_default(),
+        labels: version
+            .map(|version| version.spec.labels.clone())
+            .unwrap_or_default(),
         ports: std::collections::BTreeMap::new(),
         holds_address: false,
         replicas: 0,
-        order: Order::Stop { reason: reason.to_owned() },
+        order: Order::Stop {
+            reason: reason.to_owned(),
+        },
         restart: 0,
     }
 }
 
 /// Whether a node has to be told of a placement that its report names.
 pub fn is_assigned(state: &State, node: &Name, placement: RunId) -> bool {
-    state.load(node).is_some_and(|load| load.placements.contains_key(&placement))
+    state
+        .load(node)
+        .is_some_and(|load| load.placements.contains_key(&placement))
 }
 
 /// A task for an order to stop, where the version that said how is not kept any more: the common
@@ -104,9 +112,17 @@ fn nothing() -> TaskSpec {
             max_delay: Millis::secs(60),
             window: None,
         },
-        stop: StopSpec { signal: "SIGTERM".to_owned(), grace: Millis::secs(10) },
+        stop: StopSpec {
+            signal: "SIGTERM".to_owned(),
+            grace: Millis::secs(10),
+        },
         timeout: None,
-        logs: LogSpec { max_size: Bytes::mib(10), keep: 5, ship: true, to: None },
+        logs: LogSpec {
+            max_size: Bytes::mib(10),
+            keep: 5,
+            ship: true,
+            to: None,
+        },
         sim: None,
     }
 }

@@ -5,6 +5,7 @@
 
 mod assign;
 mod silent;
+mod task_turn;
 #[cfg(test)]
 mod tests;
 
@@ -13,19 +14,21 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use loom_schemas::event::Event;
-use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{
-    ClusterRecord, JobRecord, Marks, NodeStatus, Order, RunRecord, SlotRecord, VersionRecord,
+    ClusterRecord, JobRecord, NodeStatus, RunRecord, SlotRecord, VersionRecord, Wanted,
 };
 use loom_schemas::words::{JobStatus, RunState, Strategy};
 
 use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, status};
 use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
-use crate::state::{Draft, Key, State, live_runs};
-use crate::state::{job_event, run_event};
+use crate::state::{Draft, Key, State, job_event, run_event};
 
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
 pub use silent::deadlines;
+pub use task_turn::{empty_slot, new_run};
+
+use task_turn::TaskTurn;
 
 /// How planning goes about it.
 #[derive(Clone, Debug)]
@@ -49,7 +52,11 @@ pub struct Planned {
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { strategy: Strategy::default(), lost_after: Duration::from_secs(30), slots: 1000 }
+        Self {
+            strategy: Strategy::default(),
+            lost_after: Duration::from_secs(30),
+            slots: 1000,
+        }
     }
 }
 
@@ -85,9 +92,14 @@ pub fn plan(
     }
     pass.keep_turn(draft);
     let state = draft.state();
-    let lost = lost_at.iter().filter(|(node, at)| **at > now && state.load(node).is_some());
+    let lost = lost_at
+        .iter()
+        .filter(|(node, at)| **at > now && state.load(node).is_some());
     let due = lost.map(|(_, at)| *at).chain(state.next_delay(now)).min();
-    Planned { more: state.dirty().next().is_some(), due }
+    Planned {
+        more: state.dirty().next().is_some(),
+        due,
+    }
 }
 
 /// Marks the jobs that the clock or free capacity gives something to do.
@@ -95,7 +107,10 @@ fn wake(draft: &mut Draft, now: Timestamp, lost_at: &BTreeMap<Name, Timestamp>) 
     let state = draft.state();
     let mut jobs: Vec<Name> = state.delay_over(now).map(|slot| slot.job.clone()).collect();
     for (node, _) in lost_at.iter().filter(|(_, at)| **at <= now) {
-        let placements = state.load(node).into_iter().flat_map(|load| load.placements.values());
+        let placements = state
+            .load(node)
+            .into_iter()
+            .flat_map(|load| load.placements.values());
         jobs.extend(placements.map(|slot| slot.job.clone()));
     }
     if state.waiting_may_fit() {
@@ -122,26 +137,30 @@ struct Pass<'a> {
     left: usize,
 }
 
-/// What the slots of one task share while they are placed.
-struct TaskTurn {
-    request: Request,
-    replicas: HashMap<Name, u32>,
-    first_waiting: Option<Slot>,
-}
-
 impl Pass<'_> {
     /// Whether more is to be done for the job than was allowed.
     fn plan_job(&mut self, draft: &mut Draft, name: &Name, limit: usize) -> bool {
         let before = draft.state().clone();
-        let Some(job) = before.job(name) else { return false };
-        let Some(version) = before.version(name, job.version) else { return false };
+        let Some(job) = before.job(name) else {
+            return false;
+        };
+        let Some(version) = before.version(name, job.version) else {
+            return false;
+        };
         let (now, lost_at) = (self.now, self.lost_at);
         let standing = |node: &Name| node_standing(&before, node, lost_at, now);
         let task_of = |task: &Name, version: u32| {
-            before.version(name, version).and_then(|record| record.spec.tasks.get(task))
+            before
+                .version(name, version)
+                .and_then(|record| record.spec.tasks.get(task))
         };
-        let facts =
-            Facts { job, spec: &version.spec, task_of: &task_of, node: &standing, now };
+        let facts = Facts {
+            job,
+            spec: &version.spec,
+            task_of: &task_of,
+            node: &standing,
+            now,
+        };
         let found = reconcile(&facts, before.slots_of(name).map(AsRef::as_ref), limit);
         self.left -= found.steps.len().min(self.left);
         let mut turns: BTreeMap<Name, TaskTurn> = BTreeMap::new();
@@ -188,7 +207,9 @@ impl Pass<'_> {
         record: &mut SlotRecord,
         turns: &mut BTreeMap<Name, TaskTurn>,
     ) {
-        let Some(task) = version.spec.tasks.get(&record.slot.task) else { return };
+        let Some(task) = version.spec.tasks.get(&record.slot.task) else {
+            return;
+        };
         let turn = turns
             .entry(record.slot.task.clone())
             .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, &record.slot.task, task));
@@ -198,10 +219,15 @@ impl Pass<'_> {
             return turn.wait(draft, facts.now, record, why);
         }
         let strategy = self.options.strategy;
-        let cluster = self.cluster.get_or_insert_with(|| Cluster::of(draft.state(), strategy));
+        let cluster = self
+            .cluster
+            .get_or_insert_with(|| Cluster::of(draft.state(), strategy));
         let run = (self.ids)();
         let last = record.ended.last().filter(|run| {
-            matches!(run.state, RunState::Failed | RunState::Rejected | RunState::Lost)
+            matches!(
+                run.state,
+                RunState::Failed | RunState::Rejected | RunState::Lost
+            )
         });
         let preferences = Preferences {
             replicas: Some(&turn.replicas),
@@ -230,103 +256,33 @@ impl Pass<'_> {
 
     /// Writes down where `round-robin` goes on.
     fn keep_turn(&self, draft: &mut Draft) {
-        let Some(cluster) = self.cluster.as_ref() else { return };
+        let Some(cluster) = self.cluster.as_ref() else {
+            return;
+        };
         if self.options.strategy != Strategy::RoundRobin {
             return;
         }
         let record = draft.state().cluster().cloned().unwrap_or_default();
         if record.last_placed.as_ref() != cluster.last_placed() {
             let last_placed = cluster.last_placed().cloned();
-            draft.put_cluster(ClusterRecord { last_placed, ..record });
+            draft.put_cluster(ClusterRecord {
+                last_placed,
+                ..record
+            });
         }
-    }
-}
-
-impl TaskTurn {
-    fn of(
-        state: &State,
-        job: &JobRecord,
-        name: &Name,
-        task: &loom_schemas::spec::TaskSpec,
-    ) -> Self {
-        let mut turn =
-            Self { request: Request::of(task), replicas: HashMap::new(), first_waiting: None };
-        for record in state.slots_of(&job.name).filter(|record| record.slot.task == *name) {
-            for node in live_runs(record).filter_map(|run| run.node.clone()) {
-                *turn.replicas.entry(node).or_default() += 1;
-            }
-        }
-        turn
-    }
-
-    /// Writes down why a slot waits: in words for the first of a task, empty for those after it,
-    /// which wait for the same (a view fills them in), so that one new count is one new record.
-    fn wait(&mut self, draft: &mut Draft, now: Timestamp, record: &mut SlotRecord, why: String) {
-        if record.waiting.is_none() {
-            let about = loom_schemas::event::About::Task {
-                job: record.slot.job.clone(),
-                task: record.slot.task.clone(),
-                index: record.slot.index,
-            };
-            let mut event = Event::new(now, about, RunState::Pending.as_str());
-            event.reason = Some(why.clone());
-            draft.event(event);
-        }
-        let first = self.first_waiting.get_or_insert_with(|| record.slot.clone());
-        record.waiting = Some(if *first == record.slot { why } else { String::new() });
     }
 }
 
 /// Looks at the state itself before a placement is written: nothing is ever promised twice.
 fn recheck(state: &State, placed: Placement, request: &Request) -> Result<Placement, WhyNot> {
-    let room = state.node(&placed.node).map(|node| Room::of(node, state.load(&placed.node)));
+    let room = state
+        .node(&placed.node)
+        .map(|node| Room::of(node, state.load(&placed.node)));
     match room.map_or(Err(Cause::Down), |room| fits(&room, request)) {
         Ok(()) => Ok(placed),
-        Err(cause) => Err(WhyNot { counts: BTreeMap::from([(cause, 1)]) }),
-    }
-}
-
-/// A slot nothing was ever in.
-pub fn empty_slot(slot: Slot) -> SlotRecord {
-    SlotRecord {
-        slot,
-        current: None,
-        incoming: None,
-        ended: Vec::new(),
-        failed_placements: 0,
-        not_before: None,
-        waiting: None,
-    }
-}
-
-/// The first run of a new placement of a job's wanted version, not yet on a node.
-pub fn new_run(
-    job: &JobRecord,
-    run: RunId,
-    reserved: loom_schemas::spec::Resources,
-    now: Timestamp,
-) -> RunRecord {
-    RunRecord {
-        run,
-        placement: run,
-        version: job.version,
-        round: job.round,
-        node: None,
-        state: RunState::Scheduled,
-        marks: Marks::default(),
-        order: Order::Run,
-        reserved,
-        ports: BTreeMap::new(),
-        restarts: 0,
-        will_restart: false,
-        restart_orders: 0,
-        pid: None,
-        exit: None,
-        reason: None,
-        unenforced: Vec::new(),
-        created_at: now,
-        started_at: None,
-        ended_at: None,
+        Err(cause) => Err(WhyNot {
+            counts: BTreeMap::from([(cause, 1)]),
+        }),
     }
 }
 
@@ -335,7 +291,10 @@ fn settle_job(draft: &mut Draft, job: &JobRecord, version: &VersionRecord, now: 
     let state = draft.state().clone();
     let slots = state.slots_of(&job.name).map(AsRef::as_ref);
     let stands = status(job, &version.spec, slots);
-    let ended_at = stands.status.is_terminal().then(|| stands.ended_at.unwrap_or(now));
+    let ended_at = stands
+        .status
+        .is_terminal()
+        .then(|| stands.ended_at.unwrap_or(now));
     let next = JobRecord {
         status: stands.status,
         reason: stands.reason,
@@ -351,7 +310,7 @@ fn settle_job(draft: &mut Draft, job: &JobRecord, version: &VersionRecord, now: 
         let mut event = job_event(now, &next, next.status.as_str());
         event.reason.clone_from(&next.reason);
         event.exit_code = next.exit_code;
-        if let loom_schemas::record::Wanted::Stop { by, .. } = &next.wanted {
+        if let Wanted::Stop { by, .. } = &next.wanted {
             event.by = Some(by.clone());
         }
         draft.event(event);

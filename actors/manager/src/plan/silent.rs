@@ -15,6 +15,9 @@ const TOGETHER: usize = 3;
 /// Or so many of a hundred.
 const TOGETHER_PERCENT: usize = 20;
 
+/// Nodes that went down within so long of each other fell silent together.
+const WITHIN: Duration = Duration::from_secs(30);
+
 /// How long nothing is given up once it is taken for the bus.
 const FREEZE: Duration = Duration::from_mins(5);
 
@@ -22,12 +25,16 @@ const FREEZE: Duration = Duration::from_mins(5);
 const ONE_BY_ONE: Duration = Duration::from_mins(1);
 
 /// When the runs of each node that is down are lost: `lost_after` after it went down, not before
-/// an agent that said `bye` is due back. When more than max(3, 20 %) went down within `lost_after`
-/// of each other, it is taken for the bus: 5 minutes later, then one node a minute.
+/// an agent that said `bye` is due back. When more than max(3, 20 %) went down within 30 s of
+/// each other, it is taken for the bus: 5 minutes later, then one node a minute.
 pub fn deadlines(state: &State, lost_after: Duration) -> BTreeMap<Name, Timestamp> {
     let mut down: Vec<&NodeRecord> = state.down_nodes().map(AsRef::as_ref).collect();
     down.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.name.cmp(&b.name)));
-    let silent: Vec<&NodeRecord> = down.iter().copied().filter(|n| n.back_by.is_none()).collect();
+    let silent: Vec<&NodeRecord> = down
+        .iter()
+        .copied()
+        .filter(|n| n.back_by.is_none())
+        .collect();
     let most = TOGETHER.max(state.node_count() * TOGETHER_PERCENT / 100);
     let mut deadlines = BTreeMap::new();
     for node in down.iter().filter(|node| node.back_by.is_some()) {
@@ -35,14 +42,23 @@ pub fn deadlines(state: &State, lost_after: Duration) -> BTreeMap<Name, Timestam
         deadlines.insert(node.name.clone(), node.back_by.unwrap_or(usual).max(usual));
     }
     for (at, node) in silent.iter().enumerate() {
-        let near = |other: &&NodeRecord| {
-            other.since.duration_since(node.since).unsigned_abs() <= lost_after
-        };
-        let before = silent[..at].iter().rev().take_while(|other| near(other)).count();
-        let after = silent[at + 1..].iter().take_while(|other| near(other)).count();
+        let near =
+            |other: &&NodeRecord| other.since.duration_since(node.since).unsigned_abs() <= WITHIN;
+        let before = silent[..at]
+            .iter()
+            .rev()
+            .take_while(|other| near(other))
+            .count();
+        let after = silent[at + 1..]
+            .iter()
+            .take_while(|other| near(other))
+            .count();
         let deadline = if before + 1 + after > most {
             let turn = u32::try_from(before).unwrap_or(u32::MAX);
-            later(node.since, FREEZE.saturating_add(ONE_BY_ONE.saturating_mul(turn)))
+            later(
+                node.since,
+                FREEZE.saturating_add(ONE_BY_ONE.saturating_mul(turn)),
+            )
         } else {
             later(node.since, lost_after)
         };

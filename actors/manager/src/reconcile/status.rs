@@ -58,11 +58,20 @@ pub fn status<'a>(
         .iter()
         .map(|(name, task)| {
             let replicas = replicas(job, name, task);
-            let stopped = job.stopped_slots.iter().filter(|(t, i)| t == name && *i < replicas);
-            replicas - u32::try_from(stopped.count()).unwrap_or(replicas).min(replicas)
+            let stopped = job
+                .stopped_slots
+                .iter()
+                .filter(|(t, i)| t == name && *i < replicas);
+            replicas
+                - u32::try_from(stopped.count())
+                    .unwrap_or(replicas)
+                    .min(replicas)
         })
         .sum();
-    let failed = sums.failed.as_ref().map(|(_, slot, how)| format!("{slot} {how}"));
+    let failed = sums
+        .failed
+        .as_ref()
+        .map(|(_, slot, how)| format!("{slot} {how}"));
     let (status, reason) = match (&job.wanted, spec.kind) {
         (Wanted::Stop { by, reason }, _) if sums.live == 0 => {
             (JobStatus::Killed, Some(stopped_by(by, reason)))
@@ -142,7 +151,9 @@ impl Sums {
                 let this = (run.ended_at, code);
                 sums.exit = Some(sums.exit.map_or(this, |first| first.min(this)));
             }
-            let Some(task) = spec.tasks.get(&slot.slot.task) else { continue };
+            let Some(task) = spec.tasks.get(&slot.slot.task) else {
+                continue;
+            };
             let wanted = unwanted(job, spec, slot).is_none();
             match stand(job, spec.kind, task, slot) {
                 Stand::Done => {
@@ -170,7 +181,11 @@ impl Sums {
 
     fn add_failed(&mut self, slot: &SlotRecord, run: &RunRecord) {
         let this = (run.ended_at, slot.slot.clone(), how_it_ended(run));
-        if self.failed.as_ref().is_none_or(|first| (this.0, &this.1) < (first.0, &first.1)) {
+        if self
+            .failed
+            .as_ref()
+            .is_none_or(|first| (this.0, &this.1) < (first.0, &first.1))
+        {
             self.failed = Some(this);
         }
     }

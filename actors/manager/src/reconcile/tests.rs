@@ -1,12 +1,12 @@
-use loom_schemas::record::Exit;
+use loom_schemas::record::{Exit, Wanted};
 use loom_schemas::spec::RestartOn;
 use loom_schemas::units::Millis;
-use loom_schemas::words::JobStatus;
+use loom_schemas::words::{JobStatus, Kind};
 
 use super::*;
-use crate::state::fixture::{ANNA, at, decide, job, name, run_id, submission, task};
 use crate::plan::{empty_slot, new_run};
 use crate::state::State;
+use crate::state::fixture::{ANNA, at, decide, job, name, run_id, submission, task};
 
 /// A job of one task, and its record.
 fn given(kind: Kind, on: RestartOn, replicas: u32) -> (JobRecord, JobSpec) {
@@ -27,7 +27,10 @@ fn slot_with(job: &JobRecord, index: u32, state: RunState, code: i32) -> SlotRec
     run.started_at = (state.rank() >= RunState::Running.rank()).then(|| at(1));
     if state.is_terminal() {
         run.ended_at = Some(at(i64::from(index) + 2));
-        run.exit = Some(Exit { code: Some(code), ..Exit::default() });
+        run.exit = Some(Exit {
+            code: Some(code),
+            ..Exit::default()
+        });
     }
     record.current = Some(run);
     record
@@ -36,9 +39,19 @@ fn slot_with(job: &JobRecord, index: u32, state: RunState, code: i32) -> SlotRec
 fn actions(job: &JobRecord, spec: &JobSpec, slots: &[SlotRecord]) -> Vec<(u32, Vec<Action>)> {
     let none = |_: &Name, _: u32| None;
     let up = |_: &Name| NodeStanding::Up;
-    let facts = Facts { job, spec, task_of: &none, node: &up, now: at(10) };
+    let facts = Facts {
+        job,
+        spec,
+        task_of: &none,
+        node: &up,
+        now: at(10),
+    };
     let found = reconcile(&facts, slots, 100);
-    found.steps.into_iter().map(|step| (step.slot.index, step.actions)).collect()
+    found
+        .steps
+        .into_iter()
+        .map(|step| (step.slot.index, step.actions))
+        .collect()
 }
 
 #[test]
@@ -70,43 +83,75 @@ fn what_an_end_means_depends_on_kind_and_restart() {
     }
 }
 
-#[test]
-fn the_status_is_a_table() {
-    use RunState::{Completed, Failed, Killed, Running, Scheduled};
-    let (batch, service) = (Kind::Batch, Kind::Service);
-    let stopped = Wanted::Stop { by: "anna".to_owned(), reason: String::new() };
-    type Row<'a> = (Kind, RestartOn, &'a Wanted, &'a [(RunState, i32)], JobStatus, Option<i32>);
-    let table: [Row<'_>; 12] = [
-        (batch, RestartOn::Failure, &Wanted::Run, &[], JobStatus::Pending, None),
-        (batch, RestartOn::Failure, &Wanted::Run, &[(Scheduled, 0)], JobStatus::Pending, None),
-        (batch, RestartOn::Failure, &Wanted::Run, &[(Running, 0)], JobStatus::Running, None),
-        (batch, RestartOn::Failure, &Wanted::Run, &[(Completed, 0)], JobStatus::Running, None),
-        (batch, RestartOn::Failure, &Wanted::Run, &[(Completed, 0), (Completed, 0)],
-            JobStatus::Completed, Some(0)),
-        (batch, RestartOn::Failure, &Wanted::Run, &[(Failed, 3), (Running, 0)],
-            JobStatus::Running, None),
-        (batch, RestartOn::Failure, &Wanted::Run, &[(Failed, 3), (Failed, 4)],
-            JobStatus::Failed, Some(3)),
-        (batch, RestartOn::Failure, &stopped, &[(Killed, 143), (Completed, 0)],
-            JobStatus::Killed, Some(143)),
-        (service, RestartOn::Any, &Wanted::Run, &[(Failed, 1), (Failed, 1)],
-            JobStatus::Running, None),
-        (service, RestartOn::Never, &Wanted::Run, &[(Completed, 0), (Failed, 7)],
-            JobStatus::Failed, Some(7)),
-        (service, RestartOn::Never, &Wanted::Run, &[(Completed, 0), (Completed, 0)],
-            JobStatus::Completed, Some(0)),
-        (service, RestartOn::Any, &stopped, &[(Running, 0)], JobStatus::Running, None),
-    ];
-    for (kind, on, wanted, runs, expected, code) in table {
-        let (mut job, spec) = given(kind, on, 2);
-        job.wanted = wanted.clone();
-        let slots: Vec<_> = (0..)
-            .zip(runs)
-            .map(|(index, (state, code))| slot_with(&job, index, *state, *code))
-            .collect();
-        let stands = status(&job, &spec, &slots);
-        assert_eq!((stands.status, stands.exit_code), (expected, code), "{kind:?} {runs:?}");
+/// Status and exit code of two slots with such runs; `stop`: somebody stopped the job.
+fn stands(
+    kind: Kind,
+    on: RestartOn,
+    stop: bool,
+    runs: &[(RunState, i32)],
+) -> (JobStatus, Option<i32>) {
+    let (mut job, spec) = given(kind, on, 2);
+    if stop {
+        job.wanted = Wanted::Stop {
+            by: "anna".to_owned(),
+            reason: String::new(),
+        };
     }
+    let slots: Vec<_> = (0..)
+        .zip(runs)
+        .map(|(index, (state, code))| slot_with(&job, index, *state, *code))
+        .collect();
+    let stands = status(&job, &spec, &slots);
+    (stands.status, stands.exit_code)
+}
+
+#[test]
+fn the_status_of_a_batch_is_a_table() {
+    use RunState::{Completed, Failed, Killed, Running, Scheduled};
+    let batch = |runs: &[(RunState, i32)]| stands(Kind::Batch, RestartOn::Failure, false, runs);
+    assert_eq!(batch(&[]), (JobStatus::Pending, None));
+    assert_eq!(batch(&[(Scheduled, 0)]), (JobStatus::Pending, None));
+    assert_eq!(batch(&[(Running, 0)]), (JobStatus::Running, None));
+    assert_eq!(batch(&[(Completed, 0)]), (JobStatus::Running, None));
+    assert_eq!(
+        batch(&[(Completed, 0), (Completed, 0)]),
+        (JobStatus::Completed, Some(0))
+    );
+    assert_eq!(
+        batch(&[(Failed, 3), (Running, 0)]),
+        (JobStatus::Running, None)
+    );
+    assert_eq!(
+        batch(&[(Failed, 3), (Failed, 4)]),
+        (JobStatus::Failed, Some(3))
+    );
+    let stopped = [(Killed, 143), (Completed, 0)];
+    let stopped = stands(Kind::Batch, RestartOn::Failure, true, &stopped);
+    assert_eq!(stopped, (JobStatus::Killed, Some(143)));
+}
+
+#[test]
+fn the_status_of_a_service_is_a_table() {
+    use RunState::{Completed, Failed, Running};
+    let service = |on, stop, runs: &[(RunState, i32)]| stands(Kind::Service, on, stop, runs);
+    let (any, never) = (RestartOn::Any, RestartOn::Never);
+    let failed = [(Failed, 1), (Failed, 1)];
+    assert_eq!(service(any, false, &failed), (JobStatus::Running, None));
+    let one_failed = [(Completed, 0), (Failed, 7)];
+    assert_eq!(
+        service(never, false, &one_failed),
+        (JobStatus::Failed, Some(7))
+    );
+    let done = [(Completed, 0), (Completed, 0)];
+    assert_eq!(
+        service(never, false, &done),
+        (JobStatus::Completed, Some(0))
+    );
+    assert_eq!(
+        service(any, true, &[(Running, 0)]),
+        (JobStatus::Running, None)
+    );
+    assert_eq!(service(any, true, &failed), (JobStatus::Killed, Some(1)));
 }
 
 #[test]
@@ -118,7 +163,12 @@ fn missing_slots_are_placed_and_those_beyond_removed() {
         slot_with(&job, 3, RunState::Killed, 143),
     ];
     let expected = [
-        (2, vec![Action::Stop { reason: "scaled to 2".to_owned() }]),
+        (
+            2,
+            vec![Action::Stop {
+                reason: "scaled to 2".to_owned(),
+            }],
+        ),
         (3, vec![Action::Remove]),
         (1, vec![Action::Place]),
     ];
@@ -130,7 +180,13 @@ fn a_limit_leaves_the_rest_for_later() {
     let (job, spec) = given(Kind::Service, RestartOn::Any, 5);
     let none = |_: &Name, _: u32| None;
     let up = |_: &Name| NodeStanding::Up;
-    let facts = Facts { job: &job, spec: &spec, task_of: &none, node: &up, now: at(10) };
+    let facts = Facts {
+        job: &job,
+        spec: &spec,
+        task_of: &none,
+        node: &up,
+        now: at(10),
+    };
     let found = reconcile(&facts, [], 3);
     assert_eq!((found.steps.len(), found.more), (3, true));
     let found = reconcile(&facts, [], 5);
@@ -144,16 +200,27 @@ fn a_run_that_awaits_its_restart_on_a_lost_node_costs_no_attempt() {
     record.current.as_mut().unwrap().will_restart = true;
     let none = |_: &Name, _: u32| None;
     let gone = |_: &Name| NodeStanding::Gone("gone".to_owned());
-    let facts = Facts { job: &job, spec: &spec, task_of: &none, node: &gone, now: at(10) };
+    let facts = Facts {
+        job: &job,
+        spec: &spec,
+        task_of: &none,
+        node: &gone,
+        now: at(10),
+    };
     let found = reconcile(&facts, [&record], 10);
-    let retire = Action::Retire { failures: 0, not_before: None };
+    let retire = Action::Retire {
+        failures: 0,
+        not_before: None,
+    };
     assert_eq!(found.steps[0].actions, [retire, Action::Place]);
 }
 
 #[test]
 fn the_pause_doubles_up_to_the_longest() {
     let task = task(1);
-    let pauses: Vec<u64> = (1..9).map(|failures| pause(&task, failures).0 / 1000).collect();
+    let pauses: Vec<u64> = (1..9)
+        .map(|failures| pause(&task, failures).0 / 1000)
+        .collect();
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
     assert_eq!(pause(&task, u32::MAX), Millis::secs(60));
     let (job, _) = given(Kind::Service, RestartOn::Any, 1);

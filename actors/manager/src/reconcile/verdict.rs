@@ -49,7 +49,9 @@ pub enum Why {
 /// A run that was ordered to stop, or of an earlier round, is followed by another at once; a
 /// failed one of an earlier version as well. A batch slot that completed stays done.
 pub fn stand(job: &JobRecord, kind: Kind, task: &TaskSpec, slot: &SlotRecord) -> Stand {
-    let Some(run) = &slot.current else { return Stand::Empty };
+    let Some(run) = &slot.current else {
+        return Stand::Empty;
+    };
     if is_live(run) {
         return Stand::Live;
     }
@@ -81,7 +83,9 @@ pub fn replicas(job: &JobRecord, task: &Name, spec: &TaskSpec) -> u32 {
 pub fn pause(task: &TaskSpec, failures: u32) -> Millis {
     let first = task.restart.delay.max(PAUSE_MIN);
     let most = task.restart.max_delay.max(first);
-    let doubled = 1u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
+    let doubled = 1u64
+        .checked_shl(failures.saturating_sub(1))
+        .unwrap_or(u64::MAX);
     Millis(first.0.saturating_mul(doubled)).min(most)
 }
 
@@ -101,10 +105,20 @@ pub fn how_it_ended(run: &RunRecord) -> String {
         return format!("{}: {reason}", run.state);
     }
     match &run.exit {
-        Some(Exit { timed_out: true, .. }) => format!("{}: timed out", run.state),
-        Some(Exit { out_of_memory: true, .. }) => format!("{}: out of memory", run.state),
-        Some(Exit { signal: Some(signal), .. }) => format!("{}: signal {signal}", run.state),
-        Some(Exit { code: Some(code), .. }) => format!("{}: exit code {code}", run.state),
+        Some(Exit {
+            timed_out: true, ..
+        }) => format!("{}: timed out", run.state),
+        Some(Exit {
+            out_of_memory: true,
+            ..
+        }) => format!("{}: out of memory", run.state),
+        Some(Exit {
+            signal: Some(signal),
+            ..
+        }) => format!("{}: signal {signal}", run.state),
+        Some(Exit {
+            code: Some(code), ..
+        }) => format!("{}: exit code {code}", run.state),
         _ => run.state.to_string(),
     }
 }
@@ -149,8 +163,12 @@ pub(super) fn unwanted(job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> Op
     if job.status.is_terminal() {
         return Some(Unwanted::JobEnded);
     }
-    let stopped = job.stopped_slots.contains(&(at.task.clone(), at.index));
-    stopped.then_some(Unwanted::SlotStopped)
+    is_stopped(job, &at.task, at.index).then_some(Unwanted::SlotStopped)
+}
+
+/// Whether somebody stopped this slot alone.
+pub(super) fn is_stopped(job: &JobRecord, task: &Name, index: u32) -> bool {
+    !job.stopped_slots.is_empty() && job.stopped_slots.contains(&(task.clone(), index))
 }
 
 /// `stopped by anna: maintenance`.

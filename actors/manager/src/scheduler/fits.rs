@@ -48,7 +48,9 @@ pub struct Room {
 impl Request {
     /// What a task needs.
     pub fn of(task: &TaskSpec) -> Self {
-        let Resources { cpu, memory, disk, .. } = &task.resources;
+        let Resources {
+            cpu, memory, disk, ..
+        } = &task.resources;
         let mut fixed_ports: Vec<u16> = task.ports.values().filter_map(|port| port.host).collect();
         fixed_ports.sort_unstable();
         Self {
@@ -88,7 +90,11 @@ impl Room {
     }
 
     fn free_ports(&self) -> usize {
-        let Capacity { ports_from, ports_to, .. } = self.capacity;
+        let Capacity {
+            ports_from,
+            ports_to,
+            ..
+        } = self.capacity;
         if ports_from == 0 || ports_to < ports_from {
             return 0;
         }
@@ -117,11 +123,19 @@ pub fn fits(room: &Room, request: &Request) -> Result<(), Cause> {
     if over(room.disk, request.disk, capacity.disk.0) {
         return Err(Cause::Disk);
     }
-    if let Some(port) = request.fixed_ports.iter().find(|port| room.ports.contains_key(*port)) {
+    if let Some(port) = request
+        .fixed_ports
+        .iter()
+        .find(|port| room.ports.contains_key(*port))
+    {
         return Err(Cause::PortTaken(*port));
     }
     let (from, to) = (capacity.ports_from, capacity.ports_to);
-    let in_range = request.fixed_ports.iter().filter(|port| (from..=to).contains(port)).count();
+    let in_range = request
+        .fixed_ports
+        .iter()
+        .filter(|port| (from..=to).contains(port))
+        .count();
     if request.free_ports > 0 && request.free_ports + in_range > room.free_ports() {
         return Err(Cause::Ports);
     }
@@ -145,9 +159,10 @@ pub fn choose_ports(
     let (from, to) = (room.capacity.ports_from, room.capacity.ports_to);
     let size = u64::from(to.saturating_sub(from)) + 1;
     // The last bits of a version 7 id are random.
-    let start = (run.0.as_u128() & u128::from(u32::MAX)) as u64 % size;
-    let mut candidates = (0..size)
-        .filter_map(|step| u16::try_from(u64::from(from) + (start + step) % size).ok());
+    let [.., a, b, c, d] = *run.0.as_bytes();
+    let start = u64::from(u32::from_be_bytes([a, b, c, d])) % size;
+    let mut candidates =
+        (0..size).filter_map(|step| u16::try_from(u64::from(from) + (start + step) % size).ok());
     for name in task.ports.keys() {
         if chosen.contains_key(name) {
             continue;
@@ -162,5 +177,9 @@ pub fn choose_ports(
 }
 
 fn driver_of(task: &TaskSpec) -> DriverKind {
-    if task.sim.is_some() { DriverKind::Sim } else { DriverKind::Process }
+    if task.sim.is_some() {
+        DriverKind::Sim
+    } else {
+        DriverKind::Process
+    }
 }

@@ -71,9 +71,12 @@ struct Score {
 impl Cluster {
     /// The nodes of a state as they are.
     pub fn of(state: &State, strategy: Strategy) -> Self {
-        let nodes =
-            state.nodes().map(|node| (node.name.clone(), Room::of(node, state.load(&node.name))));
-        let last = state.cluster().and_then(|cluster| cluster.last_placed.clone());
+        let nodes = state
+            .nodes()
+            .map(|node| (node.name.clone(), Room::of(node, state.load(&node.name))));
+        let last = state
+            .cluster()
+            .and_then(|cluster| cluster.last_placed.clone());
         Self::new(nodes, strategy, last)
     }
 
@@ -83,13 +86,23 @@ impl Cluster {
         strategy: Strategy,
         last: Option<Name>,
     ) -> Self {
-        let mut nodes: Vec<Seat> =
-            nodes.into_iter().map(|(name, room)| Seat { name, room, stamp: 1 }).collect();
+        let mut nodes: Vec<Seat> = nodes
+            .into_iter()
+            .map(|(name, room)| Seat {
+                name,
+                room,
+                stamp: 1,
+            })
+            .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         Self {
             strategy,
             machines: nodes.iter().filter(|seat| seat.room.up).count(),
-            places: nodes.iter().enumerate().map(|(at, seat)| (seat.name.clone(), at)).collect(),
+            places: nodes
+                .iter()
+                .enumerate()
+                .map(|(at, seat)| (seat.name.clone(), at))
+                .collect(),
             nodes,
             scores: HashMap::new(),
             last,
@@ -122,7 +135,10 @@ impl Cluster {
             .min_by(|(_, a), (_, b)| compare(a, b));
         let Some((at, rank)) = best else {
             let mut why = WhyNot::default();
-            scores.iter().filter_map(|score| score.result.err()).for_each(|c| why.count(c));
+            scores
+                .iter()
+                .filter_map(|score| score.result.err())
+                .for_each(|c| why.count(c));
             return Err(why);
         };
         let seat = &mut self.nodes[at];
@@ -136,7 +152,11 @@ impl Cluster {
         seat.stamp += 1;
         let node = seat.name.clone();
         self.last = Some(node.clone());
-        Ok(Placement { node, ports, cost: rank.cost })
+        Ok(Placement {
+            node,
+            ports,
+            cost: rank.cost,
+        })
     }
 
     /// What a node has left.
@@ -146,21 +166,32 @@ impl Cluster {
 
     fn refresh(&mut self, request: &Request) {
         let (strategy, machines) = (self.strategy, self.machines);
-        let unknown = Score { stamp: 0, result: Err(Cause::Down) };
+        let unknown = Score {
+            stamp: 0,
+            result: Err(Cause::Down),
+        };
         let count = self.nodes.len();
-        let scores =
-            self.scores.entry(request.clone()).or_insert_with(|| vec![unknown; count]);
+        let scores = self
+            .scores
+            .entry(request.clone())
+            .or_insert_with(|| vec![unknown; count]);
         for (score, seat) in scores.iter_mut().zip(&self.nodes) {
             if score.stamp != seat.stamp {
                 let result = fits(&seat.room, request)
                     .map(|()| score::cost(strategy, machines, &seat.room, request));
-                *score = Score { stamp: seat.stamp, result };
+                *score = Score {
+                    stamp: seat.stamp,
+                    result,
+                };
             }
         }
     }
 
     fn rank(&self, seat: &Seat, cost: f64, preferences: &Preferences<'_>) -> Rank {
-        let replicas = preferences.replicas.and_then(|by| by.get(&seat.name)).copied();
+        let replicas = preferences
+            .replicas
+            .and_then(|by| by.get(&seat.name))
+            .copied();
         let replicas = f64::from(replicas.unwrap_or(0));
         let failed_here = preferences.avoid == Some(&seat.name);
         let (first, second) = match self.strategy {
@@ -174,7 +205,12 @@ impl Cluster {
                 (f64::from(u8::from(passed)), 0.0)
             }
         };
-        Rank { failed_here, first, second, cost }
+        Rank {
+            failed_here,
+            first,
+            second,
+            cost,
+        }
     }
 }
 

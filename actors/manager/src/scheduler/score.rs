@@ -30,7 +30,9 @@ pub(super) fn epvm(machines: usize, room: &Room, request: &Request) -> f64 {
     // With one machine every cost would be 0: any base above 1 ranks.
     #[expect(clippy::cast_precision_loss, reason = "far fewer machines than 2^52")]
     let ln_n = (machines.max(2) as f64).ln();
-    shares(room, request).map(|s| (s.used * ln_n).exp() * (s.asked * ln_n).exp_m1()).sum()
+    shares(room, request)
+        .map(|s| (s.used * ln_n).exp() * (s.asked * ln_n).exp_m1())
+        .sum()
 }
 
 /// The mean share in use after the placement, over the dimensions asked for.
@@ -52,10 +54,16 @@ fn shares(room: &Room, request: &Request) -> impl Iterator<Item = Share> {
     ]
     .into_iter()
     .filter(|(_, asked, all)| *asked > 0 && *all > 0)
-    .map(|(used, asked, all)| Share { used: ratio(used, all), asked: ratio(asked, all) })
+    .map(|(used, asked, all)| Share {
+        used: ratio(used, all),
+        asked: ratio(asked, all),
+    })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a share needs no more than 52 bits"
+)]
 fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }

@@ -1,10 +1,15 @@
 //! A subject that is served or heard: what comes in is handed on one by one.
 
+use std::time::Duration;
+
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use loom_bus::connection::{Bus, BusError, Message};
 use loom_bus::serve::{Request, ServeLimits};
-use tokio::task::AbortHandle;
+use loom_schemas::error::WireError;
+use tokio::sync::oneshot;
+
+/// How long a closed door still refuses what the bus had handed out before.
+pub(crate) const LINGER: Duration = Duration::from_millis(50);
 
 /// Whether to go on after a message was handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +20,24 @@ pub(crate) enum Next {
     Close,
 }
 
-/// An open subject. Dropping it unsubscribes.
+/// What becomes of requests that the bus had handed out before a door was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// They are refused: whoever decides is gone.
+    Refused,
+    /// They are handed on like all others: others may answer as well, so a refusal would stand
+    /// against an answer.
+    Taken,
+    /// They are dropped: silence says what there is to say.
+    Dropped,
+}
+
+/// An open subject. Dropping it closes it: what is on its way is answered, then it unsubscribes.
 #[derive(Debug)]
-pub(crate) struct Door(AbortHandle);
+pub(crate) struct Door {
+    /// Dropped with the door, which is what the pump waits for.
+    _open: oneshot::Sender<()>,
+}
 
 impl Door {
     /// Serves a subject; resolves once it is subscribed.
@@ -26,19 +46,35 @@ impl Door {
         subject: &str,
         queue: Option<&str>,
         limits: ServeLimits,
+        rest: Rest,
         mut take: impl FnMut(Request) -> Next + Send + 'static,
     ) -> Result<Self, BusError> {
         let mut requests = bus.serve(subject, queue, limits).await?;
-        Ok(Self::spawn(
-            async move {
-                while let Some(request) = requests.next().await {
-                    if take(request) == Next::Close {
-                        break;
-                    }
+        let (open, mut closed) = oneshot::channel();
+        tokio::spawn(async move {
+            loop {
+                let request = tokio::select! {
+                    biased;
+                    _ = &mut closed => break,
+                    request = requests.next() => request,
+                };
+                if request.is_none_or(|request| take(request) == Next::Close) {
+                    break;
                 }
             }
-            .boxed(),
-        ))
+            // Whoever asked is still there: nobody is left without an answer.
+            let lingering = async {
+                while let Some(request) = requests.next().await {
+                    match rest {
+                        Rest::Refused => refuse(request).await,
+                        Rest::Taken => drop(take(request)),
+                        Rest::Dropped => break,
+                    }
+                }
+            };
+            drop(tokio::time::timeout(LINGER, lingering).await);
+        });
+        Ok(Self { _open: open })
     }
 
     /// Hears what is published on a subject; resolves once it is subscribed.
@@ -48,25 +84,23 @@ impl Door {
         mut take: impl FnMut(Message) -> Next + Send + 'static,
     ) -> Result<Self, BusError> {
         let mut messages = bus.subscribe(subject).await?;
-        Ok(Self::spawn(
-            async move {
-                while let Some(message) = messages.next().await {
-                    if take(message) == Next::Close {
-                        break;
-                    }
+        let (open, closed) = oneshot::channel();
+        let hear = async move {
+            while let Some(message) = messages.next().await {
+                if take(message) == Next::Close {
+                    break;
                 }
             }
-            .boxed(),
-        ))
-    }
-
-    fn spawn(pump: BoxFuture<'static, ()>) -> Self {
-        Self(tokio::spawn(pump).abort_handle())
+        };
+        tokio::spawn(async move {
+            // Either way it is over.
+            drop(futures::future::select(closed, hear.boxed()).await);
+        });
+        Ok(Self { _open: open })
     }
 }
 
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+async fn refuse(request: Request) {
+    let error = WireError::unavailable("this part of the manager ended: ask again");
+    request.refuse(error).await;
 }

@@ -11,7 +11,7 @@ use loom_schemas::ids::Name;
 use loom_schemas::subject;
 use loom_schemas::wire::Pong;
 
-use super::door::{Door, Next};
+use super::door::{Door, Next, Rest};
 use crate::standby::Pinged;
 
 /// What pings are answered from, and what they tell. Cheap to clone; all clones share it.
@@ -64,7 +64,7 @@ impl Pulse {
             ..ServeLimits::default()
         };
         let subject = subject::manager_ping(&self.0.manager);
-        Door::serve(bus, &subject, None, limits, move |request| {
+        Door::serve(bus, &subject, None, limits, Rest::Dropped, move |request| {
             let asked = millis(pulse.0.since.elapsed()).max(1);
             pulse.0.asked.store(asked, Ordering::Relaxed);
             let pong = Pong {

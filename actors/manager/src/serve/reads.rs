@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use loom_bus::codec::Form;
+use loom_bus::connection::BusError;
 use loom_bus::events::{History, HistoryError};
 use loom_bus::header::{MIN_REVISION, REVISION};
 use loom_bus::serve::{Request, ServeLimits};
@@ -18,10 +19,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::door::{Door, Next};
+use super::door::{Door, Next, Rest};
 use crate::context::{AGENT, Context, Part, View};
 use crate::follower::chain;
 use crate::view;
+use crate::work::{Worker, carry_out};
 
 /// How long a read waits for the revision it asks for.
 const WAIT: Duration = Duration::from_secs(1);
@@ -33,12 +35,21 @@ const READS: &str = "job.list, job.get, job.versions, job.export, run.get, node.
 /// Answers reads.
 pub(crate) struct Reads;
 
-/// What the reads are told: nothing.
-pub(crate) enum ReadsMessage {}
+/// What the reads are told.
+pub(crate) enum ReadsMessage {
+    /// The log was read and the door is open, or cannot be opened.
+    Opened(Result<Door, BusError>),
+}
+
+/// Keeps the door, and the work that opens it.
+pub(crate) struct ReadsState {
+    opening: Option<Worker>,
+    door: Option<Door>,
+}
 
 impl Actor for Reads {
     type Msg = ReadsMessage;
-    type State = Door;
+    type State = ReadsState;
     type Arguments = Context;
 
     async fn pre_start(
@@ -47,18 +58,23 @@ impl Actor for Reads {
         context: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         context.parts.put(Part::Reads, myself.get_cell());
-        let limits = ServeLimits {
-            max_in_flight: context.options.limits.reads,
-            max_payload: 64 * 1024,
-            ..ServeLimits::default()
-        };
-        let bus = context.control.clone();
-        let take = move |request| {
-            tokio::spawn(read(context.clone(), request));
-            Next::GoOn
-        };
-        // In no group: one manager that hangs would swallow requests; the first answer counts.
-        Ok(Door::serve(&bus, subject::API_ALL, None, limits, take).await?)
+        let opening = carry_out(&myself, open(context), ReadsMessage::Opened);
+        Ok(ReadsState {
+            opening: Some(opening),
+            door: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let ReadsMessage::Opened(door) = message;
+        state.opening = None;
+        state.door = Some(door?);
+        Ok(())
     }
 
     async fn handle_supervisor_evt(
@@ -71,6 +87,29 @@ impl Actor for Reads {
     }
 }
 
+/// Opens the door once there is something to read: before, everything would be `not found`.
+async fn open(context: Context) -> Result<Door, BusError> {
+    let mut views = context.watch();
+    // The sender lives in the context.
+    drop(
+        views
+            .wait_for(|view| view.replica.position.sequence > 0)
+            .await,
+    );
+    let limits = ServeLimits {
+        max_in_flight: context.options.limits.reads,
+        max_payload: 64 * 1024,
+        ..ServeLimits::default()
+    };
+    let bus = context.control.clone();
+    let take = move |request| {
+        tokio::spawn(read(context.clone(), request));
+        Next::GoOn
+    };
+    // In no group: one manager that hangs would swallow requests; the first answer counts.
+    Door::serve(&bus, subject::API_ALL, None, limits, Rest::Taken, take).await
+}
+
 async fn read(context: Context, request: Request) {
     let view = match wait_for(&context, request.header(MIN_REVISION)).await {
         Ok(view) => view,
@@ -81,12 +120,22 @@ async fn read(context: Context, request: Request) {
     match (noun.as_str(), verb.as_str()) {
         ("event", "list") => {
             let history = History::new(&context.bulk);
-            let read = async |query: EventQuery| history.events(&query).await.map_err(history_error);
+            let read = async |query: EventQuery| {
+                history
+                    .events(&query)
+                    .await
+                    .map_err(|error| history_error(&error))
+            };
             answer_later(request, &view, read).await;
         }
         ("log", "get") => {
             let history = History::new(&context.bulk);
-            let read = async |query: LogQuery| history.logs(&query).await.map_err(history_error);
+            let read = async |query: LogQuery| {
+                history
+                    .logs(&query)
+                    .await
+                    .map_err(|error| history_error(&error))
+            };
             answer_later(request, &view, read).await;
         }
         (noun, verb) => read_state(&context, request, &view, noun, verb).await,
@@ -105,8 +154,8 @@ async fn read_state(context: &Context, request: Request, view: &View, noun: &str
             answer(request, view, found).await;
         }
         ("job", "versions") => {
-            let found = asked_name::<JobGet>(&request, |ask| ask.job)
-                .and_then(|job| versions(view, &job));
+            let found =
+                asked_name::<JobGet>(&request, |ask| ask.job).and_then(|job| versions(view, &job));
             answer(request, view, found).await;
         }
         ("job", "export") => export(request, view).await,
@@ -139,7 +188,10 @@ async fn export(request: Request, view: &View) {
         .decode::<VersionGet>()
         .and_then(|ask| view::job_text(&view.replica.state, &ask.job, ask.version));
     match found {
-        Ok(text) => request.reply_bytes(text.into(), Form::Text, &revision(view)).await,
+        Ok(text) => {
+            let headers = revision(view);
+            request.reply_bytes(text.into(), Form::Text, &headers).await;
+        }
         Err(error) => request.refuse(error).await,
     }
 }
@@ -155,7 +207,9 @@ fn versions(view: &View, job: &Name) -> Result<VersionList, WireError> {
         by: record.by.clone(),
         size: record.text.len() as u64,
     });
-    Ok(VersionList { versions: versions.collect() })
+    Ok(VersionList {
+        versions: versions.collect(),
+    })
 }
 
 fn this_manager(context: &Context, view: &View) -> ManagerView {
@@ -208,27 +262,27 @@ fn revision(view: &View) -> [(&'static str, String); 1] {
 
 /// What this manager has applied, once it has applied what the request asks for.
 async fn wait_for(context: &Context, wanted: Option<&str>) -> Result<View, WireError> {
-    let Some(text) = wanted else { return Ok(context.view()) };
+    let Some(text) = wanted else {
+        return Ok(context.view());
+    };
     let wanted = Revision::from_str(text.trim()).map_err(|_| {
         WireError::invalid(format!("{MIN_REVISION}: expected `1.42`, found `{text}`"))
     })?;
     let mut views = context.watch();
     let applied = views.wait_for(|view| view.replica.position.revision() >= wanted);
-    match tokio::time::timeout(WAIT, applied).await {
-        Ok(Ok(view)) => Ok(view.clone()),
-        Ok(Err(_)) | Err(_) => {
-            let at = context.view().replica.position.revision();
-            let message = format!("this manager is at revision {at}, not yet at {wanted}");
-            Err(WireError::unavailable(message))
-        }
+    if let Ok(Ok(view)) = tokio::time::timeout(WAIT, applied).await {
+        return Ok(view.clone());
     }
+    let at = context.view().replica.position.revision();
+    let message = format!("this manager is at revision {at}, not yet at {wanted}");
+    Err(WireError::unavailable(message))
 }
 
-fn history_error(error: HistoryError) -> WireError {
-    let code = match &error {
+fn history_error(error: &HistoryError) -> WireError {
+    let code = match error {
         HistoryError::Filter(_) => ErrorCode::Invalid,
         HistoryError::Timeout => ErrorCode::TooLarge,
         HistoryError::Stream(_) | HistoryError::Consumer(_) => ErrorCode::Unavailable,
     };
-    WireError::new(code, chain(&error))
+    WireError::new(code, chain(error))
 }

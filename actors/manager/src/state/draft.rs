@@ -103,7 +103,8 @@ impl Draft {
     pub fn put_version(&mut self, record: VersionRecord) {
         let (job, version) = (record.job.clone(), record.version);
         self.touched.insert(Key::Version(job.clone(), version));
-        self.state.set_version(&job, version, Some(Arc::new(record)));
+        self.state
+            .set_version(&job, version, Some(Arc::new(record)));
     }
 
     /// Writes a slot.
@@ -123,7 +124,9 @@ impl Draft {
     /// Writes a manager.
     pub fn put_manager(&mut self, record: ManagerRecord) {
         self.touched.insert(Key::Manager(record.name.clone()));
-        self.state.managers.insert(record.name.clone(), Arc::new(record));
+        self.state
+            .managers
+            .insert(record.name.clone(), Arc::new(record));
     }
 
     /// Takes a record away.
@@ -140,7 +143,11 @@ impl Draft {
 
     /// Has a node forget a placement.
     pub(crate) fn forget(&mut self, node: &Name, placement: RunId) {
-        self.deltas.entry(node.clone()).or_default().remove.insert(placement);
+        self.deltas
+            .entry(node.clone())
+            .or_default()
+            .remove
+            .insert(placement);
     }
 
     pub(crate) fn state_mut(&mut self) -> &mut State {
@@ -153,14 +160,19 @@ impl Draft {
         self.number_deltas();
         let mut changes = Vec::with_capacity(self.touched.len());
         for key in &self.touched {
-            let value = self.state.encoded(key)?;
-            if value != self.base.encoded(key)? {
-                let text = key.to_string();
-                self.state.raw.remove(&text);
-                changes.push(Change { key: text, value });
+            if !self.state.same_record(&self.base, key) {
+                let value = self.state.encoded(key)?;
+                let key = key.to_string();
+                self.state.raw.remove(&key);
+                changes.push(Change { key, value });
             }
         }
-        Ok(Decided { state: self.state, changes, events: self.events, assigns: self.deltas })
+        Ok(Decided {
+            state: self.state,
+            changes,
+            events: self.events,
+            assigns: self.deltas,
+        })
     }
 
     fn collect_deltas(&mut self) {
@@ -189,13 +201,19 @@ impl Draft {
             }
             for (placement, (node, _)) in before {
                 if !after.contains_key(&placement) {
-                    self.deltas.entry(node).or_default().remove.insert(placement);
+                    self.deltas
+                        .entry(node)
+                        .or_default()
+                        .remove
+                        .insert(placement);
                 }
             }
         }
         // A placement that ended and was put in the same draft is gone by now.
         for delta in self.deltas.values_mut() {
-            delta.stop.retain(|placement, _| !delta.put.contains_key(placement));
+            delta
+                .stop
+                .retain(|placement, _| !delta.put.contains_key(placement));
         }
     }
 
@@ -212,7 +230,9 @@ impl Draft {
     fn number_deltas(&mut self) {
         let mut numbered = BTreeMap::new();
         for (name, mut delta) in std::mem::take(&mut self.deltas) {
-            let Some(node) = self.state.node(&name) else { continue };
+            let Some(node) = self.state.node(&name) else {
+                continue;
+            };
             let mut record = NodeRecord::clone(node);
             delta.base = record.generation;
             record.generation += 1;
@@ -285,8 +305,13 @@ pub(crate) fn run_event(at: Timestamp, slot: &Slot, run: &RunRecord, what: &str)
 
 /// An event about a job.
 pub(crate) fn job_event(at: Timestamp, job: &JobRecord, what: &str) -> Event {
-    let mut event = Event::new(at, About::Job { job: job.name.clone() }, what);
+    let mut event = Event::new(
+        at,
+        About::Job {
+            job: job.name.clone(),
+        },
+        what,
+    );
     event.version = Some(job.version);
     event
 }
-

@@ -17,7 +17,11 @@ use crate::decide::{Asker, Submission};
 use crate::state::{Decided, Draft, State};
 
 /// Somebody without rights over others.
-pub(crate) const ANNA: Asker<'static> = Asker { user: "anna", admin: false, request: None };
+pub(crate) const ANNA: Asker<'static> = Asker {
+    user: "anna",
+    admin: false,
+    request: None,
+};
 
 /// The time all tests begin at, and seconds after it.
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -30,7 +34,9 @@ pub(crate) fn name(text: &str) -> Name {
 
 /// A run id that counts.
 pub(crate) fn run_id(number: u64) -> RunId {
-    RunId(Uuid::from_u128((0x7000_u128 << 64) | (0x8000_u128 << 48) | u128::from(number)))
+    RunId(Uuid::from_u128(
+        (0x7000_u128 << 64) | (0x8000_u128 << 48) | u128::from(number),
+    ))
 }
 
 /// Ids from 1.
@@ -67,9 +73,17 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
             max_delay: Millis::secs(60),
             window: None,
         },
-        stop: StopSpec { signal: "SIGTERM".to_owned(), grace: Millis::secs(10) },
+        stop: StopSpec {
+            signal: "SIGTERM".to_owned(),
+            grace: Millis::secs(10),
+        },
         timeout: None,
-        logs: LogSpec { max_size: Bytes::mib(10), keep: 5, ship: true, to: None },
+        logs: LogSpec {
+            max_size: Bytes::mib(10),
+            keep: 5,
+            ship: true,
+            to: None,
+        },
         sim: None,
     }
 }
@@ -89,7 +103,11 @@ pub(crate) fn job(job: &str, kind: Kind, mut main: TaskSpec) -> JobSpec {
 }
 
 pub(crate) fn submission(spec: &JobSpec) -> Submission {
-    Submission { spec: spec.clone(), text: spec.name.as_str().into(), if_version: None }
+    Submission {
+        spec: spec.clone(),
+        text: spec.name.as_str().into(),
+        if_version: None,
+    }
 }
 
 pub(crate) fn info(cores: u32, gib: u64) -> NodeInfo {
@@ -125,11 +143,7 @@ pub(crate) fn hello_of(info: NodeInfo, runs: Vec<RunReport>) -> Hello {
 }
 
 /// A report of a run that never was restarted.
-pub(crate) fn report_of(
-    slot: &loom_schemas::ids::Slot,
-    run: RunId,
-    state: RunState,
-) -> RunReport {
+pub(crate) fn report_of(slot: &loom_schemas::ids::Slot, run: RunId, state: RunState) -> RunReport {
     RunReport {
         run,
         placement: run,
@@ -154,7 +168,13 @@ pub(crate) fn with_nodes(count: usize, cores: u32) -> State {
     let mut draft = Draft::new(State::default());
     for number in 1..=count {
         let hello = hello_of(info(cores, u64::from(cores) * 2), Vec::new());
-        crate::decide::hello(&mut draft, &name(&format!("node-{number}")), &hello, false, at(0));
+        crate::decide::hello(
+            &mut draft,
+            &name(&format!("node-{number}")),
+            &hello,
+            false,
+            at(0),
+        );
     }
     draft.finish().unwrap().state
 }
@@ -164,4 +184,16 @@ pub(crate) fn decide(state: &State, edit: impl FnOnce(&mut Draft)) -> Decided {
     let mut draft = Draft::new(state.clone());
     edit(&mut draft);
     draft.finish().unwrap()
+}
+
+/// So many cases, or as `LOOM_HISTORIES` says; a failure is told with its input and not kept.
+pub(crate) fn cases(count: u32) -> proptest::test_runner::Config {
+    let asked = std::env::var("LOOM_HISTORIES")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    proptest::test_runner::Config {
+        cases: asked.unwrap_or(count),
+        failure_persistence: None,
+        ..proptest::test_runner::Config::default()
+    }
 }

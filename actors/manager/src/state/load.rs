@@ -28,7 +28,9 @@ impl Load {
     }
 
     pub(super) fn hold(&mut self, slot: &Slot, run: &RunRecord) {
-        let Resources { cpu, memory, disk, .. } = &run.reserved;
+        let Resources {
+            cpu, memory, disk, ..
+        } = &run.reserved;
         self.cpu += u64::from(cpu.0);
         self.memory += memory.0;
         self.disk += disk.0;
@@ -39,7 +41,9 @@ impl Load {
     }
 
     pub(super) fn release(&mut self, run: &RunRecord) {
-        let Resources { cpu, memory, disk, .. } = &run.reserved;
+        let Resources {
+            cpu, memory, disk, ..
+        } = &run.reserved;
         self.cpu = self.cpu.saturating_sub(u64::from(cpu.0));
         self.memory = self.memory.saturating_sub(memory.0);
         self.disk = self.disk.saturating_sub(disk.0);
@@ -61,7 +65,10 @@ pub fn is_live(run: &RunRecord) -> bool {
 
 /// The runs of a slot whose placements are live.
 pub fn live_runs(slot: &SlotRecord) -> impl Iterator<Item = &RunRecord> {
-    slot.current.iter().chain(&slot.incoming).filter(|run| is_live(run))
+    slot.current
+        .iter()
+        .chain(&slot.incoming)
+        .filter(|run| is_live(run))
 }
 
 /// Runs by the end of their id, for names of 8 characters and more.
@@ -70,7 +77,8 @@ pub(super) struct RunIndex(OrdMap<u128, (RunId, Slot)>);
 
 impl RunIndex {
     pub(super) fn insert(&mut self, run: RunId, slot: &Slot) {
-        self.0.insert(reversed(run.0.as_u128()), (run, slot.clone()));
+        self.0
+            .insert(reversed(run.0.as_u128()), (run, slot.clone()));
     }
 
     pub(super) fn remove(&mut self, run: RunId) {
@@ -85,7 +93,11 @@ impl RunIndex {
     pub(super) fn ending(&self, digits: u128, count: u32) -> impl Iterator<Item = &(RunId, Slot)> {
         let free = 128 - 4 * count.min(32);
         let low = reversed(digits);
-        let high = if free == 128 { u128::MAX } else { low | ((1u128 << free) - 1) };
+        let high = if free == 128 {
+            u128::MAX
+        } else {
+            low | ((1u128 << free) - 1)
+        };
         self.0.range(low..=high).map(|(_, found)| found)
     }
 }
@@ -101,4 +113,3 @@ fn reversed(id: u128) -> u128 {
     let low = 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
     ((bytes & low) << 4) | ((bytes >> 4) & low)
 }
-

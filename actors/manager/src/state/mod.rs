@@ -90,7 +90,8 @@ impl State {
 
     /// The spec of the wanted version of a job.
     pub fn spec(&self, job: &JobRecord) -> Option<&JobSpec> {
-        self.version(&job.name, job.version).map(|record| &record.spec)
+        self.version(&job.name, job.version)
+            .map(|record| &record.spec)
     }
 
     /// A slot.
@@ -140,7 +141,7 @@ impl State {
 
     /// What each node with live runs holds.
     pub fn loads(&self) -> impl Iterator<Item = (&Name, &Load)> {
-        self.loads.iter().map(|(name, load)| (name, load))
+        self.loads.iter()
     }
 
     /// A manager.
@@ -180,7 +181,10 @@ impl State {
 
     /// Slots whose pause is over at `now`.
     pub fn delay_over(&self, now: Timestamp) -> impl Iterator<Item = &Slot> {
-        self.delayed.iter().take_while(move |(at, _)| *at <= now).map(|(_, slot)| slot)
+        self.delayed
+            .iter()
+            .take_while(move |(at, _)| *at <= now)
+            .map(|(_, slot)| slot)
     }
 
     /// When the next pause after `now` is over.
@@ -192,6 +196,11 @@ impl State {
     pub fn mark_all_dirty(&mut self) {
         self.dirty = self.jobs.keys().cloned().collect();
         self.freed = true;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn same_records(&self, other: &Self) -> bool {
+        self.jobs == other.jobs && self.slots == other.slots && self.nodes == other.nodes
     }
 
     pub(crate) fn mark_dirty(&mut self, job: &Name) {
@@ -209,15 +218,12 @@ impl State {
     }
 
     fn set_job(&mut self, name: &Name, record: Option<Arc<JobRecord>>) {
-        match record {
-            Some(record) => {
-                self.jobs.insert(name.clone(), record);
-                self.dirty.insert(name.clone());
-            }
-            None => {
-                self.jobs.remove(name);
-                self.dirty.remove(name);
-            }
+        if let Some(record) = record {
+            self.jobs.insert(name.clone(), record);
+            self.dirty.insert(name.clone());
+        } else {
+            self.jobs.remove(name);
+            self.dirty.remove(name);
         }
     }
 
@@ -266,9 +272,9 @@ impl State {
         }
         let gave_back = old.iter().flat_map(|old| live_runs(old)).any(|held| {
             let still = record.iter().flat_map(|new| live_runs(new));
-            !still.into_iter().any(|run| {
-                run.placement == held.placement && run.reserved == held.reserved
-            })
+            !still
+                .into_iter()
+                .any(|run| run.placement == held.placement && run.reserved == held.reserved)
         });
         self.freed |= gave_back;
         if !only_on_its_way(old.as_deref(), record.as_deref()) {
@@ -291,7 +297,10 @@ impl State {
         }
         for run in live_runs(record) {
             if let Some(node) = &run.node {
-                self.loads.entry(node.clone()).or_default().hold(&record.slot, run);
+                self.loads
+                    .entry(node.clone())
+                    .or_default()
+                    .hold(&record.slot, run);
             }
         }
         if record.current.is_none() {
@@ -310,7 +319,9 @@ impl State {
         }
         for run in live_runs(record) {
             let Some(node) = &run.node else { continue };
-            let Some(load) = self.loads.get_mut(node) else { continue };
+            let Some(load) = self.loads.get_mut(node) else {
+                continue;
+            };
             load.release(run);
             if load.is_empty() {
                 self.loads.remove(node);
@@ -325,11 +336,16 @@ impl State {
 
 /// Whether all that changed is how far a run is on its way to running: nothing to plan.
 fn only_on_its_way(old: Option<&SlotRecord>, new: Option<&SlotRecord>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return false };
-    let (Some(from), Some(to)) = (&old.current, &new.current) else { return false };
+    let (Some(old), Some(new)) = (old, new) else {
+        return false;
+    };
+    let (Some(from), Some(to)) = (&old.current, &new.current) else {
+        return false;
+    };
     let before = |state: RunState| state.rank() < RunState::Running.rank();
     from.run == to.run
         && before(from.state)
         && before(to.state)
         && (&from.order, from.version, from.marks) == (&to.order, to.version, to.marks)
+        && old.ended == new.ended
 }

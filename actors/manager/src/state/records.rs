@@ -63,7 +63,8 @@ impl State {
         if exact {
             self.raw.remove(key);
         } else {
-            self.raw.insert(key.to_owned(), Bytes::copy_from_slice(value));
+            self.raw
+                .insert(key.to_owned(), Bytes::copy_from_slice(value));
         }
     }
 
@@ -88,11 +89,27 @@ impl State {
             Key::Manager(name) => self.managers.get(name).map(|r| encode(key, r)),
             Key::Node(name) => self.nodes.get(name).map(|r| encode(key, r)),
             Key::Slot(slot) => self.slots.get(slot).map(|r| encode(key, r)),
-            Key::Version(job, version) => {
-                self.versions.get(&(job.clone(), *version)).map(|r| encode(key, r))
-            }
+            Key::Version(job, version) => self
+                .versions
+                .get(&(job.clone(), *version))
+                .map(|r| encode(key, r)),
         }
         .transpose()
+    }
+
+    /// Whether a record is the same in another state.
+    pub(super) fn same_record(&self, other: &Self, key: &Key) -> bool {
+        match key {
+            Key::Cluster => self.cluster == other.cluster,
+            Key::Job(name) => self.jobs.get(name) == other.jobs.get(name),
+            Key::Manager(name) => self.managers.get(name) == other.managers.get(name),
+            Key::Node(name) => self.nodes.get(name) == other.nodes.get(name),
+            Key::Slot(slot) => self.slots.get(slot) == other.slots.get(slot),
+            Key::Version(job, version) => {
+                let key = (job.clone(), *version);
+                self.versions.get(&key) == other.versions.get(&key)
+            }
+        }
     }
 
     /// Every record in the order of their keys.
@@ -112,7 +129,10 @@ impl State {
             .chain(versions.into_iter().map(|(job, version)| Key::Version(job.clone(), *version)))
             // A record that was read was written by the same rules, so it can be written again.
             .filter_map(|key| Some((key.to_string(), self.encoded(&key).ok()??)));
-        Merged { known: known.peekable(), raw: self.raw.iter().peekable() }
+        Merged {
+            known: known.peekable(),
+            raw: self.raw.iter().peekable(),
+        }
     }
 
     pub(super) fn remove(&mut self, key: &Key) {
@@ -132,7 +152,10 @@ impl State {
 fn encode<T: Serialize>(key: &Key, record: &Arc<T>) -> Result<Bytes, CodecError> {
     rmp_serde::to_vec_named(record.as_ref())
         .map(Bytes::from)
-        .map_err(|source| CodecError::Encode { key: key.to_string(), source })
+        .map_err(|source| CodecError::Encode {
+            key: key.to_string(),
+            source,
+        })
 }
 
 /// The record, and whether this build would write the same bytes again.

@@ -5,8 +5,8 @@ use loom_schemas::words::Kind;
 use proptest::prelude::{prop, prop_assert_eq, proptest};
 
 use super::*;
-use crate::state::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
 use crate::plan::{PlanOptions, plan};
+use crate::state::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
 
 /// A cluster with a job of three replicas that is placed.
 fn placed() -> State {
@@ -33,7 +33,8 @@ fn the_changes_of_a_draft_lead_a_follower_to_the_same_state() {
     for turn in 0..3 {
         let decided = decide(&leader, |draft| match turn {
             0 => {
-                let hello = crate::state::fixture::hello_of(crate::state::fixture::info(4, 8), Vec::new());
+                let hello =
+                    crate::state::fixture::hello_of(crate::state::fixture::info(4, 8), Vec::new());
                 crate::decide::hello(draft, &name("node-1"), &hello, false, at(0));
             }
             1 => drop(crate::decide::submit(draft, submission(&spec), ANNA, at(1)).unwrap()),
@@ -83,12 +84,21 @@ fn what_a_newer_build_wrote_is_kept_byte_for_byte() {
         state.put(key, value);
     }
     let all = records(&state);
-    for (key, value) in foreign.into_iter().chain([("node/node-1", newer.as_slice())]) {
+    for (key, value) in foreign
+        .into_iter()
+        .chain([("node/node-1", newer.as_slice())])
+    {
         let found = all.iter().find(|(k, _)| k == key).unwrap();
         assert_eq!(found.1, value, "{key}");
     }
-    assert!(all.is_sorted_by(|a, b| a.0 < b.0), "in the order of keys, each once");
-    assert!(state.node(&name("node-1")).is_some(), "what could be read of it is used");
+    assert!(
+        all.is_sorted_by(|a, b| a.0 < b.0),
+        "in the order of keys, each once"
+    );
+    assert!(
+        state.node(&name("node-1")).is_some(),
+        "what could be read of it is used"
+    );
     assert_eq!(state.foreign_records(), 5);
     state.delete("zebra");
     state.delete("gang/web");
@@ -124,6 +134,8 @@ fn a_draft_without_effect_changes_nothing() {
 }
 
 proptest! {
+    #![proptest_config(crate::state::fixture::cases(256))]
+
     /// Whatever text a key is, it is read as what it writes, or not at all.
     #[test]
     fn keys_read_back(parts in prop::collection::vec("[a-z]{1,3}|slot|version|[0-9]{10}", 1..6)) {

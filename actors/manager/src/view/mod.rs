@@ -4,12 +4,10 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{JobRecord, NodeRecord, RunRecord, SlotRecord};
 use loom_schemas::spec::JobSpec;
-use loom_schemas::wire::{
-    Heartbeat, JobList, JobSummary, JobView, NodeList, NodeView, RunView,
-};
+use loom_schemas::wire::{Heartbeat, JobList, JobSummary, JobView, NodeList, NodeView, RunView};
 use loom_schemas::words::{Kind, RunState};
 
-use crate::reconcile::{replicas, status};
+use crate::reconcile::replicas;
 use crate::state::{State, live_runs};
 
 #[cfg(test)]
@@ -24,33 +22,49 @@ pub fn job_list(state: &State) -> JobList {
         Some(spec) => summary(state, job, spec),
         None => bare_summary(job),
     };
-    JobList { jobs: state.jobs().map(line).collect() }
+    JobList {
+        jobs: state.jobs().map(line).collect(),
+    }
 }
 
 /// One job whole; `not-found` if there is none.
 pub fn job_view(state: &State, name: &Name) -> Result<JobView, WireError> {
-    let job = state.job(name).ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
+    let job = state
+        .job(name)
+        .ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
     let spec = state.spec(job).ok_or_else(|| {
         WireError::not_found(format!("job {name}: version {} is not kept", job.version))
     })?;
     let slots = explained(state.slots_of(name).map(|record| SlotRecord::clone(record)));
-    Ok(JobView { summary: summary(state, job, spec), spec: spec.clone(), slots })
+    Ok(JobView {
+        summary: summary(state, job, spec),
+        spec: spec.clone(),
+        slots,
+    })
 }
 
 /// The submitted text of a version, the wanted one if none is named.
 pub fn job_text(state: &State, name: &Name, version: Option<u32>) -> Result<Vec<u8>, WireError> {
-    let job = state.job(name).ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
+    let job = state
+        .job(name)
+        .ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
     let version = version.unwrap_or(job.version);
     match state.version(name, version) {
         Some(record) => Ok(record.text.clone()),
-        None => Err(WireError::not_found(format!("job {name}: version {version} is not kept"))),
+        None => Err(WireError::not_found(format!(
+            "job {name}: version {version} is not kept"
+        ))),
     }
 }
 
 /// Every node; heartbeats are what this manager saw last.
 pub fn node_list(state: &State, heartbeat: &dyn Fn(&Name) -> Option<Heartbeat>) -> NodeList {
-    let nodes = state.nodes().map(|node| view_of_node(state, node, heartbeat(&node.name)));
-    NodeList { nodes: nodes.collect() }
+    let nodes = state
+        .nodes()
+        .map(|node| view_of_node(state, node, heartbeat(&node.name)));
+    NodeList {
+        nodes: nodes.collect(),
+    }
 }
 
 /// One node; `not-found` if there is none.
@@ -59,7 +73,9 @@ pub fn node_view(
     name: &Name,
     heartbeat: Option<Heartbeat>,
 ) -> Result<NodeView, WireError> {
-    let node = state.node(name).ok_or_else(|| WireError::not_found(format!("no node {name}")))?;
+    let node = state
+        .node(name)
+        .ok_or_else(|| WireError::not_found(format!("no node {name}")))?;
     Ok(view_of_node(state, node, heartbeat))
 }
 
@@ -68,10 +84,17 @@ pub fn run_view(state: &State, text: &str) -> Result<RunView, WireError> {
     let (run, slot) = find_run(state, text)?;
     let record = state.slot(&slot);
     let mut runs = record.into_iter().flat_map(|record| {
-        record.current.iter().chain(&record.incoming).chain(&record.ended)
+        record
+            .current
+            .iter()
+            .chain(&record.incoming)
+            .chain(&record.ended)
     });
     match runs.find(|record| record.run == run) {
-        Some(found) => Ok(RunView { slot, run: RunRecord::clone(found) }),
+        Some(found) => Ok(RunView {
+            slot,
+            run: RunRecord::clone(found),
+        }),
         None => Err(WireError::not_found(format!("no run {text}"))),
     }
 }
@@ -102,10 +125,13 @@ fn find_run(state: &State, text: &str) -> Result<(RunId, Slot), WireError> {
 fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
     let slots = || state.slots_of(&job.name).map(AsRef::as_ref);
     let mut line = JobSummary {
-        status: status(job, spec, slots()).status,
         kind: spec.kind,
         labels: spec.labels.clone(),
-        wanted: spec.tasks.iter().map(|(name, task)| replicas(job, name, task)).sum(),
+        wanted: spec
+            .tasks
+            .iter()
+            .map(|(name, task)| replicas(job, name, task))
+            .sum(),
         ..bare_summary(job)
     };
     let stopped = u32::try_from(job.stopped_slots.len()).unwrap_or(u32::MAX);
@@ -141,7 +167,10 @@ fn view_of_node(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) 
     let runs = placements.filter_map(|(placement, slot)| {
         let record = state.slot(slot)?;
         let run = live_runs(record).find(|run| run.placement == *placement)?;
-        Some(RunView { slot: slot.clone(), run: run.clone() })
+        Some(RunView {
+            slot: slot.clone(),
+            run: run.clone(),
+        })
     });
     NodeView {
         node: node.clone(),

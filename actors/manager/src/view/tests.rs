@@ -2,8 +2,8 @@ use loom_schemas::error::ErrorCode;
 use loom_schemas::words::{JobStatus, Kind};
 
 use super::*;
-use crate::state::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
 use crate::plan::{PlanOptions, plan};
+use crate::state::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
 
 /// Six replicas on nodes that take four.
 fn crowded() -> State {
@@ -22,7 +22,11 @@ fn a_job_says_what_it_waits_for() {
     let view = job_view(&state, &name("web")).unwrap();
     assert_eq!(view.summary.status, JobStatus::Pending);
     assert_eq!((view.summary.wanted, view.summary.waiting), (6, 2));
-    let waits: Vec<_> = view.slots.iter().filter_map(|slot| slot.waiting.as_deref()).collect();
+    let waits: Vec<_> = view
+        .slots
+        .iter()
+        .filter_map(|slot| slot.waiting.as_deref())
+        .collect();
     assert_eq!(waits, ["no node fits: 1 not enough cpu"; 2]);
     assert_eq!(job_list(&state).jobs, [view.summary]);
     let missing = job_view(&state, &name("nothing")).unwrap_err();
@@ -38,7 +42,10 @@ fn a_node_shows_what_it_holds() {
     assert_eq!(nodes[0].reserved_cpu_millis, 4000);
     assert_eq!(nodes[0].runs.len(), 4);
     assert_eq!(node_view(&state, &name("node-1"), None).unwrap(), nodes[0]);
-    assert_eq!(node_view(&state, &name("x"), None).unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(
+        node_view(&state, &name("x"), None).unwrap_err().code,
+        ErrorCode::NotFound
+    );
 }
 
 #[test]

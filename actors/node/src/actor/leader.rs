@@ -149,7 +149,7 @@ impl State {
         }
         self.answered();
         self.act_when_kept(touched, None);
-        self.look_for_strangers();
+        self.sweep();
         let starting = |phase: &mut Phase| {
             let starting = *phase == Phase::Starting;
             if starting {

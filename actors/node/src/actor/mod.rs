@@ -102,8 +102,6 @@ pub(crate) enum NodeMessage {
     HeartbeatDue,
     /// Something that waits for its time may be due.
     Wake,
-    /// What the drivers still have something of.
-    RunsFound(Vec<RunId>),
     /// End, once that is said and tasks are ended or left as asked.
     Leave(TasksOnStop),
     /// Bye was said, as far as anybody heard it.
@@ -142,6 +140,8 @@ pub(crate) struct Context {
     /// None for a node that only plays: its tasks use nothing.
     pub(crate) meter: Option<Arc<Mutex<Meter>>>,
     pub(crate) data_dir: std::path::PathBuf,
+    /// What the drivers had something of before the agent began anything.
+    pub(crate) found: Vec<RunId>,
     pub(crate) phase: watch::Sender<Phase>,
 }
 
@@ -281,7 +281,6 @@ impl State {
             }
             NodeMessage::HeartbeatDue => self.heartbeat(),
             NodeMessage::Wake => self.wake = None,
-            NodeMessage::RunsFound(runs) => self.sweep(runs),
             NodeMessage::Leave(tasks) => self.leave(tasks),
             NodeMessage::ByeSaid => {
                 self.context.phase.send_replace(Phase::Ended(None));

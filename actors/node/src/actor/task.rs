@@ -381,22 +381,13 @@ impl State {
         }
     }
 
-    /// Asks the drivers, once, what they still have something of.
-    pub(super) fn look_for_strangers(&mut self) {
+    /// Ends runs that belong to no placement, once a leader has said what there shall be: what an
+    /// agent left behind that died before it had written down what it was told, or a data directory
+    /// that lost its state.
+    pub(super) fn sweep(&mut self) {
         if std::mem::replace(&mut self.swept, true) {
             return;
         }
-        let (context, me) = (Arc::clone(&self.context), self.me.clone());
-        tokio::spawn(async move {
-            let runs = context.drivers.inventory().await;
-            // A node that is gone does not act.
-            let _ = me.cast(NodeMessage::RunsFound(runs));
-        });
-    }
-
-    /// Ends runs that belong to no placement: what an agent left behind that died before it had
-    /// written down what it was told, or a data directory that lost its state.
-    pub(super) fn sweep(&mut self, runs: Vec<RunId>) {
         let places = &self.ledger.places;
         let kept: BTreeSet<RunId> = places
             .values()
@@ -404,7 +395,8 @@ impl State {
             .flat_map(|progress| progress.kept.iter().copied().chain([progress.run]))
             .chain(places.keys().copied())
             .collect();
-        for run in runs.into_iter().filter(|run| !kept.contains(run)) {
+        let found = self.context.found.iter().copied();
+        for run in found.filter(|run| !kept.contains(run)) {
             tracing::warn!(%run, node = %self.context.name, "ending a run of no placement");
             let context = Arc::clone(&self.context);
             tokio::spawn(async move {

@@ -102,20 +102,19 @@ impl Leader {
         let node = Name::new(request.token(2).unwrap()).unwrap();
         let manner = self.said().manner;
         if manner == Manner::Silent {
-            // Held until nobody waits for it any more: a dropped request would be answered.
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs(60)).await;
-                drop(request);
-            });
+            // Never answered: a request that is dropped would be.
+            std::mem::forget(request);
             return;
         }
         match request.token(3).unwrap() {
             "hello" => {
                 let hello: Hello = request.decode().unwrap();
                 self.said().hellos.push(hello);
+                let assignment = self.whole(&node);
+                let cluster = assignment.cluster.clone();
                 let welcome = Welcome {
-                    cluster: self.said().cluster.clone(),
-                    assignment: self.whole(&node),
+                    cluster,
+                    assignment,
                 };
                 request.reply(&welcome).await;
             }
@@ -212,11 +211,6 @@ impl Leader {
 }
 
 impl Said {
-    /// The last report of a run.
-    pub fn of_run(&self, run: RunId) -> Option<&RunReport> {
-        self.reports.iter().rev().find(|report| report.run == run)
-    }
-
     /// The last report of a placement.
     pub fn of(&self, placement: RunId) -> Option<&RunReport> {
         self.reports

@@ -6,6 +6,7 @@ mod commands;
 mod directory;
 mod leader;
 mod leaving;
+mod measure;
 mod outages;
 mod processes;
 mod specs;

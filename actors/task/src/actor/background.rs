@@ -31,9 +31,12 @@ impl Drop for Background {
 
 /// What a call comes to; a panic in it is an error, so that whoever asked is answered.
 pub(super) async fn caught<T>(call: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(call).catch_unwind().await.map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        format!("the driver panicked: {}", text.unwrap_or_default())
-    })
+    AssertUnwindSafe(call)
+        .catch_unwind()
+        .await
+        .map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            format!("the driver panicked: {}", text.unwrap_or_default())
+        })
 }

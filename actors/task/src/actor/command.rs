@@ -64,7 +64,14 @@ impl Asked {
     }
 
     pub(super) fn by_node(request: CommandRequest) -> Self {
-        let CommandRequest { verb, command, caller, deadline, command_id, reply } = request;
+        let CommandRequest {
+            verb,
+            command,
+            caller,
+            deadline,
+            command_id,
+            reply,
+        } = request;
         Self {
             order: order(verb, command, caller, deadline, command_id),
             answer: Answer::Node(reply),
@@ -259,14 +266,19 @@ async fn tail(
         room = room.saturating_sub(line.text.len() + 64);
         fits
     };
-    let mut lines: Vec<_> = lines.iter().rev().take_while(fits).map(|line| LogLine {
-        at: line.at,
-        stream: line.stream.as_str().to_owned(),
-        slot: row.slot.clone(),
-        run: row.run,
-        offset: line.offset,
-        text: line.text.clone(),
-    }).collect();
+    let mut lines: Vec<_> = lines
+        .iter()
+        .rev()
+        .take_while(fits)
+        .map(|line| LogLine {
+            at: line.at,
+            stream: line.stream.as_str().to_owned(),
+            slot: row.slot.clone(),
+            run: row.run,
+            offset: line.offset,
+            text: line.text.clone(),
+        })
+        .collect();
     lines.reverse();
     to_value(&LogLines { lines })
 }

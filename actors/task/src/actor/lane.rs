@@ -9,9 +9,11 @@ use jiff::Timestamp;
 use loom_bus::connection::Bus;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::event::CommandEvent;
+use loom_schemas::ids::Slot;
 use loom_schemas::subject;
 use loom_schemas::wire::CommandRow;
 use ractor::ActorRef;
+use tokio::sync::mpsc;
 
 use super::background::caught;
 use super::command::{Answer, Order, took_us};
@@ -25,6 +27,8 @@ use crate::signals;
 
 /// How many commands carried out are remembered by their ids.
 const REMEMBERED: usize = 256;
+/// Events that may wait for the bus.
+const EVENTS_MAX: usize = 1024;
 /// The longest that a driver may take over a signal, a pause or a resume.
 const DRIVER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,6 +40,8 @@ pub(super) struct Lane {
     busy: bool,
     /// Ids with their rows, oldest first.
     done: VecDeque<(String, CommandRow)>,
+    /// Events to publish, in order; made with the first.
+    events: Option<mpsc::Sender<CommandEvent>>,
 }
 
 /// A command was carried out and answered.
@@ -55,7 +61,11 @@ impl State {
 
     /// Remembers a command that was carried out, and goes on with the next.
     pub(super) fn done(&mut self, done: Done, myself: &ActorRef<TaskMessage>) {
-        let Done { command_id, row, paused } = done;
+        let Done {
+            command_id,
+            row,
+            paused,
+        } = done;
         if let Some(paused) = paused {
             self.happen(Happened::Paused(row.run, paused));
         }
@@ -86,9 +96,14 @@ impl State {
                 continue;
             }
             self.lane.busy = true;
+            let bus = &self.bus;
+            let events = self
+                .lane
+                .events
+                .get_or_insert_with(|| publisher(bus.clone()));
             let work = Work {
                 driver: Arc::clone(&self.driver),
-                bus: self.bus.clone(),
+                events: events.clone(),
                 row,
                 order,
                 answer,
@@ -100,11 +115,16 @@ impl State {
     fn done_before(&self, order: &Order) -> Option<CommandRow> {
         let id = order.command_id.as_ref()?;
         let done = self.lane.done.iter();
-        done.rev().find(|(done, _)| done == id).map(|(_, row)| row.clone())
+        done.rev()
+            .find(|(done, _)| done == id)
+            .map(|(_, row)| row.clone())
     }
 
     fn admit(&self, order: &Order) -> Result<(), WireError> {
-        if order.patience.is_some_and(|patience| order.asked_at.elapsed() > patience) {
+        if order
+            .patience
+            .is_some_and(|patience| order.asked_at.elapsed() > patience)
+        {
             let message = "its deadline passed while it waited for the commands before it";
             return Err(WireError::new(ErrorCode::Expired, message));
         }
@@ -122,7 +142,7 @@ impl State {
 /// One command being carried out.
 struct Work {
     driver: Arc<dyn Driver>,
-    bus: Bus,
+    events: mpsc::Sender<CommandEvent>,
     row: CommandRow,
     order: Order,
     answer: Answer,
@@ -130,7 +150,13 @@ struct Work {
 
 impl Work {
     async fn carry_out(self, actor: ActorRef<TaskMessage>) {
-        let Self { driver, bus, mut row, order, answer } = self;
+        let Self {
+            driver,
+            events,
+            mut row,
+            order,
+            answer,
+        } = self;
         let called = tokio::time::timeout(DRIVER_PATIENCE, caught(call(&*driver, &order, &row)));
         let outcome = called.await.unwrap_or_else(|_| {
             let message = format!("the driver did not answer within {DRIVER_PATIENCE:?}");
@@ -143,15 +169,17 @@ impl Work {
         row.took_us = took_us(order.asked_at);
         // Answer first: nothing that follows is worth waiting for.
         answer.row(row.clone()).await;
-        let event = event(&order, &row);
+        if events.try_send(event(&order, &row)).is_err() {
+            tracing::warn!(run = %row.run, "the event of a command was dropped: too many wait");
+        }
         let done = Done {
             command_id: order.command_id,
             paused: row.error.is_none().then(|| paused(order.verb)).flatten(),
             row,
         };
-        let slot = done.row.slot.clone();
-        let _ = actor.cast(TaskMessage::Internal(Internal(Returned::Done(Box::new(done)))));
-        publish(&bus, &subject::command_event(&slot), &event).await;
+        let _ = actor.cast(TaskMessage::Internal(Internal(Returned::Done(Box::new(
+            done,
+        )))));
     }
 }
 
@@ -169,9 +197,9 @@ async fn call(driver: &dyn Driver, order: &Order, row: &CommandRow) -> Result<()
     outcome.map_err(|error| {
         let code = match &error {
             DriverError::NotFound(_) | DriverError::Ended(_) => ErrorCode::Conflict,
-            DriverError::Rejected(_)
-            | DriverError::Failed { .. }
-            | DriverError::Unsupported(_) => ErrorCode::Failed,
+            DriverError::Rejected(_) | DriverError::Failed { .. } | DriverError::Unsupported(_) => {
+                ErrorCode::Failed
+            }
         };
         WireError::new(code, chain(&error))
     })
@@ -212,7 +240,20 @@ fn event(order: &Order, row: &CommandRow) -> CommandEvent {
     }
 }
 
-async fn publish(bus: &Bus, subject: &str, event: &CommandEvent) {
+/// Publishes events one after the other; it ends with the last that can send it one.
+fn publisher(bus: Bus) -> mpsc::Sender<CommandEvent> {
+    let (sender, mut events) = mpsc::channel::<CommandEvent>(EVENTS_MAX);
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            publish(&bus, &event).await;
+        }
+    });
+    sender
+}
+
+async fn publish(bus: &Bus, event: &CommandEvent) {
+    let slot = Slot::new(event.job.clone(), event.task.clone(), event.index);
+    let subject = subject::command_event(&slot);
     let payload = match serde_json::to_vec(event) {
         Ok(payload) => Bytes::from(payload),
         Err(error) => {
@@ -220,7 +261,7 @@ async fn publish(bus: &Bus, subject: &str, event: &CommandEvent) {
             return;
         }
     };
-    if let Err(error) = bus.publish(subject, payload, &[]).await {
+    if let Err(error) = bus.publish(&subject, payload, &[]).await {
         tracing::warn!(subject, "an event was not published: {error}");
     }
 }

@@ -138,7 +138,7 @@ impl Actor for TaskActor {
                     state.asked(*asked, &myself);
                     return Ok(());
                 }
-                Returned::Happened(happened) => state.returned(happened),
+                Returned::Happened(happened) => state.returned(happened, &myself),
                 Returned::Entered(run, permit) => state.entered(run, permit),
                 Returned::Done(done) => state.done(*done, &myself),
                 Returned::Unshipped(run, directory) => state.ship(run, directory, &myself),
@@ -223,7 +223,8 @@ impl State {
     fn forget(&mut self) {
         if self.machine.is_over() {
             let patience = shipping::PATIENCE;
-            self.forgetting.get_or_insert_with(|| Instant::now() + patience);
+            self.forgetting
+                .get_or_insert_with(|| Instant::now() + patience);
         } else {
             let slot = &self.assigned.slot;
             tracing::warn!(%slot, "a placement that has not ended is not forgotten");
@@ -236,4 +237,3 @@ impl Internal {
         Self(Returned::Asked(Box::new(Asked::by_bus(request))))
     }
 }
-

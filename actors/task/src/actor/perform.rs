@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::background::{Background, caught};
 use super::message::{StartPermit, TaskMessage, TaskNotice};
 use super::{Internal, Returned, State};
-use crate::driver::DriverError;
+use crate::driver::{Adopted, DriverError};
 use crate::machine::{Call, Happened, StartError};
 use crate::operator::{self, Place};
 
@@ -47,17 +47,38 @@ impl State {
     }
 
     /// Takes back the outcome of a driver call.
-    pub(super) fn returned(&mut self, happened: Happened) {
+    pub(super) fn returned(&mut self, happened: Happened, myself: &ActorRef<TaskMessage>) {
+        // What ended while no agent watched has output that nobody shipped.
+        let unshipped = match &happened {
+            Happened::Adopted(
+                run,
+                Ok(Adopted::Ended {
+                    started: Some(started),
+                    ..
+                }),
+            ) => started.directory.clone().map(|directory| (*run, directory)),
+            _ => None,
+        };
         if let Happened::Ended(run, _) = &happened
-            && self.waiting.as_ref().is_some_and(|(waiting, _)| waiting == run)
+            && self
+                .waiting
+                .as_ref()
+                .is_some_and(|(waiting, _)| waiting == run)
         {
             self.waiting = None;
         }
         self.happen(happened);
+        if let Some((run, directory)) = unshipped {
+            self.ship(run, directory, myself);
+        }
     }
 
     pub(super) fn entered(&mut self, run: RunId, permit: StartPermit) {
-        if self.gate.as_ref().is_some_and(|(waiting, _)| *waiting == run) {
+        if self
+            .gate
+            .as_ref()
+            .is_some_and(|(waiting, _)| *waiting == run)
+        {
             self.gate = None;
             self.permit = Some(permit);
             self.happen(Happened::Entered(run));
@@ -71,9 +92,10 @@ impl State {
             Call::Start { run } => self.start(run, myself),
             Call::Adopt { run } => {
                 let driver = self.driver.clone();
-                self.cast_outcome(myself, async move {
+                cast_outcome(myself, async move {
                     let outcome = caught(driver.adopt(run)).await;
-                    let outcome = outcome.and_then(|outcome| outcome.map_err(|error| chain(&error)));
+                    let outcome =
+                        outcome.and_then(|outcome| outcome.map_err(|error| chain(&error)));
                     if let Err(error) = &outcome {
                         tracing::warn!(%run, "a run is not taken over yet: {error}");
                     }
@@ -125,7 +147,7 @@ impl State {
             }
         };
         let driver = self.driver.clone();
-        self.cast_outcome(myself, async move {
+        cast_outcome(myself, async move {
             let outcome = match caught(driver.start(launch)).await {
                 Ok(outcome) => outcome.map_err(|error| start_error(&error)),
                 Err(panic) => Err(StartError::Failed(panic)),
@@ -137,7 +159,11 @@ impl State {
 
     fn wait_for_end(&mut self, myself: &ActorRef<TaskMessage>) {
         let run = self.machine.run();
-        if self.waiting.as_ref().is_some_and(|(waiting, _)| *waiting == run) {
+        if self
+            .waiting
+            .as_ref()
+            .is_some_and(|(waiting, _)| *waiting == run)
+        {
             return;
         }
         let driver = self.driver.clone();
@@ -239,21 +265,22 @@ impl State {
         });
         self.timer = Some((until, timer));
     }
+}
 
-    /// Spawns a driver call that must go on even if this actor is lost meanwhile.
-    fn cast_outcome(
-        &self,
-        myself: &ActorRef<TaskMessage>,
-        call: impl Future<Output = Happened> + Send + 'static,
-    ) {
-        let myself = myself.clone();
-        tokio::spawn(async move { cast(&myself, call.await) });
-    }
+/// Spawns a driver call that must go on even if this actor is lost meanwhile.
+fn cast_outcome(
+    myself: &ActorRef<TaskMessage>,
+    call: impl Future<Output = Happened> + Send + 'static,
+) {
+    let myself = myself.clone();
+    tokio::spawn(async move { cast(&myself, call.await) });
 }
 
 fn cast(actor: &ActorRef<TaskMessage>, happened: Happened) {
     // Nobody is left to tell if the actor is gone; the next one adopts.
-    let _ = actor.cast(TaskMessage::Internal(Internal(Returned::Happened(happened))));
+    let _ = actor.cast(TaskMessage::Internal(Internal(Returned::Happened(
+        happened,
+    ))));
 }
 
 fn start_error(error: &DriverError) -> StartError {

@@ -67,12 +67,7 @@ impl State {
         }
     }
 
-    pub(super) fn ship(
-        &mut self,
-        run: RunId,
-        directory: PathBuf,
-        myself: &ActorRef<TaskMessage>,
-    ) {
+    pub(super) fn ship(&mut self, run: RunId, directory: PathBuf, myself: &ActorRef<TaskMessage>) {
         if !self.assigned.task.logs.ship || self.shipping.contains_key(&run) {
             return;
         }
@@ -86,7 +81,7 @@ impl State {
         let (ended, done) = watch::channel(false);
         let myself = myself.clone();
         let background = Background::spawn(async move {
-            if let Err(panic) = caught(ship.to_the_end()).await {
+            if let Err(panic) = caught(ship.all()).await {
                 tracing::error!(%run, "output is no longer shipped: {panic}");
             }
             let _ = ended.send(true);
@@ -133,7 +128,7 @@ enum Again {
 }
 
 impl Ship {
-    async fn to_the_end(self) {
+    async fn all(self) {
         let mut cursor = Cursor::load(&self.directory).await;
         while !cursor.done {
             let mut state = self.bulk.state();

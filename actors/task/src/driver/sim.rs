@@ -118,7 +118,11 @@ impl SimDriver {
             let mut notified = std::pin::pin!(changed.notified());
             // Registered before looking once more, so that no change falls between.
             notified.as_mut().enable();
-            if self.runs().get(&run).is_none_or(|known| known.ended.is_some()) {
+            if self
+                .runs()
+                .get(&run)
+                .is_none_or(|known| known.ended.is_some())
+            {
                 continue;
             }
             match ends {

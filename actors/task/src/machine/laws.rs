@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::tests::{assigned, started};
+use super::samples::{assigned, started};
 use super::{Call, Happened, Machine, Moment, StartError};
 use crate::driver::{Adopted, Ended};
 
@@ -142,8 +142,16 @@ impl World {
         };
         self.live.remove(&run);
         let signal = code.is_none().then_some(9);
-        let exit = Exit { code: code.or(Some(137)), signal, ..Exit::default() };
-        let ended = Ended { exit, at: self.at(), reason: None };
+        let exit = Exit {
+            code: code.or(Some(137)),
+            signal,
+            ..Exit::default()
+        };
+        let ended = Ended {
+            exit,
+            at: self.at(),
+            reason: None,
+        };
         self.tell(Happened::Ended(run, Ok(ended)));
     }
 
@@ -155,11 +163,16 @@ impl World {
     /// Does what the machine asks for, until it waits.
     fn act(&mut self) {
         for _ in 0..50 {
-            let call = self.machine.next_call(&self.desired, Duration::from_millis(self.clock));
+            let call = self
+                .machine
+                .next_call(&self.desired, Duration::from_millis(self.clock));
             match &call {
                 Call::Wait { until } => {
                     let clock = Duration::from_millis(self.clock);
-                    assert!(until.is_none_or(|until| until > clock), "waits for the past");
+                    assert!(
+                        until.is_none_or(|until| until > clock),
+                        "waits for the past"
+                    );
                     return;
                 }
                 Call::Start { run } => {
@@ -193,18 +206,27 @@ impl World {
 
     fn attempts_hold(&self) {
         let restart = &self.desired.task.restart;
-        let young = |at: u64| restart.window.is_none_or(|window| self.clock - at < window.0);
+        let young = |at: u64| {
+            restart
+                .window
+                .is_none_or(|window| self.clock - at < window.0)
+        };
         let runs: BTreeSet<_> = self
             .starts_since_order
             .iter()
             .filter(|(_, at)| young(*at))
             .map(|(run, _)| run)
             .collect();
-        assert!(runs.len() <= restart.attempts as usize, "attempts are never exceeded");
+        assert!(
+            runs.len() <= restart.attempts as usize,
+            "attempts are never exceeded"
+        );
     }
 
     fn returns(&mut self, how: u8) {
-        let Some(call) = self.asked.take() else { return };
+        let Some(call) = self.asked.take() else {
+            return;
+        };
         match call {
             Call::Enter { run } => self.tell(Happened::Entered(run)),
             Call::Start { run } => {
@@ -225,7 +247,10 @@ impl World {
                     (_, 0) => Err("the driver is away".to_owned()),
                     (Some(_), _) => {
                         self.live.insert(run, true);
-                        Ok(Adopted::Running { started: started(self.at()), paused: how > 200 })
+                        Ok(Adopted::Running {
+                            started: started(self.at()),
+                            paused: how > 200,
+                        })
                     }
                     (None, _) => Ok(Adopted::Gone),
                 };
@@ -235,14 +260,16 @@ impl World {
         }
     }
 
-    fn step(&mut self, step: Step) {
-        match step {
+    fn step(&mut self, step: &Step) {
+        match *step {
             Step::Pass(millis) => {
                 self.clock += millis;
                 self.happens(Happened::Passed);
             }
             Step::Stop => {
-                self.desired.order = Order::Stop { reason: "stopped by alice".into() };
+                self.desired.order = Order::Stop {
+                    reason: "stopped by alice".into(),
+                };
                 self.stop_seen = true;
                 self.happens(Happened::Ordered);
             }
@@ -295,7 +322,10 @@ impl World {
             assert!(ranks.is_sorted() && ranks.iter().all(|passed| *passed < report.state.rank()));
             assert!(!(report.will_restart && self.will_not_restart(report)));
         }
-        let last = self.reports.iter().rfind(|report| report.state.is_terminal());
+        let last = self
+            .reports
+            .iter()
+            .rfind(|report| report.state.is_terminal());
         if self.machine.is_over() {
             let last = last.expect("what is over has said so");
             assert!(!last.will_restart, "a promise of a restart is kept");
@@ -323,7 +353,7 @@ proptest! {
         let mut world = World::new(desired);
         world.act();
         for step in steps {
-            world.step(step);
+            world.step(&step);
         }
         world.laws_hold();
     }
@@ -336,12 +366,12 @@ proptest! {
         let mut world = World::new(desired);
         world.act();
         for step in steps {
-            world.step(step);
+            world.step(&step);
         }
-        world.step(Step::Stop);
+        world.step(&Step::Stop);
         for _ in 0..20 {
-            world.step(Step::Return(3));
-            world.step(Step::Pass(60_000));
+            world.step(&Step::Return(3));
+            world.step(&Step::Pass(60_000));
         }
         prop_assert!(world.machine.is_over());
         prop_assert_eq!(world.machine.run(), world.reports.last().unwrap().run);

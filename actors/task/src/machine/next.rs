@@ -17,7 +17,6 @@ impl Machine {
         let run = self.run;
         match &self.phase {
             Phase::Idle { not_before } => due(*not_before, clock, Call::Enter { run }),
-            Phase::Entering => Call::Wait { until: None },
             Phase::Entered => Call::Start { run },
             Phase::Starting { since, kill_at } => {
                 let kill = Call::Signal {
@@ -43,7 +42,7 @@ impl Machine {
                 }
             }
             Phase::Running(live) => self.next_of_running(live, desired, clock),
-            Phase::Over => Call::Wait { until: None },
+            Phase::Entering | Phase::Over => Call::Wait { until: None },
         }
     }
 
@@ -87,7 +86,9 @@ fn due(at: Duration, clock: Duration, call: Call) -> Call {
 /// Waits for the first of these times that is still to come.
 fn earliest(clock: Duration, times: [Option<Duration>; 2]) -> Call {
     let coming = times.into_iter().flatten().filter(|at| *at > clock);
-    Call::Wait { until: coming.min() }
+    Call::Wait {
+        until: coming.min(),
+    }
 }
 
 /// Names were checked when the job was accepted; one this build does not know ends it as TERM would.

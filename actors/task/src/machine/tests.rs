@@ -1,89 +1,21 @@
 //! Single lives, told as people would.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::ids::RunId;
 use loom_schemas::record::{Exit, Order};
-use loom_schemas::spec::{
-    LogSpec, Operator, Resources, RestartOn, RestartSpec, Script, StopSpec, TaskSpec, TimeoutSpec,
-    TimeoutWarning,
-};
-use loom_schemas::units::{Bytes, MilliCores, Millis};
+use loom_schemas::spec::{RestartOn, TimeoutSpec, TimeoutWarning};
+use loom_schemas::units::Millis;
 use loom_schemas::wire::{Assigned, RunReport};
-use loom_schemas::words::{Kind, RunState};
+use loom_schemas::words::RunState;
 use nix::sys::signal::Signal;
-use uuid::Uuid;
 
-use super::{Call, Happened, Machine, Moment, Progress, StartError};
-use crate::driver::{Adopted, Ended, Started};
+use super::samples::{assigned, id, started};
+use super::{Call, Happened, Machine, Moment, StartError};
+use crate::driver::Ended;
 
-pub(crate) fn id(number: u128) -> RunId {
-    RunId(Uuid::from_u128(number))
-}
-
-pub(super) fn started(at: Timestamp) -> Started {
-    Started {
-        pid: Some(42),
-        at,
-        directory: None,
-        unenforced: Vec::new(),
-    }
-}
-
-pub(crate) fn assigned() -> Assigned {
-    Assigned {
-        placement: id(1),
-        slot: Slot::new(Name::new("web").unwrap(), Name::main(), 0),
-        version: 7,
-        kind: Kind::Service,
-        task: TaskSpec {
-            operator: Operator::Bash(Script {
-                text: "true".into(),
-                file: None,
-            }),
-            command: Vec::new(),
-            args: Vec::new(),
-            replicas: 1,
-            env: BTreeMap::new(),
-            workdir: None,
-            user: None,
-            resources: Resources {
-                cpu: MilliCores(100),
-                memory: Bytes::mib(128),
-                pids: 512,
-                ..Resources::default()
-            },
-            ports: BTreeMap::new(),
-            restart: RestartSpec {
-                on: RestartOn::Any,
-                attempts: 3,
-                delay: Millis::secs(1),
-                max_delay: Millis::secs(60),
-                window: Some(Millis::secs(300)),
-            },
-            stop: StopSpec {
-                signal: "SIGTERM".into(),
-                grace: Millis::secs(10),
-            },
-            timeout: None,
-            logs: LogSpec {
-                max_size: Bytes::mib(10),
-                keep: 5,
-                ship: true,
-                to: None,
-            },
-            sim: None,
-        },
-        labels: BTreeMap::new(),
-        ports: BTreeMap::new(),
-        holds_address: true,
-        replicas: 1,
-        order: Order::Run,
-        restart: 0,
-    }
-}
+mod adoption;
 
 struct Life {
     machine: Machine,
@@ -253,7 +185,10 @@ fn failures_are_restarted_with_growing_pauses_until_the_attempts_are_spent() {
     let end = life.last_end();
     assert!(!end.will_restart);
     let reason = end.reason.as_deref();
-    assert_eq!(reason, Some("exit code 3; its 3 attempts within 5m are spent"));
+    assert_eq!(
+        reason,
+        Some("exit code 3; its 3 attempts within 5m are spent")
+    );
     assert!(life.machine.is_over());
 }
 
@@ -320,7 +255,10 @@ fn a_stop_during_a_start_waits_for_it_and_kills_after_the_grace() {
     life.passes(Duration::from_secs(10));
     let (signal, tree) = (Signal::SIGKILL, true);
     assert_eq!(life.call(), Call::Signal { run, signal, tree });
-    life.happens(Happened::Started(run, Err(StartError::Failed("killed".into()))));
+    life.happens(Happened::Started(
+        run,
+        Err(StartError::Failed("killed".into())),
+    ));
     assert_eq!(life.last_end().state, RunState::Killed);
     assert!(life.machine.is_over());
 }
@@ -332,7 +270,10 @@ fn a_stop_during_a_pause_between_runs_ends_the_next_one_before_it_starts() {
     life.exits(code(1));
     let next = life.machine.run();
     life.orders_stop();
-    assert_eq!((life.last_end().run, life.last_end().state), (next, RunState::Killed));
+    assert_eq!(
+        (life.last_end().run, life.last_end().state),
+        (next, RunState::Killed)
+    );
     assert!(life.machine.is_over());
 }
 
@@ -392,13 +333,13 @@ fn a_time_limit_warns_then_stops_and_fails() {
     let mut life = Life::new(desired);
     let run = life.starts();
     let signal = |signal, tree| Call::Signal { run, signal, tree };
-    let until = Some(Duration::from_secs(540));
+    let until = Some(Duration::from_mins(9));
     assert_eq!(life.call(), Call::Wait { until });
-    life.passes(Duration::from_secs(540));
+    life.passes(Duration::from_mins(9));
     assert_eq!(life.call(), signal(Signal::SIGUSR1, false));
-    let until = Some(Duration::from_secs(600));
+    let until = Some(Duration::from_mins(10));
     assert_eq!(life.call(), Call::Wait { until });
-    life.passes(Duration::from_secs(60));
+    life.passes(Duration::from_mins(1));
     assert_eq!(life.call(), signal(Signal::SIGTERM, false));
     life.exits(code(0));
     let end = life.last_end();
@@ -412,7 +353,11 @@ fn out_of_memory_is_said_and_a_child_s_is_no_failure() {
     let mut desired = assigned();
     desired.task.restart.on = RestartOn::Never;
     for (exit, state, word) in [
-        (signalled(9), RunState::Failed, "it was killed at the limit of 128MiB"),
+        (
+            signalled(9),
+            RunState::Failed,
+            "it was killed at the limit of 128MiB",
+        ),
         (code(0), RunState::Completed, "a child process was killed"),
     ] {
         let mut life = Life::new(desired.clone());
@@ -423,62 +368,12 @@ fn out_of_memory_is_said_and_a_child_s_is_no_failure() {
         });
         let end = life.last_end();
         assert_eq!(end.state, state);
-        assert!(end.reason.as_ref().unwrap().contains(word), "{:?}", end.reason);
+        assert!(
+            end.reason.as_ref().unwrap().contains(word),
+            "{:?}",
+            end.reason
+        );
     }
-}
-
-#[test]
-fn a_run_of_an_earlier_agent_is_taken_over() {
-    let mut progress = Progress::first(id(1));
-    progress.run = id(9);
-    progress.state = RunState::Running;
-    progress.restarts = 4;
-    let mut life = Life::new(assigned());
-    life.machine = Machine::resumed(progress.clone());
-    assert_eq!(life.call(), Call::Adopt { run: id(9) });
-    let at = life.at();
-    let running = Adopted::Running {
-        started: started(at),
-        paused: true,
-    };
-    life.happens(Happened::Adopted(id(9), Ok(running)));
-    let report = life.reports.last().unwrap();
-    assert_eq!((report.run, report.state), (id(9), RunState::Running));
-    assert_eq!((report.restarts, report.marks.paused), (4, true));
-    assert!(report.passed.is_empty());
-
-    life.machine = Machine::resumed(progress);
-    life.call();
-    life.happens(Happened::Adopted(id(9), Ok(Adopted::Gone)));
-    let end = life.last_end();
-    assert_eq!((end.state, end.will_restart), (RunState::Failed, true));
-}
-
-#[test]
-fn what_never_started_is_started_by_the_next_agent() {
-    let mut life = Life::new(assigned());
-    life.machine = Machine::resumed(Progress::first(id(1)));
-    assert_eq!(life.call(), Call::Adopt { run: id(1) });
-    life.happens(Happened::Adopted(id(1), Ok(Adopted::Gone)));
-    assert_eq!(life.starts(), id(1));
-    assert_eq!(life.reports.len(), 1);
-}
-
-#[test]
-fn a_driver_that_does_not_answer_is_asked_again_and_starts_nothing() {
-    let mut progress = Progress::first(id(1));
-    progress.state = RunState::Running;
-    let mut life = Life::new(assigned());
-    life.machine = Machine::resumed(progress);
-    for pause in [1, 2, 4, 8, 16, 30, 30] {
-        assert_eq!(life.call(), Call::Adopt { run: id(1) });
-        life.happens(Happened::Adopted(id(1), Err("socket gone".into())));
-        let until = Some(life.clock + Duration::from_secs(pause));
-        assert_eq!(life.call(), Call::Wait { until });
-        life.passes(Duration::from_secs(pause));
-    }
-    assert_eq!(life.reports.len(), 1);
-    assert!(life.reports[0].marks.unknown);
 }
 
 #[test]
@@ -500,7 +395,7 @@ fn only_the_last_ended_run_keeps_its_files() {
             life.happens(Happened::Called(call));
         }
         assert_eq!(life.machine.kept().len(), 1);
-        life.passes(Duration::from_secs(60));
+        life.passes(Duration::from_mins(1));
     }
     assert_eq!(removed.len(), 3);
 }

@@ -54,9 +54,7 @@ pub(super) fn verdict(why: Option<&Why>, ended: &Ended, ran: bool, desired: &Ass
             let reason = format!("timed out after {after}");
             (RunState::Failed, Some(reason), Cause::Failed)
         }
-        Some(Why::Ordered(reason)) => {
-            (RunState::Killed, Some(reason.clone()), Cause::Hopeless)
-        }
+        Some(Why::Ordered(reason)) => (RunState::Killed, Some(reason.clone()), Cause::Hopeless),
         Some(Why::Restart) => (RunState::Killed, Some("restarted".to_owned()), Cause::Asked),
         None if !ran => {
             let reason = ended.reason.clone();
@@ -80,7 +78,9 @@ fn by_itself(
     desired: &Assigned,
 ) -> (RunState, Option<String>, Cause) {
     if exit.code == Some(0) && exit.signal.is_none() {
-        let child = exit.out_of_memory.then(|| out_of_memory("a child process", desired));
+        let child = exit
+            .out_of_memory
+            .then(|| out_of_memory("a child process", desired));
         return (RunState::Completed, child, Cause::Completed);
     }
     let reason = if exit.out_of_memory {

@@ -92,25 +92,22 @@ impl Quoting {
     }
 
     fn take(&mut self, char: char, rest: &mut Peekable<Chars<'_>>) {
+        let before = self.before;
         match (self.stack.last_mut(), char) {
             (Some(Inside::HereDoc { .. }), _) => self.take_in_document(char),
             (Some(Inside::Comment), '\n') => {
                 self.stack.pop();
                 self.line_ends();
             }
-            (Some(Inside::Single), '\'') | (Some(Inside::DollarSingle), '\'') => {
+            (Some(Inside::Single | Inside::DollarSingle), '\'') | (Some(Inside::Double), '"') => {
                 self.stack.pop();
             }
             (Some(Inside::Comment | Inside::Single), _) => {}
             (_, '\\') => {
                 rest.next();
             }
-            (Some(Inside::DollarSingle), _) => {}
-            (Some(Inside::Double), '"') => {
-                self.stack.pop();
-            }
-            (Some(Inside::Double), '(') if self.before == Some('$') => self.open(rest),
-            (Some(Inside::Double), _) => {}
+            (Some(Inside::Double), '(') if before == Some('$') => self.open(rest),
+            (Some(Inside::Double | Inside::DollarSingle), _) => {}
             (_, char) => self.take_plain(char, rest),
         }
     }
@@ -126,7 +123,10 @@ impl Quoting {
                     self.stack.pop();
                 }
             }
-            '#' if self.before.is_none_or(|c| c.is_whitespace() || ";|&()`".contains(c)) => {
+            '#' if self
+                .before
+                .is_none_or(|c| c.is_whitespace() || ";|&()`".contains(c)) =>
+            {
                 self.stack.push(Inside::Comment);
             }
             '<' if rest.peek() == Some(&'<') => {
@@ -181,14 +181,21 @@ impl Quoting {
     }
 
     fn take_in_document(&mut self, char: char) {
-        let Some(Inside::HereDoc { end, tabs, line, .. }) = self.stack.last_mut() else {
+        let Some(Inside::HereDoc {
+            end, tabs, line, ..
+        }) = self.stack.last_mut()
+        else {
             return;
         };
         if char != '\n' {
             line.push(char);
             return;
         }
-        let text = if *tabs { line.trim_start_matches('\t') } else { line.as_str() };
+        let text = if *tabs {
+            line.trim_start_matches('\t')
+        } else {
+            line.as_str()
+        };
         if text == end {
             self.stack.pop();
         } else {
@@ -209,18 +216,35 @@ mod tests {
             ("echo 'a ${job.name} b'", r#"echo 'a '"${LOOM_JOB}"' b'"#),
             ("echo $'a\\'${job.name}'", r#"echo $'a\''"${LOOM_JOB}"$''"#),
             (r"echo \'${job.name}\'", r#"echo \'"${LOOM_JOB}"\'"#),
-            (r#"echo "$(id ${task.index})""#, r#"echo "$(id "${LOOM_TASK_INDEX}")""#),
-            ("# don't\necho ${port.http-2}", "# don't\necho \"${LOOM_PORT_HTTP_2}\""),
-            ("echo $# ${#a} '${node.ip}'", r#"echo $# ${#a} ''"${LOOM_NODE_IP}"''"#),
+            (
+                r#"echo "$(id ${task.index})""#,
+                r#"echo "$(id "${LOOM_TASK_INDEX}")""#,
+            ),
+            (
+                "# don't\necho ${port.http-2}",
+                "# don't\necho \"${LOOM_PORT_HTTP_2}\"",
+            ),
+            (
+                "echo $# ${#a} '${node.ip}'",
+                r#"echo $# ${#a} ''"${LOOM_NODE_IP}"''"#,
+            ),
             ("# ${job.name}", "# ${job.name}"),
-            ("cat <<E\n${job.name} it's\nE\n: ${job.name}",
-             "cat <<E\n${LOOM_JOB} it's\nE\n: \"${LOOM_JOB}\""),
-            ("cat <<-'E'\n${job.name}\n\tE\n: ${job.name}",
-             "cat <<-'E'\n${job.name}\n\tE\n: \"${LOOM_JOB}\""),
-            ("echo $((1<<2)) ${job.name}\necho ${job.name}",
-             "echo $((1<<2)) \"${LOOM_JOB}\"\necho \"${LOOM_JOB}\""),
-            ("cat <<<${job.name}\n: '${job.name}'",
-             "cat <<<\"${LOOM_JOB}\"\n: ''\"${LOOM_JOB}\"''"),
+            (
+                "cat <<E\n${job.name} it's\nE\n: ${job.name}",
+                "cat <<E\n${LOOM_JOB} it's\nE\n: \"${LOOM_JOB}\"",
+            ),
+            (
+                "cat <<-'E'\n${job.name}\n\tE\n: ${job.name}",
+                "cat <<-'E'\n${job.name}\n\tE\n: \"${LOOM_JOB}\"",
+            ),
+            (
+                "echo $((1<<2)) ${job.name}\necho ${job.name}",
+                "echo $((1<<2)) \"${LOOM_JOB}\"\necho \"${LOOM_JOB}\"",
+            ),
+            (
+                "cat <<<${job.name}\n: '${job.name}'",
+                "cat <<<\"${LOOM_JOB}\"\n: ''\"${LOOM_JOB}\"''",
+            ),
             ("echo ${HOME} $${job.name}", "echo ${HOME} ${job.name}"),
         ] {
             assert_eq!(with_variables(script).unwrap(), expected, "{script}");

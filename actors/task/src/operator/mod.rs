@@ -63,31 +63,36 @@ pub enum OperatorError {
 }
 
 /// Makes the launch of one run.
-pub fn launch(
-    assigned: &Assigned,
-    run: RunId,
-    place: Place<'_>,
-) -> Result<Launch, OperatorError> {
+pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launch, OperatorError> {
     let task = &assigned.task;
     let fill = Fill { assigned, place };
     let mut files = Vec::new();
     let mut argv = match &task.operator {
         Operator::Bash(script) => {
-            let text = bash::with_variables(&script.text).map_err(|source| {
-                OperatorError::Reference {
+            let text =
+                bash::with_variables(&script.text).map_err(|source| OperatorError::Reference {
                     place: named("bash", script),
                     source,
-                }
-            })?;
+                })?;
             fill.check_ports(&script.text, &named("bash", script))?;
             scripted(&fill, task, &["bash"], "script.sh", &text, &mut files)?
         }
-        Operator::Python(script) => {
-            scripted(&fill, task, &["python3"], "script.py", &script.text, &mut files)?
-        }
-        Operator::Go(script) => {
-            scripted(&fill, task, &["go", "run"], "main.go", &script.text, &mut files)?
-        }
+        Operator::Python(script) => scripted(
+            &fill,
+            task,
+            &["python3"],
+            "script.py",
+            &script.text,
+            &mut files,
+        )?,
+        Operator::Go(script) => scripted(
+            &fill,
+            task,
+            &["go", "run"],
+            "main.go",
+            &script.text,
+            &mut files,
+        )?,
         Operator::Exec(_) if !task.command.is_empty() => {
             return Err(OperatorError::CommandOfExec);
         }
@@ -127,12 +132,12 @@ fn scripted(
     fill: &Fill<'_>,
     task: &TaskSpec,
     interpreter: &[&str],
-    file: &str,
+    name: &str,
     text: &str,
     files: &mut Vec<LaunchFile>,
 ) -> Result<Vec<Word>, OperatorError> {
     files.push(LaunchFile {
-        name: file.to_owned(),
+        name: name.to_owned(),
         contents: text.as_bytes().to_vec(),
         mode: SCRIPT_MODE,
     });
@@ -142,7 +147,7 @@ fn scripted(
     } else {
         fill.words("command", &task.command)?
     };
-    argv.push(Word::File(file.to_owned()));
+    argv.push(Word::File(name.to_owned()));
     Ok(argv)
 }
 
@@ -162,7 +167,8 @@ struct Fill<'a> {
 impl Fill<'_> {
     fn words(&self, field: &str, texts: &[String]) -> Result<Vec<Word>, OperatorError> {
         let word = |(index, text): (usize, &String)| {
-            self.text(&format!("{field}[{index}]"), text).map(Word::Text)
+            self.text(&format!("{field}[{index}]"), text)
+                .map(Word::Text)
         };
         texts.iter().enumerate().map(word).collect()
     }
@@ -183,7 +189,9 @@ impl Fill<'_> {
             place: place.to_owned(),
             source,
         })?;
-        template.references().try_for_each(|reference| self.value(place, reference).map(drop))
+        template
+            .references()
+            .try_for_each(|reference| self.value(place, reference).map(drop))
     }
 
     fn value(&self, place: &str, reference: &Reference) -> Result<String, OperatorError> {

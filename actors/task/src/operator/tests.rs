@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::machine::tests::{assigned, id};
+use crate::machine::samples::{assigned, id};
 
 fn script(text: &str) -> Script {
     Script {
@@ -22,7 +22,9 @@ fn launched(assigned: &Assigned) -> Result<Launch, OperatorError> {
 
 fn argv(assigned: &Assigned) -> Vec<String> {
     let argv = launched(assigned).unwrap().argv_in(Path::new("/run"));
-    argv.into_iter().map(|word| word.into_string().unwrap()).collect()
+    argv.into_iter()
+        .map(|word| word.into_string().unwrap())
+        .collect()
 }
 
 #[test]
@@ -30,9 +32,18 @@ fn a_script_is_a_file_run_by_its_interpreter() {
     let mut task = assigned();
     task.task.args = vec!["--index=${task.index}".into()];
     for (operator, expected) in [
-        (Operator::Bash(script("true")), "bash /run/script.sh --index=0"),
-        (Operator::Python(script("pass")), "python3 /run/script.py --index=0"),
-        (Operator::Go(script("package main")), "go run /run/main.go --index=0"),
+        (
+            Operator::Bash(script("true")),
+            "bash /run/script.sh --index=0",
+        ),
+        (
+            Operator::Python(script("pass")),
+            "python3 /run/script.py --index=0",
+        ),
+        (
+            Operator::Go(script("package main")),
+            "go run /run/main.go --index=0",
+        ),
     ] {
         task.task.operator = operator;
         assert_eq!(argv(&task).join(" "), expected);
@@ -81,7 +92,9 @@ fn a_script_may_not_ask_for_a_port_it_has_not() {
 fn the_environment_says_which_run_it_is() {
     let mut task = assigned();
     task.ports.insert(Name::new("http-2").unwrap(), 20_001);
-    task.task.env.insert("URL".into(), "http://${node.ip}:${port.http-2}".into());
+    task.task
+        .env
+        .insert("URL".into(), "http://${node.ip}:${port.http-2}".into());
     task.task.env.insert("LOOM_JOB".into(), "forged".into());
     let env = launched(&task).unwrap().env;
     for (key, value) in [

@@ -55,7 +55,13 @@ impl OutputReader {
     pub fn open(directory: &Path, offset: u64) -> io::Result<Self> {
         let place = place(directory)?;
         let offset = place.base + offset;
-        Ok(Self { place, offset, open: None, begun: Vec::new(), looks: 0 })
+        Ok(Self {
+            place,
+            offset,
+            open: None,
+            begun: Vec::new(),
+            looks: 0,
+        })
     }
 
     /// The next lines, at least one; it waits for them. None when all was read and the writer has
@@ -113,12 +119,20 @@ impl OutputReader {
         for _ in 0..16 {
             let ends = segment::ends(&self.place.current);
             if let Some(end) = ends.iter().copied().find(|end| *end > self.position()) {
-                let Ok(file) = File::open(segment::name(&self.place.current, end)) else { continue };
+                let Ok(file) = File::open(segment::name(&self.place.current, end)) else {
+                    continue;
+                };
                 let Ok(data) = file.metadata() else { continue };
-                self.enter(Segment { file, begin: end.saturating_sub(data.len()), watch: None });
+                self.enter(Segment {
+                    file,
+                    begin: end.saturating_sub(data.len()),
+                    watch: None,
+                });
                 return true;
             }
-            let Ok(file) = File::open(&self.place.current) else { return false };
+            let Ok(file) = File::open(&self.place.current) else {
+                return false;
+            };
             let watch = Watch::new(&self.place.current).ok();
             let begin = ends.last().copied().unwrap_or(0);
             let segment = Segment { file, begin, watch };
@@ -145,7 +159,9 @@ impl OutputReader {
     }
 
     fn read(&mut self) -> Read {
-        let Some(open) = &self.open else { return Read::Behind };
+        let Some(open) = &self.open else {
+            return Read::Behind;
+        };
         let mut chunk = vec![0; CHUNK];
         let position = self.position() - open.begin;
         let count = match open.file.read_at(&mut chunk, position) {
@@ -174,7 +190,9 @@ impl OutputReader {
 
     /// Whether the file that is open is no longer, or never was, the current one.
     fn was_rotated(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| !open.is(&self.place.current))
+        self.open
+            .as_ref()
+            .is_some_and(|open| !open.is(&self.place.current))
     }
 
     fn writer_has_ended(&self) -> bool {

@@ -58,5 +58,9 @@ fn place(directory: &Path) -> io::Result<Place> {
         .ok()
         .and_then(|bytes| StatusRecord::decode(&bytes))
         .and_then(|status| status.end);
-    Ok(Place { current: started.output, base: started.base, end })
+    Ok(Place {
+        current: started.output,
+        base: started.base,
+        end,
+    })
 }

@@ -27,8 +27,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// The offsets at which the full files end, ascending.
 pub(crate) fn ends(current: &Path) -> Vec<u64> {
     let directory = current.parent().unwrap_or_else(|| Path::new("."));
-    let Some(stem) = current.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let Some(stem) = current.file_name().and_then(|name| name.to_str()) else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
     let mut ends: Vec<u64> = entries
         .flatten()
         .filter_map(|entry| {

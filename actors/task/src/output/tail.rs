@@ -27,7 +27,9 @@ pub fn tail(directory: &Path, count: usize) -> io::Result<Vec<Line>> {
         if missing == 0 || end.is_some_and(|end| end <= place.base) {
             break;
         }
-        let Ok(file) = File::open(&path) else { continue };
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
         let size = file.metadata()?.len();
         let begin = end.map_or(base, |end| end.saturating_sub(size));
         for line in last_lines(file, size, begin, missing)?.into_iter().rev() {

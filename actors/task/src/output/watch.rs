@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 const BUFFER: usize = 8 * 1024;
 
 /// Growth, rotation (the file loses a name) and the end of its writer.
-const EVENTS: WatchFlags =
-    WatchFlags::MODIFY.union(WatchFlags::ATTRIB).union(WatchFlags::CLOSE_WRITE);
+const EVENTS: WatchFlags = WatchFlags::MODIFY
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::CLOSE_WRITE);
 
 /// The one instance; the kernel allows few of them to a user, but many watches in each.
 static WATCHER: OnceLock<Option<Arc<Watcher>>> = OnceLock::new();
@@ -41,11 +42,21 @@ impl Watch {
             .ok_or(io::ErrorKind::Unsupported)?;
         let changed = Arc::new(Notify::new());
         // Under the lock, so that no other reader ends the same watch in between.
-        let mut readers = watcher.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readers = watcher
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let number = inotify::add_watch(&watcher.inotify, path, EVENTS)?;
-        readers.entry(number).or_default().push(Arc::downgrade(&changed));
+        readers
+            .entry(number)
+            .or_default()
+            .push(Arc::downgrade(&changed));
         drop(readers);
-        Ok(Self { watcher, number, changed })
+        Ok(Self {
+            watcher,
+            number,
+            changed,
+        })
     }
 
     /// Resolves when the file changed since the last call.
@@ -56,8 +67,14 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut readers = self.watcher.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(list) = readers.get_mut(&self.number) else { return };
+        let mut readers = self
+            .watcher
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(list) = readers.get_mut(&self.number) else {
+            return;
+        };
         list.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&self.changed)));
         if list.is_empty() {
             readers.remove(&self.number);
@@ -70,7 +87,10 @@ impl Drop for Watch {
 impl Watcher {
     fn start() -> io::Result<Arc<Self>> {
         let inotify = inotify::init(CreateFlags::CLOEXEC)?;
-        let watcher = Arc::new(Self { inotify, readers: Mutex::default() });
+        let watcher = Arc::new(Self {
+            inotify,
+            readers: Mutex::default(),
+        });
         let thread = Arc::clone(&watcher);
         std::thread::Builder::new()
             .name("output-watch".into())

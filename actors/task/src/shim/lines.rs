@@ -58,7 +58,9 @@ impl Splitter {
 
     /// Hands the beginning of a line on if it waits since `PIECE_AGE`, or at the `end`.
     pub(crate) fn flush(&mut self, now: Instant, end: bool, emit: impl FnOnce(&[u8], Piece)) {
-        let old = self.since.is_some_and(|since| now.duration_since(since) >= PIECE_AGE);
+        let old = self
+            .since
+            .is_some_and(|since| now.duration_since(since) >= PIECE_AGE);
         if (old || end) && !self.begun.is_empty() {
             emit(&self.begun, Piece::Part);
             self.begun = Vec::new();
@@ -78,7 +80,9 @@ mod tests {
 
     fn fed(splitter: &mut Splitter, bytes: &[u8]) -> Vec<(Vec<u8>, Piece)> {
         let mut lines = Vec::new();
-        splitter.feed(bytes, Instant::now(), |text, piece| lines.push((text.to_vec(), piece)));
+        splitter.feed(bytes, Instant::now(), |text, piece| {
+            lines.push((text.to_vec(), piece));
+        });
         lines
     }
 
@@ -87,8 +91,10 @@ mod tests {
         let text = b"one\n\ntwo three\r\nfour\n";
         for portion in 1..text.len() {
             let mut splitter = Splitter::default();
-            let lines: Vec<_> =
-                text.chunks(portion).flat_map(|part| fed(&mut splitter, part)).collect();
+            let lines: Vec<_> = text
+                .chunks(portion)
+                .flat_map(|part| fed(&mut splitter, part))
+                .collect();
             let texts: Vec<_> = lines.iter().map(|(text, _)| text.as_slice()).collect();
             assert_eq!(texts, [&b"one"[..], b"", b"two three\r", b"four"]);
             assert!(lines.iter().all(|(_, piece)| *piece == Piece::Last));
@@ -102,10 +108,19 @@ mod tests {
         text.push(b'\n');
         for portion in [1000, PIECE_MAX, text.len()] {
             let mut splitter = Splitter::default();
-            let lines: Vec<_> =
-                text.chunks(portion).flat_map(|part| fed(&mut splitter, part)).collect();
-            let lengths: Vec<_> = lines.iter().map(|(text, piece)| (text.len(), *piece)).collect();
-            let whole = [(PIECE_MAX, Piece::Part), (PIECE_MAX, Piece::Part), (5, Piece::Last)];
+            let lines: Vec<_> = text
+                .chunks(portion)
+                .flat_map(|part| fed(&mut splitter, part))
+                .collect();
+            let lengths: Vec<_> = lines
+                .iter()
+                .map(|(text, piece)| (text.len(), *piece))
+                .collect();
+            let whole = [
+                (PIECE_MAX, Piece::Part),
+                (PIECE_MAX, Piece::Part),
+                (5, Piece::Last),
+            ];
             assert_eq!(lengths, whole);
         }
     }
@@ -116,10 +131,14 @@ mod tests {
         let begun = Instant::now();
         assert!(fed(&mut splitter, b"password: ").is_empty());
         let mut pieces = Vec::new();
-        splitter.flush(begun, false, |text, piece| pieces.push((text.to_vec(), piece)));
+        splitter.flush(begun, false, |text, piece| {
+            pieces.push((text.to_vec(), piece));
+        });
         assert!(pieces.is_empty());
         let later = begun + 2 * PIECE_AGE;
-        splitter.flush(later, false, |text, piece| pieces.push((text.to_vec(), piece)));
+        splitter.flush(later, false, |text, piece| {
+            pieces.push((text.to_vec(), piece));
+        });
         assert_eq!(pieces, [(b"password: ".to_vec(), Piece::Part)]);
         splitter.flush(later, true, |_, _| unreachable!("nothing is left"));
         assert_eq!(fed(&mut splitter, b"\n"), [(Vec::new(), Piece::Last)]);

@@ -40,9 +40,9 @@ pub(crate) struct ShimLaunch {
     pub max_size: u64,
     /// How many output files are kept.
     pub keep: u32,
-    /// `cgroup.procs` files to enter before the program is executed.
+    /// Files of control groups to write `0` to before the program is executed.
     pub enter: Vec<PathBuf>,
-    /// `cgroup.procs` files to go to after that.
+    /// The same, for after that.
     pub leave: Vec<PathBuf>,
     /// The control group that is frozen and killed as one.
     pub tree: Option<Tree>,
@@ -105,15 +105,18 @@ struct Entries<'a>(Vec<&'a [u8]>);
 impl<'a> Entries<'a> {
     /// The entries of a whole file of this kind; none of a torn or a foreign one.
     fn read(kind: &str, bytes: &'a [u8]) -> Option<Self> {
-        let mut entries: Vec<_> = bytes.strip_suffix(b"\0end\0")?.split(|byte| *byte == 0).collect();
+        let mut entries: Vec<_> = bytes
+            .strip_suffix(b"\0end\0")?
+            .split(|byte| *byte == 0)
+            .collect();
         let head = entries.remove(0);
         (head == format!("loom-{kind} 1").as_bytes()).then_some(Self(entries))
     }
 
     fn all(&self, key: &'a str) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.0.iter().filter_map(move |entry| {
-            entry.strip_prefix(key.as_bytes())?.strip_prefix(b"=")
-        })
+        self.0
+            .iter()
+            .filter_map(move |entry| entry.strip_prefix(key.as_bytes())?.strip_prefix(b"="))
     }
 
     fn text(&self, key: &'a str) -> Option<&'a str> {
@@ -125,7 +128,9 @@ impl<'a> Entries<'a> {
     }
 
     fn os(&self, key: &'a str) -> Vec<OsString> {
-        self.all(key).map(|value| OsString::from_vec(value.to_vec())).collect()
+        self.all(key)
+            .map(|value| OsString::from_vec(value.to_vec()))
+            .collect()
     }
 
     fn paths(&self, key: &'a str) -> Vec<PathBuf> {
@@ -133,7 +138,9 @@ impl<'a> Entries<'a> {
     }
 
     fn texts(&self, key: &'a str) -> Vec<String> {
-        self.all(key).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+        self.all(key)
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .collect()
     }
 
     fn path(&self, key: &'a str) -> Option<PathBuf> {
@@ -142,7 +149,10 @@ impl<'a> Entries<'a> {
 
     fn process(&self, key: &'a str) -> Option<Process> {
         let (pid, ticks) = self.text(key)?.split_once(' ')?;
-        Some(Process { pid: pid.parse().ok()?, ticks: ticks.parse().ok()? })
+        Some(Process {
+            pid: pid.parse().ok()?,
+            ticks: ticks.parse().ok()?,
+        })
     }
 
     fn at(&self) -> Option<Timestamp> {
@@ -226,7 +236,9 @@ impl ShimLaunch {
             keep: file.number("keep")?,
             enter: file.paths("enter"),
             leave: file.paths("leave"),
-            tree: file.path("tree").and_then(|path| Tree::of(path, file.text("tree_kind")?)),
+            tree: file
+                .path("tree")
+                .and_then(|path| Tree::of(path, file.text("tree_kind")?)),
             oom: file.path("oom"),
             groups: file.paths("group"),
             unenforced: file.texts("unenforced"),
@@ -315,86 +327,19 @@ pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
 pub(crate) fn stat_field(stat: &[u8], number: usize) -> Option<u64> {
     let after = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(after + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
+    rest.split_ascii_whitespace()
+        .nth(number.checked_sub(3)?)?
+        .parse()
+        .ok()
 }
 
 /// Which boot of the host this is; empty where the kernel does not say.
 pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shim::tree::TreeKind;
-
-    fn launch() -> ShimLaunch {
-        ShimLaunch {
-            run: "r".into(),
-            program: "/bin/sh".into(),
-            argv: vec!["sh".into(), "-c".into(), "echo a\nb=\"c\"".into(), OsString::new()],
-            env: vec!["A=b=c".into(), "B=".into(), OsString::from_vec(b"C=\xff\n".to_vec())],
-            workdir: "/tmp".into(),
-            uid: Some(7),
-            gid: None,
-            output: "/tmp/o".into(),
-            max_size: 10,
-            keep: 3,
-            enter: vec!["/e".into(), "/f".into()],
-            leave: vec![],
-            tree: Some(Tree { path: "/t".into(), kind: TreeKind::V2 }),
-            oom: Some("/o".into()),
-            groups: vec!["/g".into()],
-            unenforced: vec!["memory limit: no cgroup".into()],
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read_again() {
-        assert_eq!(ShimLaunch::decode(&launch().encode()), Some(launch()));
-        let started = StartedRecord {
-            shim: Process { pid: 3, ticks: 4 },
-            main: Process { pid: 5, ticks: 6 },
-            boot: "b".into(),
-            at: Timestamp::from_nanosecond(1_234_567_891_234_567_891).unwrap(),
-            output: "/o".into(),
-            base: 9,
-            notes: vec!["x".into()],
-        };
-        assert_eq!(StartedRecord::decode(&started.encode()), Some(started));
-        let status = StatusRecord { signal: Some(9), oom: true, ..Default::default() };
-        assert_eq!(StatusRecord::decode(&status.encode()), Some(status));
-    }
-
-    #[test]
-    fn a_torn_or_foreign_file_does_not_count() {
-        let whole = launch().encode();
-        for length in 0..whole.len() {
-            assert_eq!(ShimLaunch::decode(&whole[..length]), None);
-        }
-        assert_eq!(StatusRecord::decode(&whole), None);
-        assert_eq!(StatusRecord::decode(b"loom-status 2\0code=0\0oom=0\0at=0\0end\0"), None);
-        assert_eq!(StatusRecord::decode(b"loom-status 1\0oom=0\0at=0\0end\0"), None);
-        assert_eq!(StatusRecord::decode(b"\xff\0\0end\0"), None);
-    }
-
-    #[test]
-    fn the_format_is_frozen() {
-        let status = b"loom-status 1\0later=x\0code=3\0oom=0\0at=1500000000\0note=n\0end\0";
-        let read = StatusRecord::decode(status).unwrap();
-        assert_eq!((read.code, read.at.as_second(), read.notes.len()), (Some(3), 1, 1));
-        let started =
-            b"loom-started 1\0shim=1 2\0main=3 4\0boot=b\0at=0\0output=/o\0base=7\0end\0";
-        let read = StartedRecord::decode(started).unwrap();
-        assert_eq!((read.main.pid, read.main.ticks, read.base), (3, 4, 7));
-    }
-
-    #[test]
-    fn a_process_name_may_look_like_fields() {
-        let stat = b"12 (a) R 1 (x) S 1 12 12 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
-        assert_eq!(stat_field(stat, 22), Some(4242));
-        assert_eq!(stat_field(stat, 6), Some(12));
-        assert!(start_ticks(std::process::id()).is_some());
-        assert_eq!(start_ticks(u32::MAX), None);
-    }
-}
+mod tests;

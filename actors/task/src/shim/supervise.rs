@@ -104,7 +104,10 @@ impl Refusal {
 
 /// Gives up what was the agent's: its pipe, and its directory, which somebody may unmount.
 fn let_go() -> io::Result<()> {
-    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
     std::env::set_current_dir("/")
@@ -137,12 +140,19 @@ impl Shim {
         // Only now, or the program would inherit it. Not allowed to every user.
         let _ = fs::write("/proc/self/oom_score_adj", SPARED);
         let main = child.id();
-        let pipe = |stream, fd: Option<OwnedFd>| Pipe { stream, fd, splitter: Splitter::default() };
+        let pipe = |stream, fd: Option<OwnedFd>| Pipe {
+            stream,
+            fd,
+            splitter: Splitter::default(),
+        };
         let pipes = [
             pipe(Stream::Stdout, child.stdout.take().map(OwnedFd::from)),
             pipe(Stream::Stderr, child.stderr.take().map(OwnedFd::from)),
         ];
-        let process = |pid| Process { pid, ticks: record::start_ticks(pid).unwrap_or(0) };
+        let process = |pid| Process {
+            pid,
+            ticks: record::start_ticks(pid).unwrap_or(0),
+        };
         let started = StartedRecord {
             shim: process(std::process::id()),
             // Not yet reaped, so the number is still its own even if it has ended.
@@ -154,7 +164,13 @@ impl Shim {
             notes,
         }
         .encode();
-        let shim = Self { launch, main, signals, pipes, writer };
+        let shim = Self {
+            launch,
+            main,
+            signals,
+            pipes,
+            writer,
+        };
         if let Err(error) = record::put(directory, STARTED, &started) {
             shim.kill();
             return Err(Refusal::Other("write `started`".into(), error));
@@ -179,7 +195,9 @@ impl Shim {
         let left = self.kill_rest(&mut chunk);
         self.drain(&mut chunk);
         if left > 0 {
-            status.notes.push(format!("{left} processes could not be killed"));
+            status
+                .notes
+                .push(format!("{left} processes could not be killed"));
         }
         if !self.writer.path().starts_with(directory) {
             status.end = Some(self.writer.offset());
@@ -192,7 +210,11 @@ impl Shim {
     /// Sleeps until a child ends, a pipe has something, a piece of a line is due, or `patience` ends.
     fn wait_for_news(&mut self, patience: Option<Duration>) {
         let now = Instant::now();
-        let due = self.pipes.iter().filter_map(|pipe| pipe.splitter.due()).min();
+        let due = self
+            .pipes
+            .iter()
+            .filter_map(|pipe| pipe.splitter.due())
+            .min();
         let due = due.map(|due| due.saturating_duration_since(now));
         let limit = match (patience, due) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -228,7 +250,11 @@ impl Shim {
             let emit = |text: &[u8], piece| self.writer.line(at, stream, text, piece);
             pipe.splitter.flush(now, end, emit);
         }
-        if any { self.writer.flush() } else { self.writer.rest() }
+        if any {
+            self.writer.flush();
+        } else {
+            self.writer.rest();
+        }
         any
     }
 
@@ -239,7 +265,9 @@ impl Shim {
         let mut main = None;
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid.as_raw_nonzero().get().cast_unsigned() == self.main => {
+                Ok(Some((pid, status)))
+                    if pid.as_raw_nonzero().get().cast_unsigned() == self.main =>
+                {
                     main = Some(status);
                 }
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
@@ -262,10 +290,16 @@ impl Shim {
 
     /// How many processes of the run the kernel has killed for memory.
     fn oom_kills(&self) -> u64 {
-        let text = self.launch.oom.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        let text = self
+            .launch
+            .oom
+            .as_ref()
+            .and_then(|path| fs::read_to_string(path).ok());
         let text = text.unwrap_or_default();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        count
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     fn kill(&self) {
@@ -273,7 +307,10 @@ impl Shim {
             tree.kill();
         }
         // As the reaper it is above every process of the run, whatever these did.
-        tree::send(&descendants(std::process::id()), rustix::process::Signal::KILL);
+        tree::send(
+            &descendants(std::process::id()),
+            rustix::process::Signal::KILL,
+        );
     }
 
     /// Kills until nothing is left; returns how many could not be killed.
@@ -315,13 +352,15 @@ impl Shim {
 fn open_output(directory: &Path, launch: &ShimLaunch, notes: &mut Vec<String>) -> Writer {
     let (size, keep) = (launch.max_size, launch.keep);
     // A reader may hold the lock of an ended writer's file for a moment.
-    let wanted = (0..5).find_map(|attempt| match Writer::open(launch.output.clone(), size, keep) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempt < 4 => {
-            std::thread::sleep(Duration::from_millis(2));
-            None
-        }
-        result => Some(result),
-    });
+    let wanted = (0..5).find_map(
+        |attempt| match Writer::open(launch.output.clone(), size, keep) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempt < 4 => {
+                std::thread::sleep(Duration::from_millis(2));
+                None
+            }
+            result => Some(result),
+        },
+    );
     let error = match wanted {
         Some(Ok(writer)) => return writer,
         Some(Err(error)) => error,
@@ -345,7 +384,10 @@ fn spawn(launch: &ShimLaunch) -> io::Result<std::process::Child> {
     command.args(launch.argv.iter().skip(1)).env_clear();
     for entry in &launch.env {
         let bytes = entry.as_bytes();
-        let at = bytes.iter().position(|byte| *byte == b'=').unwrap_or(bytes.len());
+        let at = bytes
+            .iter()
+            .position(|byte| *byte == b'=')
+            .unwrap_or(bytes.len());
         let value = bytes.get(at + 1..).unwrap_or_default();
         command.env(OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(value));
     }
@@ -357,13 +399,19 @@ fn spawn(launch: &ShimLaunch) -> io::Result<std::process::Child> {
         command.uid(uid);
     }
     let null = File::open("/dev/null")?;
-    command.stdin(null).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(null)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     // The program inherits the mask of the thread that starts it, and must be born with none.
     SigSet::empty().thread_set_mask()?;
     let spawned = command.spawn();
     SigSet::all().thread_block()?;
     let child = spawned?;
-    let pipes = [child.stdout.as_ref().map(AsFd::as_fd), child.stderr.as_ref().map(AsFd::as_fd)];
+    let pipes = [
+        child.stdout.as_ref().map(AsFd::as_fd),
+        child.stderr.as_ref().map(AsFd::as_fd),
+    ];
     for fd in pipes.into_iter().flatten() {
         rustix::io::ioctl_fionbio(fd, true)?;
     }

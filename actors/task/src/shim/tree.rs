@@ -43,7 +43,9 @@ impl TreeKind {
 impl Tree {
     /// Reads it from the launch file; none if its kind is not known.
     pub(crate) fn of(path: PathBuf, kind: &str) -> Option<Self> {
-        let kind = [TreeKind::V2, TreeKind::Freezer].into_iter().find(|k| k.as_str() == kind)?;
+        let kind = [TreeKind::V2, TreeKind::Freezer]
+            .into_iter()
+            .find(|k| k.as_str() == kind)?;
         Some(Self { path, kind })
     }
 
@@ -144,10 +146,14 @@ pub(crate) fn descendants(root: u32) -> Vec<u32> {
     let mut found = Vec::new();
     let mut next = vec![root];
     while let Some(parent) = next.pop() {
-        let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+        let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else {
+            continue;
+        };
         for thread in threads.flatten() {
             let text = read(&thread.path(), "children");
-            let children = text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+            let children = text
+                .split_ascii_whitespace()
+                .filter_map(|pid| pid.parse().ok());
             for child in children {
                 if !found.contains(&child) {
                     found.push(child);
@@ -163,7 +169,9 @@ pub(crate) fn descendants(root: u32) -> Vec<u32> {
 /// session, and those that carry the run's id in their environment.
 pub(crate) fn strays(shim: u32, run: &str) -> Vec<u32> {
     let mark = format!("LOOM_RUN={run}");
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let own = std::process::id();
     let is_stray = |pid: u32| {
         let process = PathBuf::from(format!("/proc/{pid}"));
@@ -172,7 +180,9 @@ pub(crate) fn strays(shim: u32, run: &str) -> Vec<u32> {
         let in_session = shim > 0 && stat_field(&stat, 6) == Some(u64::from(shim));
         in_session || {
             let environment = fs::read(process.join("environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+            environment
+                .split(|byte| *byte == 0)
+                .any(|entry| entry == mark.as_bytes())
         }
     };
     processes

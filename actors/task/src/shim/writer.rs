@@ -72,7 +72,11 @@ impl Writer {
     pub(crate) fn closed(path: PathBuf, max_size: u64, keep: u32) -> Self {
         // The names of full files carry the offsets, so there is always one: of a single file
         // two halves.
-        let (max_size, keep) = if keep < 2 { (max_size / 2, 2) } else { (max_size, keep) };
+        let (max_size, keep) = if keep < 2 {
+            (max_size / 2, 2)
+        } else {
+            (max_size, keep)
+        };
         Self {
             path,
             max_size: max_size.max(1),
@@ -159,16 +163,23 @@ impl Writer {
         }
         if self.dropped > 0 {
             let now = Timestamp::now();
-            let note = format!("{now:.6} stderr F loom: {} lines dropped: {}\n", self.dropped, self.why);
-            self.write_all(note.as_bytes()).map_err(|(error, _)| (error, 0))?;
+            let note = format!(
+                "{now:.6} stderr F loom: {} lines dropped: {}\n",
+                self.dropped, self.why
+            );
+            self.write_all(note.as_bytes())
+                .map_err(|(error, _)| (error, 0))?;
             self.dropped = 0;
         }
-        self.write_all(batch).map_err(|(error, done)| (error, count_lines(&batch[..done])))
+        self.write_all(batch)
+            .map_err(|(error, done)| (error, count_lines(&batch[..done])))
     }
 
     fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), (io::Error, usize)> {
         let mut done = 0;
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
         while !bytes.is_empty() {
             match file.write(bytes) {
                 Ok(0) => return Err((io::ErrorKind::WriteZero.into(), done)),

@@ -1,25 +1,22 @@
 //! The task actor with the `sim` driver and a real server.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use loom_bus::call::CallError;
 use loom_schemas::error::ErrorCode;
 use loom_schemas::event::CommandEvent;
-use loom_schemas::ids::RunId;
 use loom_schemas::spec::{RestartOn, SimScript};
 use loom_schemas::units::Millis;
 use loom_schemas::wire::{Caller, CommandReply, Inspect, TaskCommand};
-use loom_schemas::words::{DriverKind, RunState};
+use loom_schemas::words::RunState;
+use loom_task::driver::Driver;
 use loom_task::driver::sim::SimDriver;
-use loom_task::driver::{Adopted, Driver, DriverError, Ended, Started};
-use loom_task::launch::Launch;
 use loom_task::{CommandRequest, Progress, Verb};
-use nix::sys::signal::Signal;
 
-use super::world::{PATIENCE, World, sim, stopped, until};
+use super::counting::Counting;
+use super::world::{PATIENCE, SOON, World, sim, stopped, until};
 
 fn forever() -> SimScript {
     SimScript::default()
@@ -38,7 +35,11 @@ async fn a_task_runs_is_told_things_and_is_stopped() {
     let world = World::new().await;
     let driver = Arc::new(SimDriver::new());
     let assigned = sim(forever());
-    let mut events = world.client.subscribe("orch.events.command.>").await.unwrap();
+    let mut events = world
+        .client
+        .subscribe("orch.events.command.>")
+        .await
+        .unwrap();
     let task = world.task(assigned.clone(), driver).await;
     let report = world.state(RunState::Running).await;
     assert_eq!(report.run, assigned.placement);
@@ -46,12 +47,24 @@ async fn a_task_runs_is_told_things_and_is_stopped() {
 
     let row = world.signal("HUP").await;
     assert!(row.is_done(), "{row:?}");
-    assert_eq!((row.run, row.version, row.node.as_str()), (report.run, 7, "node-1"));
-    let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+    assert_eq!(
+        (row.run, row.version, row.node.as_str()),
+        (report.run, 7, "node-1")
+    );
+    let event = tokio::time::timeout(PATIENCE, events.next())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(event.subject, "orch.events.command.web.main.0");
     let event: CommandEvent = serde_json::from_slice(&event.payload).unwrap();
-    assert_eq!((event.verb.as_str(), event.result.as_str()), ("signal", "done"));
-    assert_eq!((event.run, event.args["signal"].as_str()), (report.run, Some("HUP")));
+    assert_eq!(
+        (event.verb.as_str(), event.result.as_str()),
+        ("signal", "done")
+    );
+    assert_eq!(
+        (event.run, event.args["signal"].as_str()),
+        (report.run, Some("HUP"))
+    );
     assert_eq!(event.by, "dev");
 
     assert!(world.ask("pause", &TaskCommand::default()).await.is_done());
@@ -66,8 +79,11 @@ async fn a_task_runs_is_told_things_and_is_stopped() {
     assert_eq!(end.reason.as_deref(), Some("stopped by alice"));
     assert!(!end.will_restart);
     until("the address is given up", async || {
-        let subject = "orch.task.web.main.0.inspect";
-        let asked = world.client.call::<_, CommandReply>(subject, &(), PATIENCE).await;
+        let (subject, empty) = ("orch.task.web.main.0.inspect", TaskCommand::default());
+        let asked = world
+            .client
+            .call::<_, CommandReply>(subject, &empty, SOON)
+            .await;
         matches!(asked, Err(CallError::NoResponders))
     })
     .await;
@@ -76,13 +92,18 @@ async fn a_task_runs_is_told_things_and_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_client_is_understood_and_told_what_is_wrong() {
+async fn any_client_is_understood() {
     let world = World::new().await;
     let assigned = sim(forever());
-    world.task(assigned.clone(), Arc::new(SimDriver::new())).await;
+    world
+        .task(assigned.clone(), Arc::new(SimDriver::new()))
+        .await;
     world.state(RunState::Running).await;
     let ask = async |subject: String, payload: &'static [u8]| {
-        world.client.call_bytes(&subject, payload.into(), &[], PATIENCE).await
+        world
+            .client
+            .call_bytes(&subject, payload.into(), &[], PATIENCE)
+            .await
     };
     let slot = |verb: &str| format!("orch.task.web.main.0.{verb}");
     let run = |verb: &str| format!("orch.run.{}.{verb}", assigned.placement);
@@ -98,19 +119,71 @@ async fn any_client_is_understood_and_told_what_is_wrong() {
         let reply: CommandReply = reply.unwrap().decode().unwrap();
         assert!(reply.rows[0].is_done(), "{subject} {reply:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_makes_no_sense_is_refused_with_what_was_expected() {
+    let world = World::new().await;
+    world.task(sim(forever()), Arc::new(SimDriver::new())).await;
+    world.state(RunState::Running).await;
+    let slot = |verb: &str| format!("orch.task.web.main.0.{verb}");
     for (subject, payload, code, word) in [
-        (slot("signal"), &b""[..], ErrorCode::Invalid, "is not a signal"),
+        (
+            slot("signal"),
+            &b""[..],
+            ErrorCode::Invalid,
+            "is not a signal",
+        ),
         (slot("signal"), b"RTMIN+1", ErrorCode::Invalid, "real-time"),
-        (slot("signal"), b"{\"signal\": [", ErrorCode::Invalid, "cannot be read"),
-        (slot("signal"), b"\xde\xff\xff", ErrorCode::Invalid, "cannot be read"),
-        (slot("pause"), b"now", ErrorCode::Invalid, "no bare argument"),
-        (slot("logs"), b"many", ErrorCode::Invalid, "`many` is not a number of lines"),
-        (slot("fly"), b"", ErrorCode::Invalid, "a task takes signal, pause, resume"),
+        (
+            slot("signal"),
+            b"{\"signal\": [",
+            ErrorCode::Invalid,
+            "cannot be read",
+        ),
+        (
+            slot("signal"),
+            b"\xde\xff\xff",
+            ErrorCode::Invalid,
+            "cannot be read",
+        ),
+        (
+            slot("pause"),
+            b"now",
+            ErrorCode::Invalid,
+            "no bare argument",
+        ),
+        (
+            slot("logs"),
+            b"many",
+            ErrorCode::Invalid,
+            "`many` is not a number of lines",
+        ),
+        (
+            slot("fly"),
+            b"",
+            ErrorCode::Invalid,
+            "a task takes signal, pause, resume",
+        ),
         (slot("stop"), b"", ErrorCode::Invalid, "orch.job.stop"),
-        (slot("exec"), b"", ErrorCode::NotYet, "`exec` is not built yet"),
-        (slot("stats"), b"", ErrorCode::NotYet, "`stats` is not built yet"),
+        (
+            slot("exec"),
+            b"",
+            ErrorCode::NotYet,
+            "`exec` is not built yet",
+        ),
+        (
+            slot("stats"),
+            b"",
+            ErrorCode::NotYet,
+            "`stats` is not built yet",
+        ),
     ] {
-        match ask(subject.clone(), payload).await {
+        match world
+            .client
+            .call_bytes(&subject, payload.into(), &[], PATIENCE)
+            .await
+        {
             Err(CallError::Refused(error)) => {
                 assert_eq!(error.code, code, "{subject}");
                 assert!(error.message.contains(word), "{}", error.message);
@@ -118,9 +191,19 @@ async fn any_client_is_understood_and_told_what_is_wrong() {
             other => panic!("{subject}: {other:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_comes_too_late_is_not_carried_out() {
+    let world = World::new().await;
+    world.task(sim(forever()), Arc::new(SimDriver::new())).await;
+    world.state(RunState::Running).await;
     let late = [("Orch-Deadline", "2020-01-01T00:00:00Z".to_owned())];
-    let subject = slot("pause");
-    let reply = world.client.call_bytes(&subject, "".into(), &late, PATIENCE).await;
+    let subject = "orch.task.web.main.0.pause";
+    let reply = world
+        .client
+        .call_bytes(subject, "".into(), &late, PATIENCE)
+        .await;
     assert!(matches!(reply, Err(CallError::Refused(error)) if error.code == ErrorCode::Expired));
 }
 
@@ -133,7 +216,10 @@ async fn a_command_that_comes_twice_is_carried_out_once() {
     let id = [("Orch-Cmd-Id", "c-1".to_owned())];
     let subject = "orch.task.web.main.0.signal";
     for _ in 0..3 {
-        let reply = world.client.call_bytes(subject, "HUP".into(), &id, PATIENCE).await;
+        let reply = world
+            .client
+            .call_bytes(subject, "HUP".into(), &id, PATIENCE)
+            .await;
         let reply: CommandReply = reply.unwrap().decode().unwrap();
         assert!(reply.rows[0].is_done());
     }
@@ -153,7 +239,7 @@ async fn a_command_that_comes_twice_is_carried_out_once() {
         reply: reply.into(),
     });
     assert!(row.await.unwrap().is_done());
-    assert_eq!(driver.signals.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(driver.signals.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,7 +249,9 @@ async fn ends_are_restarted_as_the_task_says() {
     assigned.task.restart.on = RestartOn::Any;
     assigned.task.restart.attempts = 4;
     world.task(assigned, Arc::new(SimDriver::new())).await;
-    let last = world.report(|r| r.state == RunState::Failed && !r.will_restart).await;
+    let last = world
+        .report(|r| r.state == RunState::Failed && !r.will_restart)
+        .await;
     assert_eq!(last.restarts, 3);
     assert_eq!(last.exit.unwrap().code, Some(3));
     let reports = world.reports();
@@ -192,12 +280,16 @@ async fn a_start_error_is_a_rejection_with_its_reason() {
 async fn a_restart_in_place_ends_the_run_and_starts_another() {
     let world = World::new().await;
     let mut assigned = sim(forever());
-    let task = world.task(assigned.clone(), Arc::new(SimDriver::new())).await;
+    let task = world
+        .task(assigned.clone(), Arc::new(SimDriver::new()))
+        .await;
     let first = world.state(RunState::Running).await;
     assigned.restart = 1;
     task.assign(assigned.clone());
     task.assign(assigned);
-    let second = world.report(|r| r.state == RunState::Running && r.run != first.run).await;
+    let second = world
+        .report(|r| r.state == RunState::Running && r.run != first.run)
+        .await;
     assert_eq!(second.restarts, 1);
     let end = world.state(RunState::Killed).await;
     assert_eq!((end.run, end.will_restart), (first.run, true));
@@ -219,8 +311,11 @@ async fn an_actor_that_is_killed_costs_no_run() {
     arguments.adopt = Some(world.progress());
     let task = world.spawn(arguments).await;
     until("the new actor answers", async || {
-        let subject = "orch.task.web.main.0.inspect";
-        let asked = world.client.call::<_, CommandReply>(subject, &(), PATIENCE).await;
+        let (subject, empty) = ("orch.task.web.main.0.inspect", TaskCommand::default());
+        let asked = world
+            .client
+            .call::<_, CommandReply>(subject, &empty, SOON)
+            .await;
         asked.is_ok_and(|reply| reply.rows[0].run == first.run)
     })
     .await;
@@ -244,7 +339,12 @@ async fn a_driver_that_panics_is_an_error_and_no_end() {
     world.state(RunState::Running).await;
     let row = world.signal("HUP").await;
     assert_eq!(row.code(), Some(ErrorCode::Internal));
-    assert!(row.error.unwrap().message.contains("the driver panicked: out of luck"));
+    assert!(
+        row.error
+            .unwrap()
+            .message
+            .contains("the driver panicked: out of luck")
+    );
     // The lane goes on.
     assert!(world.ask("pause", &TaskCommand::default()).await.is_done());
 }
@@ -268,17 +368,31 @@ async fn commands_are_carried_out_in_the_order_they_came() {
     let driver = Arc::new(Counting::default());
     world.task(sim(forever()), driver.clone()).await;
     world.state(RunState::Running).await;
-    let mut events = world.client.subscribe("orch.events.command.>").await.unwrap();
+    let mut events = world
+        .client
+        .subscribe("orch.events.command.>")
+        .await
+        .unwrap();
     for number in 0..50_u32 {
         let verb = if number % 2 == 0 { "pause" } else { "resume" };
         let subject = format!("orch.task.web.main.0.{verb}");
-        world.client.publish(&subject, "".into(), &[]).await.unwrap();
+        world
+            .client
+            .publish(&subject, "".into(), &[])
+            .await
+            .unwrap();
     }
     for number in 0..50_u32 {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+        let event = tokio::time::timeout(PATIENCE, events.next())
+            .await
+            .unwrap()
+            .unwrap();
         let event: CommandEvent = serde_json::from_slice(&event.payload).unwrap();
         let expected = if number % 2 == 0 { "pause" } else { "resume" };
-        assert_eq!((event.verb.as_str(), event.result.as_str()), (expected, "done"));
+        assert_eq!(
+            (event.verb.as_str(), event.result.as_str()),
+            (expected, "done")
+        );
     }
 }
 
@@ -300,59 +414,4 @@ async fn what_a_signal_costs() {
     bare.sort();
     signals.sort();
     eprintln!("p50: bare {:?}, signal {:?}", bare[250], signals[250]);
-}
-
-/// The `sim` driver, with its signals counted, or panicking.
-#[derive(Default)]
-struct Counting {
-    sim: SimDriver,
-    signals: std::sync::atomic::AtomicU32,
-    panics: bool,
-}
-
-impl Driver for Counting {
-    fn kind(&self) -> DriverKind {
-        DriverKind::Sim
-    }
-
-    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Started, DriverError>> {
-        self.sim.start(launch)
-    }
-
-    fn inventory(&self) -> BoxFuture<'_, Result<Vec<RunId>, DriverError>> {
-        self.sim.inventory()
-    }
-
-    fn adopt(&self, run: RunId) -> BoxFuture<'_, Result<Adopted, DriverError>> {
-        self.sim.adopt(run)
-    }
-
-    fn wait(&self, run: RunId) -> BoxFuture<'_, Result<Ended, DriverError>> {
-        self.sim.wait(run)
-    }
-
-    fn signal(
-        &self,
-        run: RunId,
-        signal: Signal,
-        tree: bool,
-    ) -> BoxFuture<'_, Result<(), DriverError>> {
-        self.signals.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if self.panics {
-            return async { panic!("out of luck") }.boxed();
-        }
-        self.sim.signal(run, signal, tree)
-    }
-
-    fn pause(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
-        self.sim.pause(run)
-    }
-
-    fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
-        self.sim.resume(run)
-    }
-
-    fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {
-        self.sim.remove(run, files)
-    }
 }

@@ -14,7 +14,7 @@ use loom_task::driver::Driver;
 use loom_task::driver::process::{ProcessDriver, ProcessOptions};
 use nix::sys::signal::Signal;
 
-use super::world::{PATIENCE, World, bash, connect, stopped, until};
+use super::world::{PATIENCE, SOON, World, bash, connect, stopped, until};
 
 /// A process driver whose processes end with the test.
 struct Processes(ProcessDriver);
@@ -68,7 +68,10 @@ impl Shipped {
     fn take(&mut self, message: &loom_bus::connection::Message) {
         let block = LogBlock::decode(|name| message.headers.get(name), &message.payload).unwrap();
         let (slot, node, stream) = source_of(&message.subject).unwrap();
-        assert_eq!((slot.to_string().as_str(), node.as_str()), ("web/0", "node-1"));
+        assert_eq!(
+            (slot.to_string().as_str(), node.as_str()),
+            ("web/0", "node-1")
+        );
         for line in block.into_lines(&slot, stream) {
             let same = |l: &&LogLine| {
                 (l.run, &l.stream, l.offset) == (line.run, &line.stream, line.offset)
@@ -88,13 +91,20 @@ impl Shipped {
                 self.take(&message);
             }
         };
-        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-            panic!("expected {expected:?}, found {:?}", self.texts(run, stream));
-        }
+        let late = tokio::time::timeout(PATIENCE, waiting).await.is_err();
+        assert!(
+            !late,
+            "expected {expected:?}, found {:?}",
+            self.texts(run, stream)
+        );
     }
 
     fn texts(&self, run: RunId, stream: &str) -> Vec<String> {
-        let mut lines: Vec<_> = self.lines.iter().filter(|l| l.run == run && l.stream == stream).collect();
+        let mut lines: Vec<_> = self
+            .lines
+            .iter()
+            .filter(|l| l.run == run && l.stream == stream)
+            .collect();
         lines.sort_by_key(|line| line.offset);
         lines.into_iter().map(|line| line.text.clone()).collect()
     }
@@ -127,9 +137,17 @@ async fn a_script_traps_a_signal_prints_and_stops_when_asked() {
     let task = world.task(assigned.clone(), processes.driver()).await;
     let report = world.state(RunState::Running).await;
     assert!(report.pid.is_some());
-    shipped.until(report.run, "stdout", &texts(&["I am web/0 on node-1"])).await;
+    shipped
+        .until(report.run, "stdout", &texts(&["I am web/0 on node-1"]))
+        .await;
     assert!(world.signal("HUP").await.is_done());
-    shipped.until(report.run, "stdout", &texts(&["I am web/0 on node-1", "hup"])).await;
+    shipped
+        .until(
+            report.run,
+            "stdout",
+            &texts(&["I am web/0 on node-1", "hup"]),
+        )
+        .await;
     assert_eq!(logs(&world, 1).await, ["hup"]);
     task.assign(stopped(assigned));
     let end = world.state(RunState::Killed).await;
@@ -161,7 +179,11 @@ async fn a_paused_process_stands_still_and_can_be_stopped() {
     assert!(world.ask("pause", &TaskCommand::default()).await.is_done());
     task.assign(stopped(assigned));
     let end = world.state(RunState::Killed).await;
-    assert_eq!(end.exit.unwrap().code, Some(0), "it was thawed to end by itself");
+    assert_eq!(
+        end.exit.unwrap().code,
+        Some(0),
+        "it was thawed to end by itself"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,16 +229,27 @@ async fn a_failing_script_is_tried_as_often_as_it_says() {
     assigned.task.restart.on = RestartOn::Failure;
     assigned.task.restart.attempts = 3;
     let task = world.task(assigned, processes.driver()).await;
-    let end = world.report(|r| r.state == RunState::Failed && !r.will_restart).await;
+    let end = world
+        .report(|r| r.state == RunState::Failed && !r.will_restart)
+        .await;
     assert_eq!((end.restarts, end.exit.unwrap().code), (2, Some(3)));
-    assert_eq!(end.reason.as_deref(), Some("exit code 3; its 3 attempts are spent"));
-    let ends = world.reports().into_iter().filter(|report| report.state.is_terminal());
+    assert_eq!(
+        end.reason.as_deref(),
+        Some("exit code 3; its 3 attempts are spent")
+    );
+    let ends = world
+        .reports()
+        .into_iter()
+        .filter(|report| report.state.is_terminal());
     for end in ends {
         shipped.until(end.run, "stdout", &texts(&["try"])).await;
     }
     task.forget();
     until("it is forgotten", async || world.forgotten()).await;
-    until("nothing is left", async || processes.0.inventory().await.unwrap().is_empty()).await;
+    until("nothing is left", async || {
+        processes.0.inventory().await.unwrap().is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,7 +282,11 @@ async fn the_next_agent_adopts_the_process_and_ships_the_rest() {
     world.spawn(arguments).await;
     until("the new actor answers", async || {
         let subject = "orch.task.web.main.0.inspect";
-        world.client.call_bytes(subject, "".into(), &[], PATIENCE).await.is_ok()
+        world
+            .client
+            .call_bytes(subject, "".into(), &[], SOON)
+            .await
+            .is_ok()
     })
     .await;
     until("it was taken over", async || {
@@ -261,7 +298,9 @@ async fn the_next_agent_adopts_the_process_and_ships_the_rest() {
     assert!(world.signal("HUP").await.is_done());
     let end = world.state(RunState::Completed).await;
     assert_eq!(end.run, first.run);
-    shipped.until(first.run, "stdout", &texts(&["1", "2"])).await;
+    shipped
+        .until(first.run, "stdout", &texts(&["1", "2"]))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -286,8 +325,10 @@ async fn with_the_bus_away_the_task_goes_on_and_its_output_catches_up() {
     let processes = Processes::new(world.dir.path());
     let bulk = connect(&world.server, world.server.orch_login(), "bulk").await;
     let file = world.dir.path().join("count");
-    let script = format!("for i in $(seq 300); do echo $i; echo $i > {}; sleep 0.01; done; sleep 100",
-        file.display());
+    let script = format!(
+        "for i in $(seq 300); do echo $i; echo $i > {}; sleep 0.01; done; sleep 100",
+        file.display()
+    );
     let assigned = bash(&script);
     let mut arguments = world.arguments(assigned, processes.driver());
     arguments.bulk = bulk;
@@ -316,7 +357,9 @@ async fn with_the_bus_away_the_task_goes_on_and_its_output_catches_up() {
             shipped.take(&message);
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("the rest");
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("the rest");
     let texts = shipped.texts(run, "stdout");
     let first: usize = texts[0].parse().unwrap();
     assert_eq!(texts, expected[first - 1..]);

@@ -25,6 +25,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// For what is asked again: a request that meets an address just being given up is not answered.
+pub(crate) const SOON: Duration = Duration::from_millis(500);
 
 /// Takes the place of the node's actor: it supervises, and lets its tasks end.
 struct Supervisor;
@@ -146,7 +148,8 @@ impl World {
 
     pub(crate) fn forgotten(&self) -> bool {
         let all = self.notices.all.lock().unwrap();
-        all.iter().any(|notice| matches!(notice, TaskNotice::Forgotten { .. }))
+        all.iter()
+            .any(|notice| matches!(notice, TaskNotice::Forgotten { .. }))
     }
 
     /// Waits for a report that is as wanted.

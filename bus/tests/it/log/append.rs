@@ -257,7 +257,7 @@ async fn a_log_that_is_not_kept_as_it_must_be_is_refused() {
     let config = async_nats::jetstream::stream::Config {
         name: "ORCH_LOG".to_owned(),
         subjects: vec!["orch.log".to_owned()],
-        max_age: Duration::from_secs(3600),
+        max_age: Duration::from_hours(1),
         ..Default::default()
     };
     async_nats::jetstream::new(client)

@@ -34,8 +34,8 @@ async fn leader_of(url: &str, stream: &str) -> usize {
     name.trim_start_matches('s').parse().unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_without_quorum_that_lands_later_counts_once() {
+/// Appends while two of three servers stand still for so long, twice.
+async fn without_quorum(pause: Duration) {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path()).await;
     let first = Manager::new(&cluster.url, "m0", replicated()).await;
@@ -55,7 +55,7 @@ async fn an_append_without_quorum_that_lands_later_counts_once() {
         }
         let key = format!("late{round}");
         let append = leader.writer.as_mut().unwrap().append(put(&key, "v", 1));
-        let dropped = timeout(Duration::from_millis(1200), append).await;
+        let dropped = timeout(pause, append).await;
         assert!(dropped.is_err(), "{dropped:?}");
         for n in others {
             cluster.servers[n].resume();
@@ -81,6 +81,18 @@ async fn an_append_without_quorum_that_lands_later_counts_once() {
         .map(|row| row.event.request.unwrap())
         .collect();
     assert_eq!(told, ["late0", "late1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_without_quorum_that_lands_later_counts_once() {
+    without_quorum(Duration::from_millis(1200)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_without_quorum_for_long_counts_once() {
+    if long_runs("two of three servers paused until the stream's leader steps down") {
+        without_quorum(Duration::from_secs(15)).await;
+    }
 }
 
 /// Kills the stream's leader while commits go on, so many times.
@@ -115,14 +127,14 @@ async fn kills(rounds: usize) {
         assert_eq!(standby.replica.hash(), leader.replica.hash());
     }
     let history = History::new(&leader.bus);
-    let last = leader.replica.position.events;
+    let events = leader.replica.position.events;
     until("all events are told", || {
         let history = history.clone();
         async move {
             history
                 .last_event()
                 .await
-                .is_ok_and(|number| number == last)
+                .is_ok_and(|number| number == events)
         }
     })
     .await;

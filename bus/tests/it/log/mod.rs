@@ -9,6 +9,7 @@ mod rewound;
 mod snapshots;
 mod takeover;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -183,7 +184,12 @@ pub async fn follow_to(
 pub fn long_runs(what: &str) -> bool {
     let wanted = std::env::var_os("LOOM_LONG").is_some();
     if !wanted {
-        println!("SKIPPED without LOOM_LONG=1: {what}");
+        aloud(&format!("SKIPPED without LOOM_LONG=1: {what}"));
     }
     wanted
+}
+
+/// Says something past the test harness, which keeps what passing tests print.
+pub fn aloud(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

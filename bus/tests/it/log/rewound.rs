@@ -105,13 +105,14 @@ async fn the_most_advanced_manager_gives_the_log_its_state_back() {
     put_some(&mut leader, "a", 5).await;
     let mut behind = Manager::started(&server.url, "m2", quick()).await;
     let mut follower = behind.log.follow("m2", behind.replica.position.sequence);
-    rewind(
-        &mut server,
-        &dir.path().join("copy"),
-        put_some(&mut leader, "b", 5),
-    )
+    let mut ahead = Manager::started(&server.url, "m4", quick()).await;
+    rewind(&mut server, &dir.path().join("copy"), async {
+        put_some(&mut leader, "b", 5).await;
+        ahead.catch_up().await.unwrap();
+    })
     .await;
     leader.put("c", "1").await.unwrap_err();
+    assert!(ahead.catch_up().await.unwrap_err().is_rewound());
 
     let floor = Floor {
         incarnation: 77,
@@ -148,6 +149,9 @@ async fn the_most_advanced_manager_gives_the_log_its_state_back() {
     assert_eq!(behind.replica.hash(), leader.replica.hash());
     assert_eq!(behind.replica.position, leader.replica.position);
     assert_eq!(behind.value("b-4").unwrap(), "b");
+    // One that knew as much as was lost finds its way back too.
+    ahead.catch_up().await.unwrap();
+    assert_eq!(ahead.replica.hash(), leader.replica.hash());
     let fresh = Manager::started(&server.url, "m3", quick()).await;
     assert_eq!(fresh.replica.hash(), leader.replica.hash());
 }

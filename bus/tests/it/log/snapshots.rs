@@ -109,7 +109,7 @@ async fn a_follower_stopped_across_two_snapshots_and_purges_ends_the_same() {
 
 #[tokio::test]
 async fn a_crash_after_any_step_costs_nothing() {
-    for step in 0..STEPS.len() {
+    for (step, what) in STEPS.into_iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let server = Server::start(dir.path()).await;
         let mut leader = Manager::started(&server.url, "m1", quick()).await;
@@ -121,7 +121,6 @@ async fn a_crash_after_any_step_costs_nothing() {
         put_some(&mut leader, "c", 10).await;
         snapshot_until(&mut leader, step).await;
 
-        let what = STEPS[step];
         let mut next = Manager::started(&server.url, "m2", quick()).await;
         assert_eq!(next.replica.hash(), leader.replica.hash(), "after {what}");
         next.lead().await;

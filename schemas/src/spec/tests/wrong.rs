@@ -105,7 +105,7 @@ fn tables_of_dotted_keys_in_tables_are_refused_without_a_stack_overflow() {
 #[test]
 fn very_many_values_are_refused() {
     let many = format!("the file has more than {VALUES_MAX} values");
-    let list = format!("[{}1]", "1,".repeat(900_000));
+    let list = format!("[{}1]", "1,".repeat(100_000));
     for (text, syntax) in [
         (list.clone(), Syntax::Json),
         (list.clone(), Syntax::Yaml),
@@ -118,7 +118,7 @@ fn very_many_values_are_refused() {
 
 #[test]
 fn very_many_unknown_fields_make_a_short_report() {
-    let fields = (0..100_000).map(|n| format!("f{n}: 1\n"));
+    let fields = (0..40_000).map(|n| format!("f{n}: 1\n"));
     let text: String = fields.collect();
     let report = read(text.as_bytes(), Syntax::Yaml, "job").unwrap_err();
     assert_eq!(report.problems.len(), 100);

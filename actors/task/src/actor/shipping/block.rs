@@ -46,7 +46,10 @@ impl Gathered {
 
 impl Blocks {
     pub(super) fn new(run: RunId, from: Cursor) -> Self {
-        let at = |next| Gathered { next, ..Gathered::default() };
+        let at = |next| Gathered {
+            next,
+            ..Gathered::default()
+        };
         Self {
             run,
             stdout: at(from.stdout),
@@ -167,7 +170,13 @@ mod tests {
 
     fn line(offset: u64, stream: Stream, text: &str, partial: bool) -> Line {
         let at = Timestamp::UNIX_EPOCH;
-        Line { at, stream, offset, text: text.into(), partial }
+        Line {
+            at,
+            stream,
+            offset,
+            text: text.into(),
+            partial,
+        }
     }
 
     /// Everything that is shipped, by stream and offset.
@@ -178,7 +187,10 @@ mod tests {
                 for line in block.into_lines(&slot, stream.as_str()) {
                     let place = (stream.as_str(), line.offset);
                     let doubled = shipped.insert(place, line.text.clone());
-                    assert!(doubled.is_none_or(|text| text == line.text), "an offset is one line");
+                    assert!(
+                        doubled.is_none_or(|text| text == line.text),
+                        "an offset is one line"
+                    );
                 }
             }
         }
@@ -207,7 +219,11 @@ mod tests {
         ]);
         let first = blocks.next(Stream::Stdout).unwrap();
         assert_eq!(first.lines.len(), 2);
-        assert!(first.lines[1].1.contains("bytes of output were rotated away"));
+        assert!(
+            first.lines[1]
+                .1
+                .contains("bytes of output were rotated away")
+        );
         let later = blocks.next(Stream::Stdout).unwrap();
         assert!(later.offset >= first.end());
         assert_eq!(later.lines[0].1, "later");

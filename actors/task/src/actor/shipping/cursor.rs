@@ -23,7 +23,9 @@ pub(super) struct Cursor {
 impl Cursor {
     /// Reads it; the beginning if there is none, or none that can be read.
     pub(super) async fn load(directory: &Path) -> Self {
-        let text = tokio::fs::read(directory.join(FILE)).await.unwrap_or_default();
+        let text = tokio::fs::read(directory.join(FILE))
+            .await
+            .unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 

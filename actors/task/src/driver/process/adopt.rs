@@ -74,7 +74,9 @@ pub(super) fn look(inner: &Arc<Inner>, id: RunId) -> Option<Arc<Run>> {
         }
     }
     let recorded = read(&directory, STATUS, StatusRecord::decode).is_some();
-    let this_boot = started.as_ref().is_some_and(|started| started.boot == boot_id());
+    let this_boot = started
+        .as_ref()
+        .is_some_and(|started| started.boot == boot_id());
     let torn = started.is_none() && directory.join(STARTED).exists();
     if recorded || this_boot || torn {
         return Some(Run::over(id, directory, launch, started));
@@ -100,6 +102,8 @@ fn await_start(directory: &Path) -> Option<StartedRecord> {
 
 /// Whether the shim of a run lives, or an agent that is starting it.
 fn is_locked(directory: &Path) -> bool {
-    let Ok(file) = File::open(directory.join(LAUNCH)) else { return false };
+    let Ok(file) = File::open(directory.join(LAUNCH)) else {
+        return false;
+    };
     flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
 }

@@ -23,7 +23,7 @@ const PERIOD_US: u64 = 100_000;
 const REMOVE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The groups of one agent: `loom/<tag>` in every hierarchy it may use.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Cgroups {
     /// Stops and kills whole trees.
     tree: Option<Hierarchy>,
@@ -74,31 +74,51 @@ impl Cgroups {
             }
         }
         let of = |name: &str| {
-            made.iter().find(|(mount, hierarchy)| hierarchy.has(mount, name)).map(|(_, h)| h.clone())
+            made.iter()
+                .find(|(mount, hierarchy)| hierarchy.has(mount, name))
+                .map(|(_, h)| h.clone())
         };
-        let version2 = made.iter().find(|(mount, _)| mount.version2).map(|(_, h)| h.clone());
-        // Version 1's freezer where version 2 is too old to freeze or not there.
-        let tree = version2
-            .filter(|h| h.path.join(SHIMS).join("cgroup.freeze").exists())
-            .or_else(|| of("freezer"));
+        let version2 = made
+            .iter()
+            .find(|(mount, _)| mount.version2)
+            .map(|(_, h)| h.clone());
+        // Version 1's freezer first: it is entered without the wait of `Hierarchy::entry`.
+        let tree = of("freezer")
+            .or_else(|| version2.filter(|h| h.path.join(SHIMS).join("cgroup.freeze").exists()));
         let [cpu, memory, pids] = CONTROLLERS.map(of);
-        Self { tree, cpu, memory, pids, why }
+        Self {
+            tree,
+            cpu,
+            memory,
+            pids,
+            why,
+        }
     }
 
     /// Makes the groups of a run and sets its limits.
     pub(super) fn make(&self, run: &str, wanted: &Resources) -> RunGroups {
         let mut made = RunGroups::default();
-        for hierarchy in [&self.tree, &self.cpu, &self.memory, &self.pids].into_iter().flatten() {
+        for hierarchy in [&self.tree, &self.cpu, &self.memory, &self.pids]
+            .into_iter()
+            .flatten()
+        {
             let group = hierarchy.path.join(run);
             if made.groups.contains(&group) {
                 continue;
             }
-            match fs::create_dir(&group) {
+            let mut created = fs::create_dir(&group);
+            if matches!(&created, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                // Another driver on the same directory was the last to leave.
+                created = fs::create_dir_all(hierarchy.path.join(SHIMS))
+                    .and_then(|()| fs::create_dir(&group));
+            }
+            match created {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    made.unenforced.push(format!("{}: {error}", group.display()));
+                    made.unenforced
+                        .push(format!("{}: {error}", group.display()));
                 }
                 _ => {
-                    made.enter.push(group.join("cgroup.procs"));
+                    made.enter.push(group.join(hierarchy.entry()));
                     made.groups.push(group);
                 }
             }
@@ -108,28 +128,45 @@ impl Cgroups {
         self.limit_pids(run, wanted, &mut made);
         match &self.tree {
             Some(tree) if made.groups.contains(&tree.path.join(run)) => {
-                let kind = if tree.version2 { TreeKind::V2 } else { TreeKind::Freezer };
-                made.tree = Some(Tree { path: tree.path.join(run), kind });
-                made.leave.push(tree.path.join(SHIMS).join("cgroup.procs"));
+                let kind = if tree.version2 {
+                    TreeKind::V2
+                } else {
+                    TreeKind::Freezer
+                };
+                made.tree = Some(Tree {
+                    path: tree.path.join(run),
+                    kind,
+                });
+                made.leave.push(tree.path.join(SHIMS).join(tree.entry()));
             }
-            _ => made.unenforced.push(format!("pause: by SIGSTOP, {}", self.reason())),
+            _ => made
+                .unenforced
+                .push(format!("pause: by SIGSTOP, {}", self.reason())),
         }
         made
     }
 
     fn reason(&self) -> &str {
-        if self.why.is_empty() { "no cgroup" } else { &self.why }
+        if self.why.is_empty() {
+            "no cgroup"
+        } else {
+            &self.why
+        }
     }
 
     fn limit_cpu(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
         let shares = u64::from(wanted.cpu.0);
-        let cap = wanted.cpu_limit.map(|cap| u64::from(cap.0) * PERIOD_US / 1000);
+        let cap = wanted
+            .cpu_limit
+            .map(|cap| u64::from(cap.0) * PERIOD_US / 1000);
         let Some(hierarchy) = &self.cpu else {
             if shares > 0 {
-                made.unenforced.push(format!("cpu share: {}", self.reason()));
+                made.unenforced
+                    .push(format!("cpu share: {}", self.reason()));
             }
             if cap.is_some() {
-                made.unenforced.push(format!("cpu limit: {}", self.reason()));
+                made.unenforced
+                    .push(format!("cpu limit: {}", self.reason()));
             }
             return;
         };
@@ -146,9 +183,21 @@ impl Cgroups {
         if let Some(cap) = cap {
             let cap = cap.max(1000);
             if hierarchy.version2 {
-                set(&group, "cpu.max", &format!("{cap} {PERIOD_US}"), "cpu limit", made);
+                set(
+                    &group,
+                    "cpu.max",
+                    &format!("{cap} {PERIOD_US}"),
+                    "cpu limit",
+                    made,
+                );
             } else {
-                set(&group, "cpu.cfs_quota_us", &cap.to_string(), "cpu limit", made);
+                set(
+                    &group,
+                    "cpu.cfs_quota_us",
+                    &cap.to_string(),
+                    "cpu limit",
+                    made,
+                );
             }
         }
     }
@@ -156,7 +205,8 @@ impl Cgroups {
     fn limit_memory(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
         let Some(hierarchy) = &self.memory else {
             if wanted.memory.0 > 0 {
-                made.unenforced.push(format!("memory limit: {}", self.reason()));
+                made.unenforced
+                    .push(format!("memory limit: {}", self.reason()));
             }
             return;
         };
@@ -188,9 +238,17 @@ impl Cgroups {
                 // Under version 1 the shim stays in the group and counts.
                 let shim = u32::from(self.tree.as_ref() != Some(hierarchy));
                 let limit = wanted.pids.saturating_add(shim).to_string();
-                set(&hierarchy.path.join(run), "pids.max", &limit, "pids limit", made);
+                set(
+                    &hierarchy.path.join(run),
+                    "pids.max",
+                    &limit,
+                    "pids limit",
+                    made,
+                );
             }
-            None => made.unenforced.push(format!("pids limit: {}", self.reason())),
+            None => made
+                .unenforced
+                .push(format!("pids limit: {}", self.reason())),
         }
     }
 
@@ -210,13 +268,38 @@ impl Cgroups {
     /// Kills what is in the groups of a run of which nothing else is known, and removes them.
     pub(super) fn clear(&self, run: &str) {
         let hierarchies = [&self.tree, &self.cpu, &self.memory, &self.pids];
-        let groups: Vec<_> =
-            hierarchies.into_iter().flatten().map(|hierarchy| hierarchy.path.join(run)).collect();
+        let groups: Vec<_> = hierarchies
+            .into_iter()
+            .flatten()
+            .map(|hierarchy| hierarchy.path.join(run))
+            .collect();
         if let Some(tree) = &self.tree {
-            let kind = if tree.version2 { TreeKind::V2 } else { TreeKind::Freezer };
-            Tree { path: tree.path.join(run), kind }.kill();
+            let kind = if tree.version2 {
+                TreeKind::V2
+            } else {
+                TreeKind::Freezer
+            };
+            Tree {
+                path: tree.path.join(run),
+                kind,
+            }
+            .kill();
         }
         remove(&groups);
+    }
+}
+
+/// The groups of an agent go with it, unless runs are left in them.
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for hierarchy in [&self.tree, &self.cpu, &self.memory, &self.pids]
+            .into_iter()
+            .flatten()
+        {
+            // The kernel refuses while anything is in them.
+            let _ = fs::remove_dir(hierarchy.path.join(SHIMS));
+            let _ = fs::remove_dir(&hierarchy.path);
+        }
     }
 }
 
@@ -232,7 +315,22 @@ impl Hierarchy {
             }
             other => other?,
         };
-        Ok(Self { path, version2: mount.version2 })
+        Ok(Self {
+            path,
+            version2: mount.version2,
+        })
+    }
+
+    /// The file by which a process of one thread moves itself into a group.
+    ///
+    /// A move of a whole process waits for an RCU grace period when none was made lately, about
+    /// 10 ms; that of the own thread does not, but version 2 does not allow it.
+    fn entry(&self) -> &'static str {
+        if self.version2 {
+            "cgroup.procs"
+        } else {
+            "tasks"
+        }
     }
 
     fn has(&self, mount: &Mount, controller: &str) -> bool {
@@ -318,45 +416,4 @@ pub(super) fn remove(groups: &[PathBuf]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mounts_of_both_versions_are_found() {
-        let text = "\
-31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
-32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
-36 31 0:33 / /sys/fs/cgroup/devices rw,relatime - cgroup cgroup rw,devices
-41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-";
-        let found = mounts(text);
-        let paths: Vec<_> = found.iter().map(|m| (m.path.to_str().unwrap(), m.version2)).collect();
-        assert_eq!(
-            paths,
-            [("/sys/fs/cgroup/cpu,cpuacct", false), ("/sys/fs/cgroup/unified", true)]
-        );
-    }
-
-    #[test]
-    fn without_groups_every_limit_is_said_not_to_hold() {
-        let none = Cgroups { why: "no cgroup".into(), ..Cgroups::default() };
-        let wanted = Resources {
-            cpu: loom_schemas::units::MilliCores(100),
-            cpu_limit: Some(loom_schemas::units::MilliCores(200)),
-            memory: loom_schemas::units::Bytes::mib(1),
-            pids: 5,
-            ..Resources::default()
-        };
-        let made = none.make("r", &wanted);
-        assert_eq!(
-            made.unenforced,
-            [
-                "cpu share: no cgroup",
-                "cpu limit: no cgroup",
-                "memory limit: no cgroup",
-                "pids limit: no cgroup",
-                "pause: by SIGSTOP, no cgroup",
-            ]
-        );
-    }
-}
+mod tests;

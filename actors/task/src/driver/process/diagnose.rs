@@ -45,9 +45,11 @@ pub(super) fn user(text: &str) -> Result<User, DriverError> {
         source: error.into(),
     })?;
     let (uid, own_gid, home) = match (&known, name.parse::<u32>()) {
-        (Some(user), _) => {
-            (user.uid.as_raw(), Some(user.gid.as_raw()), Some(user.dir.display().to_string()))
-        }
+        (Some(user), _) => (
+            user.uid.as_raw(),
+            Some(user.gid.as_raw()),
+            Some(user.dir.display().to_string()),
+        ),
         // A number needs no entry anywhere.
         (None, Ok(number)) => (number, None, None),
         (None, Err(_)) => return rejected(format!("user `{name}` does not exist on this node")),
@@ -99,7 +101,10 @@ pub(super) fn program(
     path: &str,
     workdir: &Path,
 ) -> Result<PathBuf, DriverError> {
-    let name = argv.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let name = argv
+        .first()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
     if name.is_empty() {
         return rejected("there is no program to run: the command is empty".into());
     }
@@ -141,20 +146,27 @@ fn not_executable(name: &str) -> String {
 pub(super) fn answer(answer: &[u8], launch: &ShimLaunch) -> DriverError {
     let text = String::from_utf8_lossy(answer);
     let text = text.trim();
-    if let Some(number) = text.strip_prefix("exec ").and_then(|number| number.parse().ok()) {
+    if let Some(number) = text
+        .strip_prefix("exec ")
+        .and_then(|number| number.parse().ok())
+    {
         return exec(io::Error::from_raw_os_error(number), launch);
     }
     let source = match text.strip_prefix("failed ") {
         Some(why) => io::Error::other(why.to_owned()),
-        None if text.is_empty() => {
-            io::Error::new(io::ErrorKind::UnexpectedEof, "the shim ended without an answer")
-        }
+        None if text.is_empty() => io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the shim ended without an answer",
+        ),
         None => io::Error::new(
             io::ErrorKind::InvalidData,
             "the shim's answer is not understood: is its executable one of Loom?",
         ),
     };
-    DriverError::Failed { context: format!("start run {}", launch.run), source }
+    DriverError::Failed {
+        context: format!("start run {}", launch.run),
+        source,
+    }
 }
 
 /// Why the kernel did not execute a program that is there.
@@ -170,9 +182,9 @@ fn exec(error: io::Error, launch: &ShimLaunch) -> DriverError {
             launch.uid.unwrap_or_else(|| Uid::effective().as_raw()),
             launch.workdir.display(),
         ),
-        Some(Errno::NOEXEC) => format!(
-            "program `{shown}` is not one for this machine, and no script with a `#!` line"
-        ),
+        Some(Errno::NOEXEC) => {
+            format!("program `{shown}` is not one for this machine, and no script with a `#!` line")
+        }
         Some(Errno::TOOBIG) => format!("program `{shown}`: its arguments are too long"),
         Some(Errno::NOENT | Errno::PERM | Errno::LOOP | Errno::NOTDIR | Errno::NAMETOOLONG) => {
             format!("program `{shown}`: {error}")
@@ -198,7 +210,11 @@ fn missing_part(program: &Path) -> String {
     match line.strip_prefix(b"#!") {
         Some(rest) if read => {
             let rest = String::from_utf8_lossy(rest);
-            let interpreter = rest.trim_start().split([' ', '\t']).next().unwrap_or_default();
+            let interpreter = rest
+                .trim_start()
+                .split([' ', '\t'])
+                .next()
+                .unwrap_or_default();
             if interpreter.ends_with('\r') {
                 return format!(
                     "script `{shown}` has Windows line ends: its first line names `{}` with a \
@@ -231,7 +247,10 @@ mod tests {
         assert!(why(user("nosuchuser")).contains("`nosuchuser` does not exist"));
         if Uid::effective().is_root() {
             let root = user("root").unwrap();
-            assert_eq!((root.uid, root.gid, root.home.as_deref()), (0, 0, Some("/root")));
+            assert_eq!(
+                (root.uid, root.gid, root.home.as_deref()),
+                (0, 0, Some("/root"))
+            );
             assert_eq!(user("123456").unwrap().gid, 123_456);
             assert_eq!(user("0:7").unwrap().gid, 7);
             assert!(why(user("root:nosuchgroup")).contains("`nosuchgroup`"));

@@ -46,7 +46,11 @@ pub struct ProcessOptions {
 impl ProcessOptions {
     /// With this process's own executable as the shim.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), shim: OWN_EXECUTABLE.into(), cgroups: true }
+        Self {
+            data_dir: data_dir.into(),
+            shim: OWN_EXECUTABLE.into(),
+            cgroups: true,
+        }
     }
 }
 
@@ -72,15 +76,19 @@ impl ProcessDriver {
     /// directory cannot be written.
     pub fn new(options: ProcessOptions) -> Result<Self, DriverError> {
         let directory = options.data_dir.join("runs");
-        fs::create_dir_all(&directory)
-            .map_err(failed(|| format!("make the directory {}", directory.display())))?;
+        fs::create_dir_all(&directory).map_err(failed(|| {
+            format!("make the directory {}", directory.display())
+        }))?;
         // A run's files are named to other processes, which start elsewhere.
-        let directory = directory
-            .canonicalize()
-            .map_err(failed(|| format!("find the directory {}", directory.display())))?;
+        let directory = directory.canonicalize().map_err(failed(|| {
+            format!("find the directory {}", directory.display())
+        }))?;
         let tag = tag(&directory);
-        let cgroups =
-            if options.cgroups { Cgroups::open(&tag) } else { Cgroups::default() };
+        let cgroups = if options.cgroups {
+            Cgroups::open(&tag)
+        } else {
+            Cgroups::default()
+        };
         Ok(Self(Arc::new(Inner {
             directory,
             shim: options.shim,
@@ -96,12 +104,12 @@ impl ProcessDriver {
         work: impl FnOnce(&Arc<Inner>) -> Result<T, DriverError> + Send + 'static,
     ) -> Result<T, DriverError> {
         let inner = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|error| {
-            DriverError::Failed {
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .map_err(|error| DriverError::Failed {
                 context: "run a driver call".into(),
                 source: io::Error::other(error),
-            }
-        })?
+            })?
     }
 
     /// The run, adopted if an earlier agent started it.
@@ -109,7 +117,9 @@ impl ProcessDriver {
         if let Some(run) = self.0.run(id) {
             return Ok(run);
         }
-        self.blocking(move |inner| adopt::adopt(inner, id)).await?.ok_or(DriverError::NotFound(id))
+        self.blocking(move |inner| adopt::adopt(inner, id))
+            .await?
+            .ok_or(DriverError::NotFound(id))
     }
 }
 
@@ -123,7 +133,9 @@ impl Driver for ProcessDriver {
             if let Some(run) = self.0.run(launch.run) {
                 return Ok(run.describe());
             }
-            let run = self.blocking(move |inner| start::start(inner, &launch)).await?;
+            let run = self
+                .blocking(move |inner| start::start(inner, &launch))
+                .await?;
             Ok(run.describe())
         }
         .boxed()
@@ -244,7 +256,11 @@ impl Inner {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.0.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0
+            .busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.1);
     }
 }
 
@@ -263,5 +279,8 @@ fn tag(directory: &Path) -> String {
 }
 
 fn failed(context: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> DriverError {
-    move |source| DriverError::Failed { context: context(), source }
+    move |source| DriverError::Failed {
+        context: context(),
+        source,
+    }
 }

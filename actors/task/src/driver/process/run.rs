@@ -18,9 +18,7 @@ use tokio::sync::watch;
 
 use super::cgroup;
 use crate::driver::{Adopted, DriverError, Ended, Started};
-use crate::shim::record::{
-    Process, STATUS, ShimLaunch, StartedRecord, StatusRecord, start_ticks,
-};
+use crate::shim::record::{Process, STATUS, ShimLaunch, StartedRecord, StatusRecord, start_ticks};
 use crate::shim::tree::{self, descendants, send, strays};
 
 /// How long the processes of a run without a shim may take to go.
@@ -52,8 +50,14 @@ impl Run {
     ) -> Arc<Self> {
         let main = open(started.main);
         let started = Some(started);
-        let run =
-            Arc::new(Self { id, directory, launch, started, main, ended: watch::Sender::new(None) });
+        let run = Arc::new(Self {
+            id,
+            directory,
+            launch,
+            started,
+            main,
+            ended: watch::Sender::new(None),
+        });
         tokio::spawn(watch_shim(Arc::clone(&run), shim));
         run
     }
@@ -66,7 +70,14 @@ impl Run {
         started: Option<StartedRecord>,
     ) -> Arc<Self> {
         let ended = watch::Sender::new(None);
-        let run = Self { id, directory, launch, started, main: None, ended };
+        let run = Self {
+            id,
+            directory,
+            launch,
+            started,
+            main: None,
+            ended,
+        };
         run.ended.send_replace(Some(run.finish()));
         Arc::new(run)
     }
@@ -74,7 +85,11 @@ impl Run {
     pub(super) fn describe(&self) -> Started {
         let mut unenforced = self.launch.unenforced.clone();
         let started = self.started.as_ref();
-        unenforced.extend(started.into_iter().flat_map(|started| started.notes.clone()));
+        unenforced.extend(
+            started
+                .into_iter()
+                .flat_map(|started| started.notes.clone()),
+        );
         Started {
             pid: started.map(|started| started.main.pid),
             at: started.map_or(Timestamp::UNIX_EPOCH, |started| started.at),
@@ -89,7 +104,10 @@ impl Run {
 
     pub(super) fn adopted(&self) -> Adopted {
         match self.ended() {
-            None => Adopted::Running { started: self.describe(), paused: self.is_paused() },
+            None => Adopted::Running {
+                started: self.describe(),
+                paused: self.is_paused(),
+            },
             Some(ended) => {
                 let started = self.started.as_ref().map(|_| self.describe());
                 Adopted::Ended { started, ended }
@@ -169,7 +187,8 @@ impl Run {
         }
         let main = self.started.as_ref().map_or(0, |started| started.main.pid);
         let stat = fs::read_to_string(format!("/proc/{main}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     fn raw(&self, signal: Signal) -> Result<RawSignal, DriverError> {
@@ -179,16 +198,26 @@ impl Run {
     }
 
     fn check_running(&self) -> Result<(), DriverError> {
-        if self.ended.borrow().is_some() { Err(DriverError::Ended(self.id)) } else { Ok(()) }
+        if self.ended.borrow().is_some() {
+            Err(DriverError::Ended(self.id))
+        } else {
+            Ok(())
+        }
     }
 
     fn failed(&self, what: &str, source: std::io::Error) -> DriverError {
-        DriverError::Failed { context: format!("{what} run {}", self.id), source }
+        DriverError::Failed {
+            context: format!("{what} run {}", self.id),
+            source,
+        }
     }
 
     /// Every process of the run but its shim, where no control group lists them.
     fn members(&self) -> Vec<u32> {
-        self.started.as_ref().map(|started| descendants(started.shim.pid)).unwrap_or_default()
+        self.started
+            .as_ref()
+            .map(|started| descendants(started.shim.pid))
+            .unwrap_or_default()
     }
 
     /// How it ended, once the shim is gone; what the shim left is killed and removed.
@@ -220,7 +249,10 @@ impl Run {
             },
         };
         if left > 0 {
-            let reason = ended.reason.take().map_or(String::new(), |reason| reason + "; ");
+            let reason = ended
+                .reason
+                .take()
+                .map_or(String::new(), |reason| reason + "; ");
             ended.reason = Some(format!("{reason}{left} processes could not be killed"));
         }
         ended
@@ -271,7 +303,10 @@ pub(super) fn open(process: Process) -> Option<OwnedFd> {
 /// Waits for the end of the shim, and records how the run ended.
 async fn watch_shim(run: Arc<Run>, shim: Shim) {
     let Shim { fd, child } = shim;
-    #[expect(deprecated, reason = "unsound only for what changes its descriptor: OwnedFd does not")]
+    #[expect(
+        deprecated,
+        reason = "unsound only for what changes its descriptor: OwnedFd does not"
+    )]
     let fd = AsyncFd::with_interest(fd, Interest::READABLE);
     match fd {
         Ok(fd) => {
@@ -298,8 +333,13 @@ async fn watch_shim(run: Arc<Run>, shim: Shim) {
 
 /// Until the shim of an earlier agent has ended; at once where its pidfd has told so.
 fn wait_gone(run: &Run) {
-    let Some(shim) = run.started.as_ref().and_then(|started| open(started.shim)) else { return };
-    let mut fds = [rustix::event::PollFd::new(&shim, rustix::event::PollFlags::IN)];
+    let Some(shim) = run.started.as_ref().and_then(|started| open(started.shim)) else {
+        return;
+    };
+    let mut fds = [rustix::event::PollFd::new(
+        &shim,
+        rustix::event::PollFlags::IN,
+    )];
     while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
 }
 
@@ -309,5 +349,7 @@ pub(super) fn read<T>(
     name: &str,
     decode: impl FnOnce(&[u8]) -> Option<T>,
 ) -> Option<T> {
-    fs::read(directory.join(name)).ok().and_then(|bytes| decode(&bytes))
+    fs::read(directory.join(name))
+        .ok()
+        .and_then(|bytes| decode(&bytes))
 }

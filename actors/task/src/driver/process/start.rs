@@ -16,7 +16,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::cgroup;
 use super::diagnose::{self, User};
 use super::run::{Run, Shim};
 use super::{Inner, adopt, failed, work};
@@ -59,6 +58,49 @@ fn start_new(
     launch: &Launch,
     directory: &Path,
 ) -> Result<Arc<Run>, DriverError> {
+    let shim_launch = plan(inner, launch, directory)?;
+    let begin = || {
+        let (mut child, answer) = run_shim(&inner.shim, directory, &shim_launch)?;
+        let started =
+            StartedRecord::decode(&answer).ok_or_else(|| diagnose::answer(&answer, &shim_launch));
+        let fd = started.and_then(|started| {
+            let fd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+            let context = || "watch the shim".to_owned();
+            Ok((started, fd.map_err(|error| failed(context)(error.into()))?))
+        });
+        match fd {
+            Ok((started, fd)) => Ok((
+                started,
+                Shim {
+                    fd,
+                    child: Some(child),
+                },
+            )),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    };
+    match begin() {
+        Ok((started, shim)) => Ok(Run::watched(
+            launch.run,
+            directory.to_path_buf(),
+            shim_launch,
+            started,
+            shim,
+        )),
+        Err(error) => {
+            // Also what a program may have begun in the moment before.
+            inner.cgroups.clear(&shim_launch.run);
+            Err(error)
+        }
+    }
+}
+
+/// Prepares everything but the process: user, directory, program and groups.
+fn plan(inner: &Inner, launch: &Launch, directory: &Path) -> Result<ShimLaunch, DriverError> {
     let user = launch.user.as_deref().map(diagnose::user).transpose()?;
     prepare(directory, launch, user.as_ref())?;
     let workdir = launch.workdir.clone().unwrap_or_else(|| work(directory));
@@ -67,22 +109,25 @@ fn start_new(
     let argv = launch.argv_in(&work(directory));
     let program = diagnose::program(&argv, &env["PATH"], &workdir)?;
     check(&argv, &env)?;
-    let env = env.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
-    let groups = inner.cgroups.make(&launch.run.to_string(), &launch.resources);
-    let uid = user.as_ref().map(|user| user.uid);
-    let gid = user.as_ref().map(|user| user.gid);
+    let env = env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}").into())
+        .collect();
     let output = match &launch.logs.to {
         Some(path) => workdir.join(path),
         None => directory.join("output.log"),
     };
-    let shim_launch = ShimLaunch {
+    let groups = inner
+        .cgroups
+        .make(&launch.run.to_string(), &launch.resources);
+    Ok(ShimLaunch {
         run: launch.run.to_string(),
         program,
         argv,
         env,
         workdir,
-        uid,
-        gid,
+        uid: user.as_ref().map(|user| user.uid),
+        gid: user.as_ref().map(|user| user.gid),
         output,
         max_size: launch.logs.max_size.0,
         keep: launch.logs.keep,
@@ -92,36 +137,7 @@ fn start_new(
         oom: groups.oom,
         groups: groups.groups,
         unenforced: groups.unenforced,
-    };
-    let started = run_shim(&inner.shim, directory, &shim_launch);
-    let (child, answer) = match started {
-        Ok(started) => started,
-        Err(error) => {
-            cgroup::remove(&shim_launch.groups);
-            return Err(error);
-        }
-    };
-    let refused = |mut child: Child, error| {
-        let _ = child.kill();
-        let _ = child.wait();
-        cgroup::remove(&shim_launch.groups);
-        Err(error)
-    };
-    let Some(started) = StartedRecord::decode(&answer) else {
-        let error = diagnose::answer(&answer, &shim_launch);
-        return refused(child, error);
-    };
-    let pid = Pid::from_child(&child);
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(fd) => {
-            let shim = Shim { fd, child: Some(child) };
-            Ok(Run::watched(launch.run, directory.to_path_buf(), shim_launch, started, shim))
-        }
-        Err(error) => {
-            let error = failed(|| "watch the shim".into())(error.into());
-            refused(child, error)
-        }
-    }
+    })
 }
 
 /// Makes the run's directory and writes the launch's files.
@@ -141,8 +157,15 @@ fn prepare(directory: &Path, launch: &Launch, user: Option<&User>) -> Result<(),
         None => Ok(()),
     };
     own(&work).map_err(failed(context))?;
-    for LaunchFile { name, contents, mode } in &launch.files {
-        let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    for LaunchFile {
+        name,
+        contents,
+        mode,
+    } in &launch.files
+    {
+        let plain = Path::new(name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
         if !plain || name.is_empty() {
             return Err(DriverError::Rejected(format!(
                 "file `{name}`: expected a name relative to the run's directory"
@@ -170,9 +193,8 @@ fn environment(
 ) -> BTreeMap<String, String> {
     let mut env = wanted.clone();
     let own = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    env.entry("PATH".into()).or_insert_with(|| {
-        own("PATH").unwrap_or_else(|| diagnose::DEFAULT_PATH.into())
-    });
+    env.entry("PATH".into())
+        .or_insert_with(|| own("PATH").unwrap_or_else(|| diagnose::DEFAULT_PATH.into()));
     env.entry("HOME".into()).or_insert_with(|| {
         let home = match user {
             Some(user) => user.home.clone(),
@@ -185,14 +207,21 @@ fn environment(
 
 /// Refuses what no program can be handed.
 fn check(argv: &[OsString], env: &BTreeMap<String, String>) -> Result<(), DriverError> {
-    let values = env.iter().flat_map(|(name, value)| [OsStr::new(name), OsStr::new(value)]);
+    let values = env
+        .iter()
+        .flat_map(|(name, value)| [OsStr::new(name), OsStr::new(value)]);
     let mut texts = argv.iter().map(OsString::as_os_str).chain(values);
     if let Some(text) = texts.find(|text| text.as_bytes().contains(&0)) {
         let shown: String = text.to_string_lossy().chars().take(40).collect();
         return Err(DriverError::Rejected(format!("{shown:?} holds a NUL byte")));
     }
-    if let Some(name) = env.keys().find(|name| name.is_empty() || name.contains('=')) {
-        return Err(DriverError::Rejected(format!("env: `{name}` is not a name of a variable")));
+    if let Some(name) = env
+        .keys()
+        .find(|name| name.is_empty() || name.contains('='))
+    {
+        return Err(DriverError::Rejected(format!(
+            "env: `{name}` is not a name of a variable"
+        )));
     }
     Ok(())
 }

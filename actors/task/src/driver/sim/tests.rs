@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use loom_schemas::units::Millis;
 
 use super::*;
-use crate::machine::tests::{assigned, id};
+use crate::machine::samples::{assigned, id};
 
 fn launch(number: u128, script: SimScript) -> Launch {
     let assigned = assigned();
@@ -63,7 +63,7 @@ async fn a_pause_holds_its_time_and_its_signals() {
     let driver = SimDriver::new();
     driver.start(launch(1, runs_for(10_000, 0))).await.unwrap();
     driver.pause(id(1)).await.unwrap();
-    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::advance(Duration::from_mins(1)).await;
     let adopted = driver.adopt(id(1)).await.unwrap();
     assert!(matches!(adopted, Adopted::Running { paused: true, .. }));
     driver.resume(id(1)).await.unwrap();
@@ -74,7 +74,10 @@ async fn a_pause_holds_its_time_and_its_signals() {
     driver.start(launch(2, SimScript::default())).await.unwrap();
     driver.pause(id(2)).await.unwrap();
     driver.signal(id(2), Signal::SIGTERM, false).await.unwrap();
-    assert!(matches!(driver.adopt(id(2)).await.unwrap(), Adopted::Running { .. }));
+    assert!(matches!(
+        driver.adopt(id(2)).await.unwrap(),
+        Adopted::Running { .. }
+    ));
     driver.resume(id(2)).await.unwrap();
     assert_eq!(driver.wait(id(2)).await.unwrap().exit.signal, Some(15));
 }
@@ -89,7 +92,10 @@ async fn only_kill_ends_what_ignores_the_stop() {
     driver.start(launch(1, script)).await.unwrap();
     driver.signal(id(1), Signal::SIGTERM, false).await.unwrap();
     driver.signal(id(1), Signal::SIGHUP, false).await.unwrap();
-    assert!(matches!(driver.adopt(id(1)).await.unwrap(), Adopted::Running { .. }));
+    assert!(matches!(
+        driver.adopt(id(1)).await.unwrap(),
+        Adopted::Running { .. }
+    ));
     driver.pause(id(1)).await.unwrap();
     let waiting = tokio::spawn({
         let driver = driver.clone();
@@ -115,5 +121,8 @@ async fn a_kill_ends_a_start_under_way() {
     });
     tokio::task::yield_now().await;
     driver.signal(id(1), Signal::SIGKILL, true).await.unwrap();
-    assert!(matches!(starting.await.unwrap(), Err(DriverError::Ended(_))));
+    assert!(matches!(
+        starting.await.unwrap(),
+        Err(DriverError::Ended(_))
+    ));
 }

@@ -16,7 +16,9 @@ const DIRECTORY: &str = "LOOM_TEST_AGENT_DIRECTORY";
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it is started by another test"]
 async fn an_agent_to_be_killed() {
-    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else {
+        return;
+    };
     let driver = driver(&directory, true);
     let wanted = sh("echo begun; while ! [ -e ../../../go ]; do sleep 0.01; done; echo on; exit 9");
     let started = driver.start(wanted.clone()).await.unwrap();
@@ -30,7 +32,11 @@ async fn an_agent_to_be_killed() {
 async fn a_run_survives_its_agents_death_and_is_adopted_with_the_same_pid() {
     let rig = Rig::new();
     let mut agent = Command::new(std::env::current_exe().unwrap())
-        .args(["process::agent::an_agent_to_be_killed", "--exact", "--ignored"])
+        .args([
+            "process::agent::an_agent_to_be_killed",
+            "--exact",
+            "--ignored",
+        ])
         .env(DIRECTORY, rig.directory.path())
         .stdout(Stdio::null())
         .spawn()
@@ -46,7 +52,10 @@ async fn a_run_survives_its_agents_death_and_is_adopted_with_the_same_pid() {
 
     assert_eq!(rig.driver.inventory().await.unwrap(), [run]);
     match rig.driver.adopt(run).await.unwrap() {
-        Adopted::Running { started, paused: false } => assert_eq!(started.pid, Some(pid)),
+        Adopted::Running {
+            started,
+            paused: false,
+        } => assert_eq!(started.pid, Some(pid)),
         other => panic!("{other:?}"),
     }
     fs::write(rig.directory.path().join("go"), "").unwrap();
@@ -62,7 +71,13 @@ async fn an_end_that_nobody_saw_is_found() {
     let ended = rig.end(wanted.run).await;
     let second = driver(rig.directory.path(), true);
     let adopted = second.adopt(wanted.run).await.unwrap();
-    assert_eq!(adopted, Adopted::Ended { started: Some(started), ended });
+    assert_eq!(
+        adopted,
+        Adopted::Ended {
+            started: Some(started),
+            ended
+        }
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +142,10 @@ async fn torn_and_foreign_records_are_never_trusted() {
         let run = leave(&rig, &model);
         fs::write(rig.directory_of(run).join("status"), garbage).unwrap();
         match second().adopt(run).await.unwrap() {
-            Adopted::Ended { started: Some(_), ended } => {
+            Adopted::Ended {
+                started: Some(_),
+                ended,
+            } => {
                 assert_eq!(ended.exit.code, None);
                 assert!(ended.reason.unwrap().contains("cannot be read"));
             }
@@ -145,7 +163,10 @@ async fn torn_and_foreign_records_are_never_trusted() {
     assert_eq!(second().adopt(run).await.unwrap(), Adopted::Gone);
     // With a status it ended, whenever that was.
     fs::copy(model.join("status"), directory.join("status")).unwrap();
-    assert!(matches!(second().adopt(run).await.unwrap(), Adopted::Ended { .. }));
+    assert!(matches!(
+        second().adopt(run).await.unwrap(),
+        Adopted::Ended { .. }
+    ));
     // A launch that never came to a shim.
     let run = leave(&rig, &model);
     for name in ["started", "status"] {
@@ -160,7 +181,10 @@ async fn torn_and_foreign_records_are_never_trusted() {
 }
 
 fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
-    String::from_utf8(bytes.to_vec()).unwrap().replace(from, to).into_bytes()
+    String::from_utf8(bytes.to_vec())
+        .unwrap()
+        .replace(from, to)
+        .into_bytes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,9 +202,16 @@ async fn another_process_with_the_same_number_is_never_taken_for_ours() {
     fs::remove_file(directory.join("status")).unwrap();
     // The stranger's number, with the start time of ours.
     let started = fs::read(directory.join("started")).unwrap();
-    let started = replaced(&started, &format!("shim={shim} "), &format!("shim={} ", stranger.id()));
+    let started = replaced(
+        &started,
+        &format!("shim={shim} "),
+        &format!("shim={} ", stranger.id()),
+    );
     let started = String::from_utf8(started).unwrap();
-    let started = started.replace(&format!("main={main} "), &format!("main={} ", stranger.id()));
+    let started = started.replace(
+        &format!("main={main} "),
+        &format!("main={} ", stranger.id()),
+    );
     fs::write(directory.join("started"), started).unwrap();
     let adopted = driver(rig.directory.path(), true).adopt(run).await.unwrap();
     assert!(matches!(adopted, Adopted::Ended { .. }), "{adopted:?}");
@@ -200,9 +231,15 @@ async fn a_run_whose_record_was_destroyed_is_killed() {
     if !super::rig::has_cgroup("cgroup.procs") {
         kill(main, Signal::SIGKILL);
     }
-    let adopted = driver(rig.directory.path(), true).adopt(wanted.run).await.unwrap();
+    let adopted = driver(rig.directory.path(), true)
+        .adopt(wanted.run)
+        .await
+        .unwrap();
     match adopted {
-        Adopted::Ended { started: None, ended } => assert_eq!(ended.exit.signal, Some(9)),
+        Adopted::Ended {
+            started: None,
+            ended,
+        } => assert_eq!(ended.exit.signal, Some(9)),
         other => panic!("{other:?}"),
     }
     until("it was killed", || !is_alive(main)).await;

@@ -15,7 +15,10 @@ const STARTS: usize = 200;
 const SPAWNS: usize = 500;
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -36,7 +39,10 @@ async fn latency(rig: &Rig) {
     let (mut call, mut first, mut raw) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let begun = now();
-        let output = Command::new("/bin/bash").args(["-c", script]).output().unwrap();
+        let output = Command::new("/bin/bash")
+            .args(["-c", script])
+            .output()
+            .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         raw.push((text.trim().parse::<f64>().unwrap() - begun) * 1000.0);
 
@@ -49,8 +55,18 @@ async fn latency(rig: &Rig) {
         first.push((text.parse::<f64>().unwrap() - begun) * 1000.0);
         rig.driver.remove(wanted.run, true).await.unwrap();
     }
-    print("process start, call to return, p50", median(call), "ms", None);
-    print("process start, call to first line, p50", median(first), "ms", Some(median(raw)));
+    print(
+        "process start, call to return, p50",
+        median(call),
+        "ms",
+        None,
+    );
+    print(
+        "process start, call to first line, p50",
+        median(first),
+        "ms",
+        Some(median(raw)),
+    );
 }
 
 /// Processor time of this process and of those it has waited for, in milliseconds.
@@ -70,13 +86,20 @@ async fn rate(rig: &Rig, parallel: usize) {
     let (begun, before) = (Instant::now(), used());
     let one = |_| async {
         tokio::task::spawn_blocking(|| {
-            let mut child = Command::new("/bin/true").stdout(Stdio::null()).spawn().unwrap();
+            let mut child = Command::new("/bin/true")
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
             child.wait().unwrap();
         })
         .await
         .unwrap();
     };
-    futures::stream::iter(0..SPAWNS).map(one).buffer_unordered(parallel).count().await;
+    futures::stream::iter(0..SPAWNS)
+        .map(one)
+        .buffer_unordered(parallel)
+        .count()
+        .await;
     let raw = SPAWNS as f64 / begun.elapsed().as_secs_f64();
     let raw_used = (used() - before) / SPAWNS as f64;
     let (begun, before) = (Instant::now(), used());
@@ -86,11 +109,25 @@ async fn rate(rig: &Rig, parallel: usize) {
         rig.end(wanted.run).await;
         rig.driver.remove(wanted.run, true).await.unwrap();
     };
-    futures::stream::iter(0..SPAWNS).map(one).buffer_unordered(parallel).count().await;
+    futures::stream::iter(0..SPAWNS)
+        .map(one)
+        .buffer_unordered(parallel)
+        .count()
+        .await;
     let value = SPAWNS as f64 / begun.elapsed().as_secs_f64();
-    print(&format!("runs a second, {parallel} at a time"), value, "1/s", Some(raw));
+    print(
+        &format!("runs a second, {parallel} at a time"),
+        value,
+        "1/s",
+        Some(raw),
+    );
     let each = (used() - before) / SPAWNS as f64;
-    print(&format!("processor time a run, {parallel} at a time"), each, "ms", Some(raw_used));
+    print(
+        &format!("processor time a run, {parallel} at a time"),
+        each,
+        "ms",
+        Some(raw_used),
+    );
 }
 
 async fn shim(rig: &Rig) {
@@ -100,7 +137,10 @@ async fn shim(rig: &Rig) {
     let (pid, _) = pids(&rig.directory_of(wanted.run)).unwrap();
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     for key in ["Pss:", "Private_Dirty:", "Private_Clean:", "Rss:"] {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap();
         let value: f64 = line.split_whitespace().next().unwrap().parse().unwrap();
         print(&format!("shim {key}"), value, "kB", None);
     }
@@ -110,7 +150,12 @@ async fn shim(rig: &Rig) {
     };
     let before = ticks();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    print("shim idle, processor time in 2 s", ticks() - before, "ns", None);
+    print(
+        "shim idle, processor time in 2 s",
+        ticks() - before,
+        "ns",
+        None,
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,10 @@ async fn a_paused_run_stands_still(cgroups: bool) {
     let rig = Rig::with(cgroups);
     let wanted = sh("while :; do echo >> beat; sleep 0.005; done & wait");
     let started = rig.start(&wanted).await;
-    let said = started.unenforced.iter().any(|phrase| phrase.contains("SIGSTOP"));
+    let said = started
+        .unenforced
+        .iter()
+        .any(|phrase| phrase.contains("SIGSTOP"));
     assert!(cgroups || said, "{started:?}");
     until("it beats", || beat(&rig, wanted.run) > 0).await;
     rig.driver.pause(wanted.run).await.unwrap();
@@ -26,13 +29,22 @@ async fn a_paused_run_stands_still(cgroups: bool) {
     assert_eq!(beat(&rig, wanted.run), still);
     let second = driver(rig.directory.path(), cgroups);
     let adopted = second.adopt(wanted.run).await.unwrap();
-    assert!(matches!(adopted, Adopted::Running { paused: true, .. }), "{adopted:?}");
+    assert!(
+        matches!(adopted, Adopted::Running { paused: true, .. }),
+        "{adopted:?}"
+    );
     rig.driver.resume(wanted.run).await.unwrap();
     until("it beats again", || beat(&rig, wanted.run) > still).await;
     let adopted = second.adopt(wanted.run).await.unwrap();
-    assert!(matches!(adopted, Adopted::Running { paused: false, .. }), "{adopted:?}");
+    assert!(
+        matches!(adopted, Adopted::Running { paused: false, .. }),
+        "{adopted:?}"
+    );
     rig.driver.pause(wanted.run).await.unwrap();
-    rig.driver.signal(wanted.run, Signal::SIGKILL, true).await.unwrap();
+    rig.driver
+        .signal(wanted.run, Signal::SIGKILL, true)
+        .await
+        .unwrap();
     assert_eq!(rig.end(wanted.run).await.exit.signal, Some(9));
 }
 
@@ -52,7 +64,10 @@ async fn a_paused_main_process_can_be_killed_alone() {
     let wanted = sh("sleep 300");
     rig.start(&wanted).await;
     rig.driver.pause(wanted.run).await.unwrap();
-    rig.driver.signal(wanted.run, Signal::SIGKILL, false).await.unwrap();
+    rig.driver
+        .signal(wanted.run, Signal::SIGKILL, false)
+        .await
+        .unwrap();
     assert_eq!(rig.end(wanted.run).await.exit.signal, Some(9));
 }
 
@@ -62,8 +77,17 @@ async fn what_limits_are_not_held_is_said() {
     let mut wanted = sh("true");
     wanted.resources.cpu_limit = Some(MilliCores(500));
     let unenforced = rig.start(&wanted).await.unenforced;
-    for limit in ["cpu share", "cpu limit", "memory limit", "pids limit", "pause"] {
-        assert!(unenforced.iter().any(|phrase| phrase.starts_with(limit)), "{limit}");
+    for limit in [
+        "cpu share",
+        "cpu limit",
+        "memory limit",
+        "pids limit",
+        "pause",
+    ] {
+        assert!(
+            unenforced.iter().any(|phrase| phrase.starts_with(limit)),
+            "{limit}"
+        );
     }
     rig.end(wanted.run).await;
 }
@@ -79,13 +103,20 @@ async fn out_of_memory_is_said_of_the_main_process() {
     assert_eq!(rig.start(&wanted).await.unenforced, [""; 0]);
     let ended = rig.end(wanted.run).await;
     let expected = (Some(9), true);
-    assert_eq!((ended.exit.signal, ended.exit.out_of_memory), expected, "{ended:?}");
+    assert_eq!(
+        (ended.exit.signal, ended.exit.out_of_memory),
+        expected,
+        "{ended:?}"
+    );
 
     // A child alone: the main process goes on and exits as it likes.
     let mut wanted = sh("(x=$(head -c 300000000 /dev/zero | tr '\\0' x)); exit 0");
     wanted.resources.memory = Bytes::mib(32);
     let ended = rig.run(&wanted).await;
-    assert_eq!((ended.exit.code, ended.exit.out_of_memory), (Some(0), false));
+    assert_eq!(
+        (ended.exit.code, ended.exit.out_of_memory),
+        (Some(0), false)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,13 +147,27 @@ async fn a_run_has_control_groups_of_its_own_until_it_ends() {
     let directory = rig.directory_of(wanted.run);
     let id = wanted.run.to_string();
     let lines = || loom_task::output::tail(&directory, 100).unwrap();
-    until("its groups", || lines().iter().any(|line| line.text.contains(&id))).await;
+    until("its groups", || {
+        lines().iter().any(|line| line.text.contains(&id))
+    })
+    .await;
     let (shim, _) = pids(&directory).unwrap();
-    let tree = lines().iter().find(|line| line.text.contains(&id)).unwrap().text.clone();
+    let tree = lines()
+        .iter()
+        .find(|line| line.text.contains(&id))
+        .unwrap()
+        .text
+        .clone();
     assert!(tree.contains("/loom/"), "{tree}");
     let of_shim = std::fs::read_to_string(format!("/proc/{shim}/cgroup")).unwrap();
-    assert!(of_shim.contains("/shims"), "it is not frozen with the tree: {of_shim}");
-    rig.driver.signal(wanted.run, Signal::SIGKILL, true).await.unwrap();
+    assert!(
+        of_shim.contains("/shims"),
+        "it is not frozen with the tree: {of_shim}"
+    );
+    rig.driver
+        .signal(wanted.run, Signal::SIGKILL, true)
+        .await
+        .unwrap();
     rig.end(wanted.run).await;
     assert!(!groups().contains(&id), "they are removed after it");
 }

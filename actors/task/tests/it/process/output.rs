@@ -15,7 +15,12 @@ fn size_of_logs(directory: &Path) -> u64 {
     fs::read_dir(directory)
         .unwrap()
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("output.log"))
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("output.log")
+        })
         .filter_map(|entry| entry.metadata().ok())
         .map(|data| data.len())
         .sum()
@@ -28,16 +33,32 @@ async fn lines_have_time_stream_and_text() {
     let started = rig.start(&wanted).await;
     rig.end(wanted.run).await;
     let lines = rig.output(wanted.run).await;
-    let stdout: Vec<_> = lines.iter().filter(|line| line.stream == Stream::Stdout).collect();
+    let stdout: Vec<_> = lines
+        .iter()
+        .filter(|line| line.stream == Stream::Stdout)
+        .collect();
     assert_eq!(stdout[0].text, "one");
     assert_eq!(stdout[1].text, "no\0 \u{fffd} end");
     assert!(stdout[1].partial, "its end never came");
-    assert!(lines.iter().any(|line| line.stream == Stream::Stderr && line.text == "two"));
-    assert!(lines.iter().all(|line| line.at >= started.at.round(jiff::Unit::Second).unwrap() - jiff::SignedDuration::from_secs(1)));
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.stream == Stream::Stderr && line.text == "two")
+    );
+    assert!(lines.iter().all(|line| line.at
+        >= started.at.round(jiff::Unit::Second).unwrap() - jiff::SignedDuration::from_secs(1)));
     let file = fs::read(rig.directory_of(wanted.run).join("output.log")).unwrap();
-    let first = String::from_utf8_lossy(&file).lines().next().unwrap().to_owned();
+    let first = String::from_utf8_lossy(&file)
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned();
     let words: Vec<_> = first.split(' ').collect();
-    assert_eq!((words[0].len(), words[0].ends_with('Z')), (27, true), "{first}");
+    assert_eq!(
+        (words[0].len(), words[0].ends_with('Z')),
+        (27, true),
+        "{first}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,16 +67,24 @@ async fn a_line_is_seen_while_it_is_written() {
     let wanted = sh("printf 'password: '; read -r x < /proc/self/fd/9 || sleep 300");
     rig.start(&wanted).await;
     let mut reader = OutputReader::open(&rig.directory_of(wanted.run), 0).unwrap();
-    let batch = tokio::time::timeout(PATIENCE, reader.next_batch()).await.unwrap().unwrap();
+    let batch = tokio::time::timeout(PATIENCE, reader.next_batch())
+        .await
+        .unwrap()
+        .unwrap();
     let prompt = batch.iter().find(|line| line.stream == Stream::Stdout);
     let prompt = match prompt {
         Some(prompt) => prompt.clone(),
         None => reader.next_batch().await.unwrap().remove(0),
     };
     assert_eq!((prompt.text.as_str(), prompt.partial), ("password: ", true));
-    rig.driver.signal(wanted.run, Signal::SIGKILL, true).await.unwrap();
+    rig.driver
+        .signal(wanted.run, Signal::SIGKILL, true)
+        .await
+        .unwrap();
     let end = async { while reader.next_batch().await.is_some() {} };
-    tokio::time::timeout(PATIENCE, end).await.expect("the end of the output");
+    tokio::time::timeout(PATIENCE, end)
+        .await
+        .expect("the end of the output");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +140,10 @@ async fn an_overlong_line_comes_in_pieces_and_is_one_in_the_tail() {
     let text = rig.text(wanted.run).await;
     assert!(text.iter().all(|line| line.len() <= 64 * 1024));
     let last = tail(&rig.directory_of(wanted.run), 2).unwrap();
-    assert_eq!((last[0].text.len(), last[1].text.as_str()), (200_000, "after"));
+    assert_eq!(
+        (last[0].text.len(), last[1].text.as_str()),
+        (200_000, "after")
+    );
     assert!(!last[0].partial);
 }
 
@@ -123,7 +155,10 @@ async fn nothing_is_lost_at_the_end() {
         let wanted = sh("(i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); done); kill -9 $$");
         rig.run(&wanted).await;
         let text = rig.text(wanted.run).await;
-        assert_eq!((text.len(), text.last().map(String::as_str)), (200, Some("199")));
+        assert_eq!(
+            (text.len(), text.last().map(String::as_str)),
+            (200, Some("199"))
+        );
     }
 }
 
@@ -142,10 +177,18 @@ async fn output_goes_where_the_job_wants_it() {
     let mut second = sh("echo second");
     second.logs.to.clone_from(&first.logs.to);
     let started = rig.start(&second).await;
-    assert!(started.unenforced.iter().any(|phrase| phrase.contains("another run writes to it")));
+    assert!(
+        started
+            .unenforced
+            .iter()
+            .any(|phrase| phrase.contains("another run writes to it"))
+    );
     rig.end(second.run).await;
     assert_eq!(rig.text(second.run).await, ["second"]);
-    rig.driver.signal(first.run, Signal::SIGKILL, true).await.unwrap();
+    rig.driver
+        .signal(first.run, Signal::SIGKILL, true)
+        .await
+        .unwrap();
     rig.end(first.run).await;
     // The next run goes on in the same file, and each is read alone.
     let mut third = sh("echo third");
@@ -154,9 +197,15 @@ async fn output_goes_where_the_job_wants_it() {
     let text = fs::read_to_string(&logs).unwrap();
     assert_eq!(text.lines().count(), 2, "{text}");
     let lines = rig.output(third.run).await;
-    assert_eq!((lines.len(), lines[0].text.as_str(), lines[0].offset), (1, "third", 0));
+    assert_eq!(
+        (lines.len(), lines[0].text.as_str(), lines[0].offset),
+        (1, "third", 0)
+    );
     assert_eq!(tail(&rig.directory_of(third.run), 9).unwrap(), lines);
-    assert_eq!(tail(&rig.directory_of(first.run), 9).unwrap()[0].text, "first");
+    assert_eq!(
+        tail(&rig.directory_of(first.run), 9).unwrap()[0].text,
+        "first"
+    );
     assert_eq!(rig.text(first.run).await, ["first"]);
 }
 
@@ -197,24 +246,38 @@ async fn a_full_disk_costs_lines_and_not_the_task() {
         return;
     }
     fs::write(disk.0.join("filler"), vec![0; 100_000]).unwrap();
-    let mut wanted = sh("i=0; while [ $i -lt 5000 ]; do echo \"a line of text, number $i\"; \
+    let mut wanted = sh(
+        "i=0; while [ $i -lt 5000 ]; do echo \"a line of text, number $i\"; \
                          i=$((i+1)); done; echo done > done; while ! [ -e room ]; do sleep 0.01; \
-                         done; echo there is room");
+                         done; echo there is room",
+    );
     wanted.logs.to = Some(disk.0.join("out.log").display().to_string());
     rig.start(&wanted).await;
     let work = rig.directory_of(wanted.run).join("work");
-    until("the task went through the full disk", || work.join("done").exists()).await;
+    until("the task went through the full disk", || {
+        work.join("done").exists()
+    })
+    .await;
     fs::remove_file(disk.0.join("filler")).unwrap();
     fs::write(work.join("room"), "").unwrap();
     assert_eq!(rig.end(wanted.run).await.exit.code, Some(0));
     let text = rig.text(wanted.run).await;
     assert_eq!(text.last().unwrap(), "there is room");
-    let note = text.iter().find(|line| line.starts_with("loom: ")).expect("a note of the loss");
+    let note = text
+        .iter()
+        .find(|line| line.starts_with("loom: "))
+        .expect("a note of the loss");
     assert!(note.contains("lines dropped: No space left"), "{note}");
     let dropped: usize = note.split(' ').nth(1).unwrap().parse().unwrap();
-    let kept = text.iter().filter(|line| line.starts_with("a line of text, number ")).count();
+    let kept = text
+        .iter()
+        .filter(|line| line.starts_with("a line of text, number "))
+        .count();
     let torn = text.len() - kept - 2;
-    assert!(torn <= 1 && dropped + kept + torn >= 5000, "{dropped} {kept} {torn}");
+    assert!(
+        torn <= 1 && dropped + kept + torn >= 5000,
+        "{dropped} {kept} {torn}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,8 +291,12 @@ async fn an_idle_reader_and_an_idle_shim_do_nothing() {
     let (shim, _) = pids(&directory).unwrap();
     let switches = || {
         let status = fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
-        let lines = status.lines().filter(|line| line.contains("voluntary_ctxt_switches"));
-        lines.map(|line| line.split('\t').nth(1).unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        let lines = status
+            .lines()
+            .filter(|line| line.contains("voluntary_ctxt_switches"));
+        lines
+            .map(|line| line.split('\t').nth(1).unwrap().parse::<u64>().unwrap())
+            .sum::<u64>()
     };
     // It settles once the last line is written.
     let waiting = tokio::spawn(async move { reader.next_batch().await });
@@ -237,6 +304,15 @@ async fn an_idle_reader_and_an_idle_shim_do_nothing() {
     let before = switches();
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     assert_eq!(switches(), before, "the shim sleeps");
-    rig.driver.signal(wanted.run, Signal::SIGKILL, true).await.unwrap();
-    assert_eq!(tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap(), None);
+    rig.driver
+        .signal(wanted.run, Signal::SIGKILL, true)
+        .await
+        .unwrap();
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .unwrap()
+            .unwrap(),
+        None
+    );
 }

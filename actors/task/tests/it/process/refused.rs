@@ -20,7 +20,10 @@ fn file(directory: &Path, name: &str, text: &[u8], mode: u32) -> PathBuf {
 async fn a_program_that_is_not_there_is_refused() {
     let rig = Rig::new();
     let why = rig.refusal(&launch(&["no-such-program"])).await;
-    assert!(why.starts_with("program `no-such-program` was not found"), "{why}");
+    assert!(
+        why.starts_with("program `no-such-program` was not found"),
+        "{why}"
+    );
     let why = rig.refusal(&launch(&["/no/such/program"])).await;
     assert!(why.contains("`/no/such/program` does not exist"), "{why}");
     let why = rig.refusal(&launch(&[])).await;
@@ -33,7 +36,10 @@ async fn what_is_no_program_is_refused() {
     let there = rig.directory.path();
     let plain = file(there, "plain", b"#!/bin/sh\n", 0o644);
     let why = rig.refusal(&launch(&[plain.to_str().unwrap()])).await;
-    assert!(why.contains("is not executable") && why.contains("chmod +x"), "{why}");
+    assert!(
+        why.contains("is not executable") && why.contains("chmod +x"),
+        "{why}"
+    );
     let why = rig.refusal(&launch(&[there.to_str().unwrap()])).await;
     assert!(why.contains("is a directory"), "{why}");
     let garbage = file(there, "garbage", b"\x7fELF garbage", 0o755);
@@ -44,9 +50,17 @@ async fn what_is_no_program_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_interpreter_is_named() {
     let rig = Rig::new();
-    let script = file(rig.directory.path(), "a", b"#! /no/such/python -u\nx\n", 0o755);
+    let script = file(
+        rig.directory.path(),
+        "a",
+        b"#! /no/such/python -u\nx\n",
+        0o755,
+    );
     let why = rig.refusal(&launch(&[script.to_str().unwrap()])).await;
-    assert!(why.contains("needs the interpreter `/no/such/python`"), "{why}");
+    assert!(
+        why.contains("needs the interpreter `/no/such/python`"),
+        "{why}"
+    );
     let script = file(rig.directory.path(), "b", b"#!/bin/sh\r\nx\r\n", 0o755);
     let why = rig.refusal(&launch(&[script.to_str().unwrap()])).await;
     assert!(why.contains("Windows line ends"), "{why}");
@@ -57,10 +71,18 @@ async fn a_user_or_directory_that_is_not_there_is_refused() {
     let rig = Rig::new();
     let mut wanted = sh("true");
     wanted.user = Some("nosuchuser".into());
-    assert!(rig.refusal(&wanted).await.contains("user `nosuchuser` does not exist"));
+    assert!(
+        rig.refusal(&wanted)
+            .await
+            .contains("user `nosuchuser` does not exist")
+    );
     let mut wanted = sh("true");
     wanted.workdir = Some("/no/such/dir".into());
-    assert!(rig.refusal(&wanted).await.contains("workdir `/no/such/dir` does not exist"));
+    assert!(
+        rig.refusal(&wanted)
+            .await
+            .contains("workdir `/no/such/dir` does not exist")
+    );
     wanted.workdir = Some("/etc/passwd".into());
     assert!(rig.refusal(&wanted).await.contains("is not a directory"));
 }
@@ -94,7 +116,10 @@ async fn another_user_may_be_kept_from_a_program() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shim_that_is_none_is_a_failure_and_not_a_refusal() {
     let rig = Rig::new();
-    for (shim, word) in [("/bin/true", "without an answer"), ("/no/such/shim", "No such file")] {
+    for (shim, word) in [
+        ("/bin/true", "without an answer"),
+        ("/no/such/shim", "No such file"),
+    ] {
         let mut options =
             loom_task::driver::process::ProcessOptions::new(rig.directory.path().join("other"));
         options.shim = shim.into();

@@ -16,49 +16,55 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 /// How long a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A driver in a directory of its own; every process of it is killed with it.
-pub struct Rig {
-    pub driver: ProcessDriver,
-    pub directory: TempDir,
+pub(super) struct Rig {
+    pub(super) driver: ProcessDriver,
+    pub(super) directory: TempDir,
 }
 
 impl Rig {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(true)
     }
 
-    pub fn with(cgroups: bool) -> Self {
-        let directory = tempfile::Builder::new().prefix("loom-task-").tempdir().unwrap();
+    pub(super) fn with(cgroups: bool) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("loom-task-")
+            .tempdir()
+            .unwrap();
         let driver = driver(directory.path(), cgroups);
         Self { driver, directory }
     }
 
     /// Another executable as the shim.
-    pub fn use_shim(&mut self, shim: &Path, cgroups: bool) {
+    pub(super) fn use_shim(&mut self, shim: &Path, cgroups: bool) {
         let mut options = ProcessOptions::new(self.directory.path());
         options.shim = shim.into();
         options.cgroups = cgroups;
         self.driver = ProcessDriver::new(options).unwrap();
     }
 
-    pub async fn start(&self, launch: &Launch) -> Started {
+    pub(super) async fn start(&self, launch: &Launch) -> Started {
         self.driver.start(launch.clone()).await.unwrap()
     }
 
     /// Starts and waits for the end.
-    pub async fn run(&self, launch: &Launch) -> Ended {
+    pub(super) async fn run(&self, launch: &Launch) -> Ended {
         self.start(launch).await;
         self.end(launch.run).await
     }
 
-    pub async fn end(&self, run: RunId) -> Ended {
-        tokio::time::timeout(PATIENCE, self.driver.wait(run)).await.expect("the end").unwrap()
+    pub(super) async fn end(&self, run: RunId) -> Ended {
+        tokio::time::timeout(PATIENCE, self.driver.wait(run))
+            .await
+            .expect("the end")
+            .unwrap()
     }
 
     /// Why it was refused.
-    pub async fn refusal(&self, launch: &Launch) -> String {
+    pub(super) async fn refusal(&self, launch: &Launch) -> String {
         let error = self.driver.start(launch.clone()).await.unwrap_err();
         let directory = self.directory_of(launch.run);
         assert!(!directory.exists(), "a refused run leaves nothing behind");
@@ -68,12 +74,12 @@ impl Rig {
         }
     }
 
-    pub fn directory_of(&self, run: RunId) -> PathBuf {
+    pub(super) fn directory_of(&self, run: RunId) -> PathBuf {
         self.directory.path().join("runs").join(run.to_string())
     }
 
     /// Everything it wrote, after its end.
-    pub async fn output(&self, run: RunId) -> Vec<Line> {
+    pub(super) async fn output(&self, run: RunId) -> Vec<Line> {
         let mut reader = OutputReader::open(&self.directory_of(run), 0).unwrap();
         let mut all = Vec::new();
         let read = async {
@@ -81,18 +87,26 @@ impl Rig {
                 all.extend(lines);
             }
         };
-        tokio::time::timeout(PATIENCE, read).await.expect("the end of the output");
+        tokio::time::timeout(PATIENCE, read)
+            .await
+            .expect("the end of the output");
         all
     }
 
-    pub async fn text(&self, run: RunId) -> Vec<String> {
-        self.output(run).await.into_iter().map(|line| line.text).collect()
+    pub(super) async fn text(&self, run: RunId) -> Vec<String> {
+        self.output(run)
+            .await
+            .into_iter()
+            .map(|line| line.text)
+            .collect()
     }
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        let Ok(runs) = fs::read_dir(self.directory.path().join("runs")) else { return };
+        let Ok(runs) = fs::read_dir(self.directory.path().join("runs")) else {
+            return;
+        };
         for run in runs.flatten() {
             if let Some((_, main)) = pids(&run.path()) {
                 kill(main, nix::sys::signal::Signal::SIGKILL);
@@ -101,18 +115,21 @@ impl Drop for Rig {
     }
 }
 
-pub fn driver(directory: &Path, cgroups: bool) -> ProcessDriver {
+pub(super) fn driver(directory: &Path, cgroups: bool) -> ProcessDriver {
     let mut options = ProcessOptions::new(directory);
     options.shim = env!("CARGO_BIN_EXE_loom-shim").into();
     options.cgroups = cgroups;
     ProcessDriver::new(options).unwrap()
 }
 
-pub fn launch(argv: &[&str]) -> Launch {
+pub(super) fn launch(argv: &[&str]) -> Launch {
     Launch {
         run: RunId(Uuid::now_v7()),
         slot: Slot::new(Name::new("web").unwrap(), Name::main(), 0),
-        argv: argv.iter().map(|word| Word::Text((*word).to_owned())).collect(),
+        argv: argv
+            .iter()
+            .map(|word| Word::Text((*word).to_owned()))
+            .collect(),
         env: BTreeMap::new(),
         files: Vec::new(),
         workdir: None,
@@ -124,20 +141,25 @@ pub fn launch(argv: &[&str]) -> Launch {
             disk: Bytes(0),
             pids: 64,
         },
-        logs: LogSpec { max_size: Bytes::mib(10), keep: 5, ship: true, to: None },
+        logs: LogSpec {
+            max_size: Bytes::mib(10),
+            keep: 5,
+            ship: true,
+            to: None,
+        },
         sim: None,
     }
 }
 
 /// A launch of a shell script, which carries the run's id as every task does.
-pub fn sh(script: &str) -> Launch {
+pub(super) fn sh(script: &str) -> Launch {
     let mut launch = launch(&["sh", "-c", script]);
     launch.env.insert("LOOM_RUN".into(), launch.run.to_string());
     launch
 }
 
 /// The shim and the main process of a run.
-pub fn pids(directory: &Path) -> Option<(u32, u32)> {
+pub(super) fn pids(directory: &Path) -> Option<(u32, u32)> {
     let text = String::from_utf8(fs::read(directory.join("started")).ok()?).ok()?;
     let of = |key: &str| {
         let entry = text.split('\0').find_map(|entry| entry.strip_prefix(key))?;
@@ -146,19 +168,20 @@ pub fn pids(directory: &Path) -> Option<(u32, u32)> {
     Some((of("shim=")?, of("main=")?))
 }
 
-pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
+pub(super) fn kill(pid: u32, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     let _ = nix::sys::signal::kill(pid, signal);
 }
 
 /// Whether a process runs; a zombie does not.
-pub fn is_alive(pid: u32) -> bool {
+pub(super) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Waits for a condition.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < PATIENCE, "{what}: not in {PATIENCE:?}");
@@ -167,29 +190,38 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The number a script wrote to a file in its work directory, once it is there.
-pub async fn number(path: &Path) -> u32 {
-    let read = || fs::read_to_string(path).ok()?.strip_suffix('\n')?.parse().ok();
+pub(super) async fn number(path: &Path) -> u32 {
+    let read = || {
+        fs::read_to_string(path)
+            .ok()?
+            .strip_suffix('\n')?
+            .parse()
+            .ok()
+    };
     until("a number in a file", || read().is_some()).await;
     read().unwrap()
 }
 
 /// Whether this user may make control groups here with this file in them.
-pub fn has_cgroup(file: &str) -> bool {
-    let found = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().any(|line| {
-        let path = line.split(' ').nth(4).unwrap_or_default();
-        let tree = fs::read_dir(Path::new(path).join("loom"));
-        line.contains(" - cgroup")
-            && tree.is_ok_and(|mut tags| {
-                tags.any(|tag| tag.unwrap().path().join("shims").join(file).exists())
-            })
-    });
+pub(super) fn has_cgroup(file: &str) -> bool {
+    let found = fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .any(|line| {
+            let path = line.split(' ').nth(4).unwrap_or_default();
+            let tree = fs::read_dir(Path::new(path).join("loom"));
+            line.contains(" - cgroup")
+                && tree.is_ok_and(|mut tags| {
+                    tags.any(|tag| tag.unwrap().path().join("shims").join(file).exists())
+                })
+        });
     if !found {
         eprintln!("SKIPPED: no cgroup with {file} may be made here");
     }
     found
 }
 
-pub fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     let root = nix::unistd::Uid::effective().is_root();
     if !root {
         eprintln!("SKIPPED: not root");

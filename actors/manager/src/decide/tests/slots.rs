@@ -1,0 +1,222 @@
+//! What becomes of slots.
+
+use super::*;
+
+#[test]
+fn a_batch_completes_once_all_its_slots_have() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("etl", Kind::Batch, task(2)));
+    assert_eq!(leader.last, ["job.etl.running"]);
+    assert_eq!(leader.job("etl").status, JobStatus::Running);
+    for index in 0..2 {
+        let done = leader.said(&slot("etl", index), RunState::Completed, 5);
+        leader.report(&[done], 5);
+        leader.plan(5);
+    }
+    let etl = leader.job("etl");
+    assert_eq!((etl.status, etl.exit_code), (JobStatus::Completed, Some(0)));
+    assert_eq!((etl.started_at, etl.ended_at), (Some(at(2)), Some(at(5))));
+    assert_eq!(leader.last, ["job.etl.completed"]);
+    assert!(leader.state.loads().next().is_none());
+}
+
+#[test]
+fn a_batch_with_a_failed_slot_stops_the_others_and_fails() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("etl", Kind::Batch, task(3)));
+    let failed = leader.said(&slot("etl", 1), RunState::Failed, 5);
+    let decided = leader.report(&[failed], 5);
+    assert_eq!(decided.events[0].exit_code, Some(1));
+    leader.plan(5);
+    assert_eq!(leader.job("etl").status, JobStatus::Running);
+    let reason = "etl/1 failed: exit code 1".to_owned();
+    for index in [0, 2] {
+        let order = &leader.current(&slot("etl", index)).order;
+        assert_eq!(
+            *order,
+            Order::Stop {
+                reason: reason.clone()
+            }
+        );
+        let killed = leader.said(&slot("etl", index), RunState::Killed, 6);
+        leader.report(&[killed], 6);
+    }
+    leader.plan(6);
+    let etl = leader.job("etl");
+    assert_eq!((etl.status, etl.exit_code), (JobStatus::Failed, Some(1)));
+    assert_eq!(etl.reason, Some(reason));
+}
+
+#[test]
+fn a_service_is_placed_again_elsewhere_after_a_growing_pause() {
+    let mut leader = Leader::new(2);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let web = slot("web", 0);
+    let mut time = 10;
+    for pause in [1, 2, 4, 8] {
+        let before = leader.node_of(&web);
+        let failed = leader.said(&web, RunState::Failed, time);
+        leader.report(&[failed], time);
+        leader.plan(time);
+        assert_eq!(leader.slot(&web).not_before, Some(at(time + pause)));
+        leader.plan(time + pause - 1);
+        assert!(leader.slot(&web).current.is_none());
+        leader.plan(time + pause);
+        assert_ne!(leader.node_of(&web), before, "another node is preferred");
+        time += pause;
+    }
+    assert_eq!(leader.job("web").status, JobStatus::Running);
+}
+
+#[test]
+fn a_restart_on_the_node_is_a_new_run_in_the_same_slot() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let web = slot("web", 0);
+    let first = leader.current(&web).clone();
+    let mut failed = leader.said(&web, RunState::Failed, 5);
+    failed.will_restart = true;
+    leader.report(&[failed.clone()], 5);
+    leader.plan(5);
+    assert_eq!(
+        leader.current(&web).run,
+        first.run,
+        "it is left to the node"
+    );
+    let second = RunReport {
+        run: run_id(99),
+        state: RunState::Running,
+        restarts: 1,
+        passed: vec![RunState::Preparing, RunState::Starting],
+        exit: None,
+        ended_at: None,
+        will_restart: false,
+        ..failed
+    };
+    let decided = leader.report(&[second], 6);
+    assert_eq!(leader.current(&web).run, run_id(99));
+    assert_eq!(leader.slot(&web).ended[0].run, first.run);
+    assert_eq!(
+        decided.events[0].passed,
+        [RunState::Preparing, RunState::Starting]
+    );
+    assert_eq!(decided.assigns.len(), 0, "the node knows already");
+    leader
+        .decide(|draft| restart(draft, &whole("web"), ANNA, at(7)))
+        .0
+        .unwrap();
+    assert_eq!(leader.current(&web).restart_orders, 1);
+}
+
+#[test]
+fn a_stopped_index_stays_down_until_it_is_restarted() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(2)));
+    let (changed, decided) = leader.decide(|draft| stop(draft, &one("web", 1), ANNA));
+    assert!(changed.unwrap());
+    assert_eq!(decided.assigns[&name("node-1")].put.len(), 1);
+    let killed = leader.said(&slot("web", 1), RunState::Killed, 5);
+    let decided = leader.report(&[killed], 5);
+    let reason = decided.events[0].reason.as_deref();
+    assert_eq!(reason, Some("stopped by anna: maintenance"));
+    assert_eq!(decided.assigns[&name("node-1")].remove.len(), 1);
+    leader.plan(5);
+    assert!(!crate::state::is_live(leader.current(&slot("web", 1))));
+    assert!(
+        !leader
+            .decide(|draft| stop(draft, &one("web", 1), ANNA))
+            .0
+            .unwrap()
+    );
+    leader
+        .decide(|draft| restart(draft, &one("web", 1), ANNA, at(6)))
+        .0
+        .unwrap();
+    leader.plan(6);
+    assert!(crate::state::is_live(leader.current(&slot("web", 1))));
+}
+
+#[test]
+fn scaling_down_stops_the_highest_and_removes_their_slots() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(3)));
+    let to = |replicas| ScaleRequest {
+        job: name("web"),
+        task: None,
+        replicas,
+    };
+    assert!(
+        leader
+            .decide(|draft| scale(draft, &to(1), ANNA, at(3)))
+            .0
+            .unwrap()
+    );
+    assert!(
+        !leader
+            .decide(|draft| scale(draft, &to(1), ANNA, at(3)))
+            .0
+            .unwrap()
+    );
+    leader.plan(3);
+    assert_eq!(leader.current(&slot("web", 0)).order, Order::Run);
+    for index in [1, 2] {
+        let stop = Order::Stop {
+            reason: "scaled to 1".to_owned(),
+        };
+        assert_eq!(leader.current(&slot("web", index)).order, stop);
+        let killed = leader.said(&slot("web", index), RunState::Killed, 4);
+        leader.report(&[killed], 4);
+    }
+    leader.plan(4);
+    assert_eq!(leader.state.slots_of(&name("web")).count(), 1);
+}
+
+#[test]
+fn a_new_version_replaces_one_slot_after_the_other() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(3)));
+    let mut main = task(3);
+    main.args = vec!["new".to_owned()];
+    leader.submit(&job("web", Kind::Service, main)).unwrap();
+    for index in 0..3 {
+        leader.plan(10);
+        let stopping: Vec<u32> = leader
+            .state
+            .slots_of(&name("web"))
+            .filter(|record| record.current.as_ref().unwrap().order != Order::Run)
+            .map(|record| record.slot.index)
+            .collect();
+        assert_eq!(stopping, [index]);
+        let killed = leader.said(&slot("web", index), RunState::Killed, 10);
+        leader.report(&[killed], 10);
+        leader.plan(10);
+        assert_eq!(leader.current(&slot("web", index)).version, 2);
+        let running = leader.said(&slot("web", index), RunState::Running, 10);
+        leader.report(&[running], 10);
+    }
+    leader.plan(10);
+    assert!(
+        leader
+            .state
+            .slots()
+            .all(|record| record.current.as_ref().unwrap().version == 2)
+    );
+}
+
+#[test]
+fn what_changes_in_place_restarts_nothing() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(2)));
+    let mut main = task(3);
+    main.restart.attempts = 9;
+    leader.submit(&job("web", Kind::Service, main)).unwrap();
+    leader.plan(10);
+    for index in 0..2 {
+        let run = leader.current(&slot("web", index));
+        assert_eq!(
+            (run.version, &run.order, run.state),
+            (2, &Order::Run, RunState::Running)
+        );
+    }
+    assert_eq!(leader.current(&slot("web", 2)).state, RunState::Scheduled);
+}

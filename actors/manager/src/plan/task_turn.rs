@@ -1,0 +1,107 @@
+//! The slots of one task while they are placed, and what is put in them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use loom_schemas::event::{About, Event};
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, SlotRecord};
+use loom_schemas::spec::{Resources, TaskSpec};
+use loom_schemas::words::RunState;
+
+use crate::scheduler::Request;
+use crate::state::{Draft, State, live_runs};
+
+/// What the slots of one task share while they are placed.
+pub(super) struct TaskTurn {
+    pub(super) request: Request,
+    pub(super) replicas: HashMap<Name, u32>,
+    first_waiting: Option<Slot>,
+}
+
+impl TaskTurn {
+    pub(super) fn of(state: &State, job: &JobRecord, name: &Name, task: &TaskSpec) -> Self {
+        let mut turn = Self {
+            request: Request::of(task),
+            replicas: HashMap::new(),
+            first_waiting: None,
+        };
+        for record in state
+            .slots_of(&job.name)
+            .filter(|record| record.slot.task == *name)
+        {
+            for node in live_runs(record).filter_map(|run| run.node.clone()) {
+                *turn.replicas.entry(node).or_default() += 1;
+            }
+        }
+        turn
+    }
+
+    /// Writes down why a slot waits: in words for the first of a task, empty for those after it,
+    /// which wait for the same (a view fills them in), so that one new count is one new record.
+    pub(super) fn wait(
+        &mut self,
+        draft: &mut Draft,
+        now: Timestamp,
+        record: &mut SlotRecord,
+        why: String,
+    ) {
+        if record.waiting.is_none() {
+            let about = About::Task {
+                job: record.slot.job.clone(),
+                task: record.slot.task.clone(),
+                index: record.slot.index,
+            };
+            let mut event = Event::new(now, about, RunState::Pending.as_str());
+            event.reason = Some(why.clone());
+            draft.event(event);
+        }
+        let first = self
+            .first_waiting
+            .get_or_insert_with(|| record.slot.clone());
+        record.waiting = Some(if *first == record.slot {
+            why
+        } else {
+            String::new()
+        });
+    }
+}
+
+/// A slot nothing was ever in.
+pub fn empty_slot(slot: Slot) -> SlotRecord {
+    SlotRecord {
+        slot,
+        current: None,
+        incoming: None,
+        ended: Vec::new(),
+        failed_placements: 0,
+        not_before: None,
+        waiting: None,
+    }
+}
+
+/// The first run of a new placement of a job's wanted version, not yet on a node.
+pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp) -> RunRecord {
+    RunRecord {
+        run,
+        placement: run,
+        version: job.version,
+        round: job.round,
+        node: None,
+        state: RunState::Scheduled,
+        marks: Marks::default(),
+        order: Order::Run,
+        reserved,
+        ports: BTreeMap::new(),
+        restarts: 0,
+        will_restart: false,
+        restart_orders: 0,
+        pid: None,
+        exit: None,
+        reason: None,
+        unenforced: Vec::new(),
+        created_at: now,
+        started_at: None,
+        ended_at: None,
+    }
+}

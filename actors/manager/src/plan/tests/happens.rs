@@ -1,0 +1,95 @@
+//! What can happen to a cluster.
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Happens {
+    Submit {
+        job: u8,
+        replicas: u8,
+        variant: u8,
+    },
+    Stop {
+        job: u8,
+        index: Option<u8>,
+    },
+    Restart {
+        job: u8,
+        index: Option<u8>,
+    },
+    Scale {
+        job: u8,
+        replicas: u8,
+    },
+    /// The nodes carry out what they were told.
+    Work,
+    /// A run on a node ends by itself.
+    Ends {
+        node: u8,
+        which: u8,
+        code: u8,
+    },
+    /// Reports arrive: so many, from a place in the queue, some of them again later.
+    Arrive {
+        from: u8,
+        count: u8,
+        again: bool,
+    },
+    Silent {
+        node: u8,
+    },
+    /// The node is heard again and says hello.
+    Back {
+        node: u8,
+    },
+    /// The node says bye and is away for a while.
+    Bye {
+        node: u8,
+    },
+    /// The node loses everything it had.
+    Forgets {
+        node: u8,
+    },
+    Passes {
+        seconds: u8,
+    },
+}
+
+impl Happens {
+    /// Any number is something that happens; small ones are the plainest.
+    pub(super) fn of(number: u32) -> Self {
+        let [kind, a, b, c] = number.to_be_bytes();
+        let (job, node) = (a % 2, a % 3);
+        let index = (b % 3 == 2).then_some(c % 3);
+        match kind % 26 {
+            0..=4 => Self::Work,
+            5..=8 => Self::Submit {
+                job,
+                replicas: b % 4,
+                variant: c % 3,
+            },
+            9..=13 => Self::Arrive {
+                from: a,
+                count: b % 5 + 1,
+                again: c % 2 == 1,
+            },
+            14..=16 => Self::Ends {
+                node,
+                which: b % 4,
+                code: c % 2,
+            },
+            17 => Self::Stop { job, index },
+            18 => Self::Restart { job, index },
+            19 => Self::Scale {
+                job,
+                replicas: b % 4,
+            },
+            20 => Self::Silent { node },
+            21 => Self::Back { node },
+            22 => Self::Bye { node },
+            23 => Self::Forgets { node },
+            _ => Self::Passes {
+                seconds: b % 50 + 1,
+            },
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Nodes that do what they were told, and tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use loom_schemas::ids::{Name, RunId};
+use loom_schemas::record::{Exit, Marks, Order};
+use loom_schemas::wire::{Assigned, RunReport};
+use loom_schemas::words::{Kind, RunState};
+
+use super::world::World;
+use crate::state::fixture::run_id;
+
+/// What a node has of one placement.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) report: RunReport,
+    restarts_obeyed: u32,
+    starts: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct SimNode {
+    pub(super) silent: bool,
+    pub(super) told: BTreeMap<RunId, Assigned>,
+    pub(super) held: BTreeMap<RunId, Held>,
+}
+
+impl World {
+    /// Every node that is not cut off does what it was told.
+    pub(super) fn work(&mut self) {
+        for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            if !self.nodes[&node].silent {
+                self.node_works(&node);
+            }
+        }
+    }
+
+    pub(super) fn node_works(&mut self, node: &Name) {
+        let (now, next_id) = (self.now, &mut self.next_id);
+        let sim = self.nodes.get_mut(node).unwrap();
+        for (placement, told) in &sim.told {
+            let held = sim.held.entry(*placement).or_insert_with(|| Held {
+                report: first_report(told),
+                restarts_obeyed: told.restart,
+                starts: 1,
+            });
+            held.report.passed.clear();
+            let over = held.report.state.is_terminal();
+            if told.order != Order::Run {
+                if over && !held.report.will_restart {
+                    // Said again until it may be forgotten.
+                } else if over {
+                    held.report.will_restart = false;
+                } else {
+                    end(&mut held.report, RunState::Killed, 143, now);
+                }
+            } else if over && held.report.will_restart {
+                *next_id += 1;
+                held.starts += 1;
+                held.report = next_report(&held.report, run_id(*next_id << 20));
+            } else if !over && held.restarts_obeyed < told.restart {
+                held.restarts_obeyed = told.restart;
+                end(&mut held.report, RunState::Killed, 143, now);
+                held.report.will_restart = true;
+            } else if !over && held.report.state != RunState::Running {
+                held.report.passed = vec![RunState::Preparing, RunState::Starting];
+                held.report.state = RunState::Running;
+                held.report.started_at = Some(now);
+            }
+            self.wire.push((node.clone(), held.report.clone()));
+        }
+        if self.wire.len() > 60 {
+            // A journal of reports is folded: only the newest of a run is kept.
+            let mut seen = BTreeSet::new();
+            let mut folded: Vec<_> = self
+                .wire
+                .drain(..)
+                .rev()
+                .filter(|(_, r)| seen.insert(r.run))
+                .collect();
+            folded.reverse();
+            self.wire = folded;
+        }
+    }
+
+    pub(super) fn ends(&mut self, node: &Name, which: u8, code: u8) {
+        let now = self.now;
+        let sim = self.nodes.get_mut(node).unwrap();
+        let running = sim
+            .held
+            .iter_mut()
+            .filter(|(_, h)| h.report.state == RunState::Running);
+        let running: Vec<_> = running.collect();
+        let count = running.len();
+        let Some((placement, held)) = running.into_iter().nth(usize::from(which) % count.max(1))
+        else {
+            return;
+        };
+        let Some(told) = sim.told.get(placement) else {
+            return;
+        };
+        let state = if code == 0 {
+            RunState::Completed
+        } else {
+            RunState::Failed
+        };
+        end(&mut held.report, state, i32::from(code), now);
+        let again = told.kind == Kind::Service || code != 0;
+        held.report.will_restart = again && told.order == Order::Run && held.starts < 2;
+        self.wire.push((node.clone(), held.report.clone()));
+    }
+}
+
+fn first_report(told: &Assigned) -> RunReport {
+    RunReport {
+        version: told.version,
+        ..crate::state::fixture::report_of(&told.slot, told.placement, RunState::Preparing)
+    }
+}
+
+fn next_report(former: &RunReport, run: RunId) -> RunReport {
+    RunReport {
+        run,
+        state: RunState::Preparing,
+        restarts: former.restarts + 1,
+        will_restart: false,
+        marks: Marks::default(),
+        exit: None,
+        started_at: None,
+        ended_at: None,
+        passed: Vec::new(),
+        ..former.clone()
+    }
+}
+
+fn end(report: &mut RunReport, state: RunState, code: i32, now: Timestamp) {
+    report.state = state;
+    report.exit = Some(Exit {
+        code: Some(code),
+        ..Exit::default()
+    });
+    report.ended_at = Some(now);
+}

@@ -1,0 +1,265 @@
+//! A small cluster: a leader's state, nodes, and reports on their way.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use loom_schemas::ids::{Epoch, Name, RunId, Slot};
+use loom_schemas::spec::{JobSpec, PortSpec, Protocol};
+use loom_schemas::wire::{Bye, JobAddress, JobRequest, RunReport, ScaleRequest};
+use loom_schemas::words::{Kind, Strategy};
+
+use super::happens::Happens;
+use super::nodes::SimNode;
+use crate::decide;
+use crate::plan::{PlanOptions, Planned, assignment, plan};
+use crate::state::fixture::{ANNA, at, hello_of, info, job, name, run_id, submission, task};
+use crate::state::{Draft, State};
+
+/// How many nodes there are.
+const NODES: usize = 3;
+
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) options: PlanOptions,
+    pub(super) now: Timestamp,
+    pub(super) nodes: BTreeMap<Name, SimNode>,
+    pub(super) wire: Vec<(Name, RunReport)>,
+    pub(super) next_id: u64,
+    /// Every run ever seen, with its slot.
+    pub(super) named: BTreeMap<RunId, Slot>,
+}
+
+impl World {
+    pub(super) fn new(strategy: Strategy) -> Self {
+        let mut world = Self {
+            state: State::default(),
+            options: PlanOptions {
+                strategy,
+                slots: 4,
+                ..PlanOptions::default()
+            },
+            now: at(0),
+            nodes: BTreeMap::new(),
+            wire: Vec::new(),
+            next_id: 0,
+            named: BTreeMap::new(),
+        };
+        for number in 1..=NODES {
+            world
+                .nodes
+                .insert(name(&format!("node-{number}")), SimNode::default());
+        }
+        for node in world.nodes.keys().cloned().collect::<Vec<_>>() {
+            world.hello(&node);
+        }
+        world
+    }
+
+    pub(super) fn node_name(which: u8) -> Name {
+        name(&format!("node-{}", usize::from(which) % NODES + 1))
+    }
+
+    /// Decides, hands the assignments out, and looks at what must always hold.
+    pub(super) fn decide<R>(&mut self, edit: impl FnOnce(&mut Draft, Timestamp) -> R) -> R {
+        let mut draft = Draft::new(self.state.clone());
+        let result = edit(&mut draft, self.now);
+        let decided = draft.finish().unwrap();
+        for (node, delta) in &decided.assigns {
+            let sim = self.nodes.get_mut(node).unwrap();
+            let message = delta.message(&decided.state, "c", Epoch::default());
+            for assigned in message.put {
+                sim.told.insert(assigned.placement, assigned);
+            }
+            for placement in message.remove {
+                sim.told.remove(&placement);
+                if !sim.silent {
+                    sim.held.remove(&placement);
+                }
+            }
+        }
+        self.state = decided.state;
+        self.check();
+        result
+    }
+
+    pub(super) fn plan_once(&mut self) -> Planned {
+        let options = self.options.clone();
+        let mut next = self.next_id;
+        let planned = self.decide(|draft, now| {
+            plan(draft, now, &options, &mut || {
+                next += 1;
+                run_id(next << 20)
+            })
+        });
+        self.next_id = next;
+        planned
+    }
+
+    /// Plans until nothing is left.
+    pub(super) fn plan(&mut self) {
+        for _ in 0..200 {
+            if !self.plan_once().more {
+                self.check_stopped();
+                return;
+            }
+        }
+        panic!("planning does not settle");
+    }
+
+    pub(super) fn hello(&mut self, node: &Name) {
+        let sim = self.nodes.get_mut(node).unwrap();
+        sim.silent = false;
+        let hello = hello_of(
+            info(4, 8),
+            sim.held.values().map(|h| h.report.clone()).collect(),
+        );
+        // What it says now it need not say again.
+        self.wire.retain(|(from, _)| from != node);
+        self.decide(|draft, now| decide::hello(draft, node, &hello, false, now));
+        let whole = assignment(&self.state, node);
+        let sim = self.nodes.get_mut(node).unwrap();
+        sim.told
+            .retain(|placement, _| sim.held.contains_key(placement));
+        sim.told.extend(
+            whole
+                .into_iter()
+                .map(|assigned| (assigned.placement, assigned)),
+        );
+    }
+
+    pub(super) fn job(which: u8) -> Name {
+        name(if which == 0 { "svc" } else { "bat" })
+    }
+
+    pub(super) fn address(which: u8, index: Option<u8>) -> JobRequest {
+        let index = index.map(u32::from);
+        let address = JobAddress {
+            job: Self::job(which),
+            task: None,
+            index,
+        };
+        JobRequest {
+            address,
+            reason: None,
+        }
+    }
+
+    pub(super) fn spec(which: u8, replicas: u8, variant: u8) -> JobSpec {
+        let kind = if which == 0 {
+            Kind::Service
+        } else {
+            Kind::Batch
+        };
+        let mut main = task(u32::from(replicas));
+        if variant > 0 {
+            main.args = vec![variant.to_string()];
+        }
+        if which == 0 {
+            let port = PortSpec {
+                port: None,
+                host: None,
+                protocol: Protocol::Tcp,
+            };
+            main.ports.insert(name("http"), port);
+        }
+        job(Self::job(which).as_str(), kind, main)
+    }
+
+    pub(super) fn happen(&mut self, what: Happens) {
+        match what {
+            Happens::Submit {
+                job,
+                replicas,
+                variant,
+            } => {
+                let submission = submission(&Self::spec(job, replicas, variant));
+                self.decide(|d, now| decide::submit(d, submission, ANNA, now))
+                    .unwrap();
+            }
+            Happens::Stop { job, index } => {
+                let request = Self::address(job, index);
+                drop(self.decide(|d, _| decide::stop(d, &request, ANNA)));
+            }
+            Happens::Restart { job, index } => {
+                let request = Self::address(job, index);
+                drop(self.decide(|d, now| decide::restart(d, &request, ANNA, now)));
+            }
+            Happens::Scale { job, replicas } => {
+                let (job, replicas) = (Self::job(job), u32::from(replicas));
+                let request = ScaleRequest {
+                    job,
+                    task: None,
+                    replicas,
+                };
+                drop(self.decide(|d, now| decide::scale(d, &request, ANNA, now)));
+            }
+            Happens::Work => self.work(),
+            Happens::Ends { node, which, code } => self.ends(&Self::node_name(node), which, code),
+            Happens::Arrive { from, count, again } => self.arrive(from, count, again),
+            Happens::Silent { node } => {
+                let node = Self::node_name(node);
+                self.nodes.get_mut(&node).unwrap().silent = true;
+                self.decide(|draft, now| decide::node_down(draft, &node, "silent", now));
+            }
+            Happens::Back { node } => self.hello(&Self::node_name(node)),
+            Happens::Bye { node } => {
+                let (node, bye) = (
+                    Self::node_name(node),
+                    Bye {
+                        back_within: Some(60),
+                    },
+                );
+                self.nodes.get_mut(&node).unwrap().silent = true;
+                self.decide(|draft, now| decide::bye(draft, &node, &bye, now));
+            }
+            Happens::Forgets { node } => {
+                let node = Self::node_name(node);
+                self.nodes.get_mut(&node).unwrap().held.clear();
+                self.hello(&node);
+            }
+            Happens::Passes { seconds } => {
+                self.now += SignedDuration::from_secs(i64::from(seconds));
+            }
+        }
+    }
+
+    pub(super) fn arrive(&mut self, from: u8, count: u8, again: bool) {
+        let mut arrived = Vec::new();
+        for _ in 0..usize::from(count).min(self.wire.len()) {
+            let at = usize::from(from) % self.wire.len();
+            arrived.push(self.wire.remove(at));
+        }
+        if again {
+            self.wire.extend(arrived.iter().cloned());
+        }
+        self.decide(|d, now| {
+            for (node, report) in arrived {
+                decide::report(d, &node, &[report], false, now);
+            }
+        });
+    }
+
+    /// Everybody is back, everything arrives, enough time passes: until nothing changes.
+    pub(super) fn settle(&mut self) {
+        for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            self.hello(&node);
+        }
+        for _ in 0..60 {
+            let before = self.state.clone();
+            self.plan();
+            self.work();
+            self.wire.reverse();
+            while !self.wire.is_empty() {
+                self.arrive(0, 50, false);
+            }
+            let same = before.same_records(&self.state);
+            if same && self.state.next_delay(self.now).is_none() && self.quiet() {
+                return;
+            }
+            if same {
+                self.now += SignedDuration::from_secs(61);
+            }
+        }
+        panic!("the cluster does not settle");
+    }
+}

@@ -1,0 +1,83 @@
+//! Garbage on every subject a manager serves: an error, never silence, never a panic.
+
+use loom_bus::call::CallError;
+use loom_schemas::error::ErrorCode;
+
+use super::cluster::Cluster;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_is_refused_on_every_subject() {
+    let (cluster, manager, _client) = Cluster::with_leader().await;
+    let own = cluster.own_client().await;
+    let deep_json = "[".repeat(100_000);
+    let deep_pack = vec![0x91_u8; 100_000];
+    let garbage: Vec<Vec<u8>> = vec![
+        b"\xff\xfe\xfd\x00\x01".to_vec(),
+        b"{\"job\":".to_vec(),
+        b"{}".to_vec(),
+        b"[]".to_vec(),
+        b"\xdf\xff\xff\xff\xff".to_vec(),
+        deep_json.into_bytes(),
+        deep_pack,
+        vec![b'a'; 60_000],
+    ];
+    let subjects = [
+        "orch.job.submit",
+        "orch.job.stop",
+        "orch.job.restart",
+        "orch.job.scale",
+        "orch.ctl.n1.hello",
+        "orch.ctl.n1.status",
+        "orch.ctl.n1.dance",
+        "orch.ctl.N1.hello",
+        "orch.api.job.get",
+        "orch.api.job.versions",
+        "orch.api.job.export",
+        "orch.api.run.get",
+        "orch.api.node.get",
+        "orch.api.no.thing",
+    ];
+    for subject in subjects {
+        for payload in &garbage {
+            let answer = own.send(subject, payload).await;
+            match answer {
+                Err(CallError::Refused(_)) => {}
+                other => panic!("{subject} with {} bytes: {other:?}", payload.len()),
+            }
+        }
+    }
+    for subject in [
+        "orch.heartbeat.n1",
+        "orch.heartbeat.N1",
+        "orch.manager.m1.bye",
+    ] {
+        for payload in &garbage {
+            own.0
+                .publish(subject, payload.clone().into(), &[])
+                .await
+                .unwrap();
+        }
+    }
+    assert!(own.send("orch.manager.m1.ping", b"\xff").await.is_ok());
+    assert!(manager.leads());
+    assert!(own.submit("name: web\nexec: [\"true\"]\n").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_built_yet_says_so() {
+    let (cluster, _manager, _client) = Cluster::with_leader().await;
+    let own = cluster.own_client().await;
+    for subject in [
+        "orch.job.plan",
+        "orch.job.rollback",
+        "orch.job.dispatch",
+        "orch.job.remove",
+        "orch.admin.node.drain",
+        "orch.admin.cluster.snapshot",
+    ] {
+        match own.send(subject, b"{}").await {
+            Err(CallError::Refused(error)) => assert_eq!(error.code, ErrorCode::NotYet),
+            other => panic!("{subject}: {other:?}"),
+        }
+    }
+}

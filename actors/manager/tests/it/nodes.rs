@@ -1,0 +1,155 @@
+//! Nodes that come, hang, die and come back.
+
+use loom_schemas::record::NodeStatus;
+use loom_schemas::words::{JobStatus, RunState};
+
+use super::cluster::{Client, Cluster, until};
+use super::test_node::TestNode;
+
+const WEB: &str = "name: web\nexec: [sleep, \"1000\"]\n";
+
+async fn status_of(client: &Client, node: &str) -> Option<NodeStatus> {
+    let nodes = client.nodes().await.nodes;
+    nodes
+        .into_iter()
+        .find(|view| view.node.name.as_str() == node)
+        .map(|view| view.node.status)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_waits_for_a_node_and_says_why() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    client.submit(WEB).await.unwrap();
+    until("it says why", async || {
+        let view = client.job("web").await;
+        let why = view.slots.first().and_then(|slot| slot.waiting.clone());
+        why.is_some_and(|why| why.contains("no node fits"))
+    })
+    .await;
+    let _node = TestNode::start(cluster.own_bus().await, "n1").await;
+    until("it runs", async || {
+        client.status("web").await == JobStatus::Running
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_is_down_then_lost_and_its_runs_are_replaced() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    let first = TestNode::start(cluster.own_bus().await, "n1").await;
+    client.submit(WEB).await.unwrap();
+    until("it runs", async || first.running().len() == 1).await;
+    let second = TestNode::start(cluster.own_bus().await, "n2").await;
+    until("n2 is up", async || {
+        status_of(&client, "n2").await == Some(NodeStatus::Up)
+    })
+    .await;
+    first.mute();
+    until("n1 is down", async || {
+        status_of(&client, "n1").await == Some(NodeStatus::Down)
+    })
+    .await;
+    until("n2 runs it", async || second.running().len() == 1).await;
+    until("it is told", async || {
+        let told = client.told("task.web.main.0.*").await;
+        let at = |what: &str| told.iter().position(|word| word == what);
+        at("unknown").is_some() && at("unknown") < at("lost")
+    })
+    .await;
+    let view = client.job("web").await;
+    let ended = &view.slots[0].ended;
+    assert_eq!(ended.last().map(|run| run.state), Some(RunState::Lost));
+    assert_eq!(client.told("node.n1.*").await, ["up", "down"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_run_was_replaced_is_told_to_stop_it() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    let first = TestNode::start(cluster.own_bus().await, "n1").await;
+    client.submit(WEB).await.unwrap();
+    until("it runs", async || first.running().len() == 1).await;
+    let run = first.running()[0];
+    let report = first.look(|seen| seen.reports[&run].clone());
+    let second = TestNode::start(cluster.own_bus().await, "n2").await;
+    until("n2 is up", async || {
+        status_of(&client, "n2").await == Some(NodeStatus::Up)
+    })
+    .await;
+    drop(first);
+    until("n2 runs it", async || second.running().len() == 1).await;
+    // The same node comes back with the run it had.
+    let bus = cluster.own_client().await;
+    let hello = |info: loom_schemas::record::NodeInfo, cluster: String| loom_schemas::wire::Hello {
+        cluster: Some(cluster),
+        info,
+        epoch: loom_schemas::ids::Epoch::default(),
+        generation: 0,
+        runs: vec![report.clone()],
+    };
+    let nodes = client.nodes().await.nodes;
+    let info = nodes
+        .iter()
+        .find(|n| n.node.name.as_str() == "n1")
+        .unwrap()
+        .node
+        .info
+        .clone();
+    let id = second.look(|seen| seen.cluster.clone().unwrap());
+    let welcome: loom_schemas::wire::Welcome = bus
+        .ask("orch.ctl.n1.hello", &hello(info, id))
+        .await
+        .unwrap();
+    let kept = welcome
+        .assignment
+        .put
+        .iter()
+        .find(|put| put.placement == run);
+    let stopped = kept.is_none_or(|put| put.order != loom_schemas::record::Order::Run);
+    assert!(stopped, "{kept:?}");
+    assert_eq!(second.running().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_service_is_started_again_after_a_pause() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    let node = TestNode::start(cluster.own_bus().await, "n1").await;
+    client.submit(WEB).await.unwrap();
+    until("it runs", async || node.running().len() == 1).await;
+    let first = node.running()[0];
+    node.end(first, 3);
+    until("another runs", async || {
+        node.running().first().is_some_and(|run| *run != first)
+    })
+    .await;
+    let view = client.job("web").await;
+    let ended = view.slots[0].ended.last().unwrap();
+    assert_eq!(ended.exit.as_ref().and_then(|exit| exit.code), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_another_cluster_is_refused() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    let node = TestNode::start(cluster.own_bus().await, "n1").await;
+    until("n1 is up", async || {
+        status_of(&client, "n1").await == Some(NodeStatus::Up)
+    })
+    .await;
+    let info = client.nodes().await.nodes[0].node.info.clone();
+    drop(node);
+    let hello = loom_schemas::wire::Hello {
+        cluster: Some("another".to_owned()),
+        info,
+        epoch: loom_schemas::ids::Epoch::default(),
+        generation: 0,
+        runs: Vec::new(),
+    };
+    let bus = cluster.own_client().await;
+    let answer = bus
+        .ask::<_, loom_schemas::wire::Welcome>("orch.ctl.n9.hello", &hello)
+        .await;
+    assert!(
+        matches!(answer, Err(loom_bus::call::CallError::Refused(_))),
+        "{answer:?}"
+    );
+    assert_eq!(status_of(&client, "n9").await, None);
+}

@@ -1,0 +1,71 @@
+//! Submissions through the queue.
+
+use bytes::Bytes;
+use loom_schemas::words::JobStatus;
+
+use super::cluster::{CALL, Cluster, until};
+use super::test_node::TestNode;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_queued_without_a_leader_is_taken_in_once_there_is_one() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    manager.stop().await;
+    let own = cluster.own_client().await;
+    let put = async |text: &str, id: &str| {
+        let headers = [("Nats-Msg-Id", id.to_owned())];
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        own.0
+            .call_bytes("orch.job.queue", payload, &headers, CALL)
+            .await
+            .unwrap();
+    };
+    put("name: one\nkind: batch\nexec: [\"true\"]\n", "first").await;
+    put("name: two\nreplicas: many\nexec: [\"true\"]\n", "second").await;
+    put("what is this", "third").await;
+    put("name: one\nkind: batch\nexec: [\"true\"]\n", "first").await;
+    let _node = TestNode::start(cluster.own_bus().await, "n1").await;
+    let manager = cluster.manager("m1").await;
+    until("it leads", async || manager.leads()).await;
+    until("one completes", async || {
+        let asked = client.send("orch.api.job.get", b"one").await;
+        asked.is_ok() && client.status("one").await == JobStatus::Completed
+    })
+    .await;
+    until("the outcomes are told", async || {
+        client.told("queue.*.rejected").await.len() == 1
+            && client.told("job.two.rejected").await.len() == 1
+    })
+    .await;
+    let accepted = client.events("job.one.accepted").await;
+    assert_eq!(accepted.len(), 1, "{accepted:?}");
+    assert_eq!(accepted[0].event.request.as_deref(), Some("first"));
+    let rejected = client.events("job.two.rejected").await;
+    assert_eq!(rejected[0].event.request.as_deref(), Some("second"));
+    assert!(
+        rejected[0].event.reason.as_ref().unwrap().contains(":2:"),
+        "{rejected:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_is_read_once_whoever_leads() {
+    let (cluster, first, client) = Cluster::with_leader().await;
+    let second = cluster.manager("m2").await;
+    let own = cluster.own_client().await;
+    let mut first = Some(first);
+    for n in 0..100 {
+        let text = format!("name: job-{n}\nexec: [\"true\"]\n");
+        own.0
+            .call_bytes("orch.job.queue", text.into(), &[], CALL)
+            .await
+            .unwrap();
+        if n == 50 {
+            drop(first.take());
+        }
+    }
+    until("the second leads", async || second.leads()).await;
+    until("all are taken in", async || {
+        client.told("job.*.accepted").await.len() == 100
+    })
+    .await;
+}

@@ -1,0 +1,59 @@
+//! What another agent makes of it.
+
+use super::*;
+use crate::driver::Adopted;
+use crate::machine::Progress;
+
+#[test]
+fn a_run_of_an_earlier_agent_is_taken_over() {
+    let mut progress = Progress::first(id(1));
+    progress.run = id(9);
+    progress.state = RunState::Running;
+    progress.restarts = 4;
+    let mut life = Life::new(assigned());
+    life.machine = Machine::resumed(progress.clone());
+    assert_eq!(life.call(), Call::Adopt { run: id(9) });
+    let at = life.at();
+    let running = Adopted::Running {
+        started: started(at),
+        paused: true,
+    };
+    life.happens(Happened::Adopted(id(9), Ok(running)));
+    let report = life.reports.last().unwrap();
+    assert_eq!((report.run, report.state), (id(9), RunState::Running));
+    assert_eq!((report.restarts, report.marks.paused), (4, true));
+    assert!(report.passed.is_empty());
+
+    life.machine = Machine::resumed(progress);
+    life.call();
+    life.happens(Happened::Adopted(id(9), Ok(Adopted::Gone)));
+    let end = life.last_end();
+    assert_eq!((end.state, end.will_restart), (RunState::Failed, true));
+}
+
+#[test]
+fn what_never_started_is_started_by_the_next_agent() {
+    let mut life = Life::new(assigned());
+    life.machine = Machine::resumed(Progress::first(id(1)));
+    assert_eq!(life.call(), Call::Adopt { run: id(1) });
+    life.happens(Happened::Adopted(id(1), Ok(Adopted::Gone)));
+    assert_eq!(life.starts(), id(1));
+    assert_eq!(life.reports.len(), 1);
+}
+
+#[test]
+fn a_driver_that_does_not_answer_is_asked_again_and_starts_nothing() {
+    let mut progress = Progress::first(id(1));
+    progress.state = RunState::Running;
+    let mut life = Life::new(assigned());
+    life.machine = Machine::resumed(progress);
+    for pause in [1, 2, 4, 8, 16, 30, 30] {
+        assert_eq!(life.call(), Call::Adopt { run: id(1) });
+        life.happens(Happened::Adopted(id(1), Err("socket gone".into())));
+        let until = Some(life.clock + Duration::from_secs(pause));
+        assert_eq!(life.call(), Call::Wait { until });
+        life.passes(Duration::from_secs(pause));
+    }
+    assert_eq!(life.reports.len(), 1);
+    assert!(life.reports[0].marks.unknown);
+}

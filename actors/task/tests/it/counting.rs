@@ -1,0 +1,67 @@
+//! A driver that counts, or panics.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use loom_schemas::ids::RunId;
+use loom_schemas::words::DriverKind;
+use loom_task::driver::sim::SimDriver;
+use loom_task::driver::{Adopted, Driver, DriverError, Ended, Started};
+use loom_task::launch::Launch;
+use nix::sys::signal::Signal;
+
+/// The `sim` driver, with its signals counted, or panicking.
+#[derive(Default)]
+pub(crate) struct Counting {
+    pub(crate) sim: SimDriver,
+    pub(crate) signals: AtomicU32,
+    pub(crate) panics: bool,
+}
+
+impl Driver for Counting {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Sim
+    }
+
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Started, DriverError>> {
+        self.sim.start(launch)
+    }
+
+    fn inventory(&self) -> BoxFuture<'_, Result<Vec<RunId>, DriverError>> {
+        self.sim.inventory()
+    }
+
+    fn adopt(&self, run: RunId) -> BoxFuture<'_, Result<Adopted, DriverError>> {
+        self.sim.adopt(run)
+    }
+
+    fn wait(&self, run: RunId) -> BoxFuture<'_, Result<Ended, DriverError>> {
+        self.sim.wait(run)
+    }
+
+    fn signal(
+        &self,
+        run: RunId,
+        signal: Signal,
+        tree: bool,
+    ) -> BoxFuture<'_, Result<(), DriverError>> {
+        self.signals.fetch_add(1, Ordering::Relaxed);
+        if self.panics {
+            return async { panic!("out of luck") }.boxed();
+        }
+        self.sim.signal(run, signal, tree)
+    }
+
+    fn pause(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
+        self.sim.pause(run)
+    }
+
+    fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
+        self.sim.resume(run)
+    }
+
+    fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {
+        self.sim.remove(run, files)
+    }
+}

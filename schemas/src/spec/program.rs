@@ -1,0 +1,266 @@
+//! Lowering of what a task runs: its operator, script, arguments and environment, and the check of
+//! the references in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::field::{Entries, Field, Form, Text};
+use super::file::{OPERATORS_LATER, ScriptFile};
+use super::lower::{Lowering, TaskPlace, WORD_MAX, WORDS_MAX, entries};
+use super::problem::{Problem, ProblemKind, shown};
+use super::reference::{Context, Reference, Template};
+use super::{JOB_MAX, Operator, Script};
+use crate::ids::Name;
+use crate::units::Bytes;
+
+const OPERATORS: &str = "bash, python, go, exec";
+
+/// The four fields of which a task has one.
+pub(super) struct Operators {
+    pub(super) bash: Field<Form<String, ScriptFile>>,
+    pub(super) python: Field<Form<String, ScriptFile>>,
+    pub(super) go: Field<Form<String, ScriptFile>>,
+    pub(super) exec: Field<Vec<Field<Text>>>,
+}
+
+/// What the texts of a task may refer to.
+pub(super) struct Texts<'a> {
+    pub(super) ports: &'a BTreeSet<Name>,
+}
+
+impl Texts<'_> {
+    /// Tells message and help of the first reference that is wrong.
+    fn check(&self, text: &str, context: Context, mut tell: impl FnMut(String, String)) {
+        let template = match Template::parse(text, context) {
+            Ok(template) => template,
+            Err(error) => return tell(error.to_string(), error.help()),
+        };
+        let missing = template.references().find_map(|reference| match reference {
+            Reference::Port(name) if !self.ports.contains(name) => Some(name),
+            _ => None,
+        });
+        if let Some(name) = missing {
+            let message = format!("`${{port.{name}}}` names a port that the task does not have");
+            let ports: Vec<&str> = self.ports.iter().map(Name::as_str).collect();
+            let help = match ports.as_slice() {
+                [] => format!("add it: `ports: {{{name}: {{}}}}`"),
+                ports => format!("its ports: {}", ports.join(", ")),
+            };
+            tell(message, help);
+        }
+    }
+}
+
+impl Lowering<'_> {
+    pub(super) fn operator(
+        &mut self,
+        operators: Operators,
+        place: &TaskPlace,
+        texts: &Texts<'_>,
+    ) -> Option<Operator> {
+        let Operators {
+            bash,
+            python,
+            go,
+            exec,
+        } = operators;
+        let chosen = [
+            ("bash", bash.present, bash.place, &bash.path),
+            ("python", python.present, python.place, &python.path),
+            ("go", go.present, go.place, &go.path),
+            ("exec", exec.present, exec.place, &exec.path),
+        ];
+        let mut chosen: Vec<_> = chosen.iter().filter(|field| field.1).collect();
+        chosen.sort_by_key(|field| (field.2.line, field.2.column));
+        match chosen.as_slice() {
+            [] if OPERATORS_LATER
+                .iter()
+                .any(|name| self.problems.is_later(&place.of(name))) => {}
+            [] => {
+                let help = format!("add one of {OPERATORS}");
+                self.push(place.problem("nothing says what the task runs", help));
+            }
+            [_] => {}
+            [first, second, ..] => {
+                let message = format!("`{}` stands beside `{}`", second.0, first.0);
+                let help = format!("a task has exactly one of {OPERATORS}");
+                let problem = Problem::new(message, help)
+                    .at(second.2.line, second.2.column)
+                    .on(second.3.clone());
+                self.push(problem);
+            }
+        }
+        if bash.present {
+            return self.script(bash, Some(texts)).map(Operator::Bash);
+        }
+        if python.present {
+            return self.script(python, None).map(Operator::Python);
+        }
+        if go.present {
+            return self.script(go, None).map(Operator::Go);
+        }
+        exec.present
+            .then(|| Operator::Exec(self.words(exec, texts, true)))
+    }
+
+    /// The script; with `texts` its references are checked.
+    fn script(
+        &mut self,
+        field: Field<Form<String, ScriptFile>>,
+        texts: Option<&Texts<'_>>,
+    ) -> Option<Script> {
+        let place = TaskPlace {
+            place: field.place,
+            path: field.path,
+        };
+        let (text, file) = match field.value? {
+            Form::Short(text) => (text, None),
+            Form::Full(script) => match (script.text.value, script.file) {
+                (Some(text), file) => (text, file.value),
+                (None, file) if file.present => (self.file(&file)?, file.value),
+                _ if script.text.present => return None,
+                _ => {
+                    let help = "write the text of the script, or `{file: path}`";
+                    self.push(place.problem("`file` is missing", help));
+                    return None;
+                }
+            },
+        };
+        if text.trim().is_empty() {
+            self.push(place.problem("the script is empty", ""));
+        } else if text.contains('\0') {
+            self.push(place.problem("the script has a zero byte", "remove it"));
+        } else if let Some(texts) = texts {
+            texts.check(&text, Context::Script, |message, help| {
+                self.push(place.problem(message, help));
+            });
+        }
+        Some(Script { text, file })
+    }
+
+    fn file(&mut self, field: &Field<String>) -> Option<String> {
+        let path = field.value.as_deref()?;
+        let Some(files) = &mut self.files else {
+            let help = "submit the job with loomctl, or put the text in its place";
+            self.push(field.problem("files are not read here", help));
+            return None;
+        };
+        let text = match files(path) {
+            Ok(text) => text,
+            Err(reason) => {
+                self.push(field.problem(format!("the script cannot be read: {reason}"), ""));
+                return None;
+            }
+        };
+        let Some(room) = self.room.checked_sub(text.len()) else {
+            let message = format!(
+                "the job with its scripts is larger than {}",
+                Bytes(JOB_MAX as u64)
+            );
+            self.push(field.problem(message, "").of(ProblemKind::TooLarge));
+            return None;
+        };
+        self.room = room;
+        Some(text)
+    }
+
+    pub(super) fn words(
+        &mut self,
+        field: Field<Vec<Field<Text>>>,
+        texts: &Texts<'_>,
+        program: bool,
+    ) -> Vec<String> {
+        let place = TaskPlace {
+            place: field.place,
+            path: field.path,
+        };
+        let program = program && field.value.is_some();
+        let items = field.value.unwrap_or_default();
+        if program {
+            match items.first().map(|word| word.value.as_ref()) {
+                None => {
+                    let help = "write a list of program and arguments, such as `[sleep, \"10\"]`";
+                    self.push(place.problem("no program is named", help));
+                }
+                Some(Some(Text(word))) if word.is_empty() => {
+                    self.push(place.problem("the name of the program is empty", ""));
+                }
+                _ => {}
+            }
+        }
+        if items.len() > WORDS_MAX {
+            let message = format!("{} arguments", items.len());
+            let help = format!("at most {WORDS_MAX}");
+            self.push(place.problem(message, help).of(ProblemKind::TooLarge));
+        }
+        let word = |field: Field<Text>| self.word(field, texts);
+        items.into_iter().filter_map(word).collect()
+    }
+
+    /// A text handed to a process.
+    fn word(&mut self, field: Field<Text>, texts: &Texts<'_>) -> Option<String> {
+        let Text(text) = field.value.as_ref()?;
+        if text.contains('\0') {
+            self.push(field.problem("the text has a zero byte", "remove it"));
+        } else if text.len() > WORD_MAX {
+            let message = format!("the text has {} bytes", text.len());
+            let help = format!("at most {WORD_MAX}: the kernel takes no more");
+            self.push(field.problem(message, help).of(ProblemKind::TooLarge));
+        } else {
+            texts.check(text, Context::Argument, |message, help| {
+                self.push(field.problem(message, help));
+            });
+        }
+        field.value.map(|text| text.0)
+    }
+
+    pub(super) fn env(
+        &mut self,
+        field: Field<Entries<Text>>,
+        texts: &Texts<'_>,
+    ) -> BTreeMap<String, String> {
+        self.count(&field, WORDS_MAX, "variables");
+        let mut env = BTreeMap::new();
+        for (key, value) in entries(field) {
+            let Some(name) = &key.value else { continue };
+            let valid = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let digit_first = name.starts_with(|c: char| c.is_ascii_digit());
+            if name.is_empty() || name.len() > 200 || digit_first || !name.chars().all(valid) {
+                let message = format!("`{}` is not the name of a variable", shown(name));
+                let help = "expected letters, digits and `_`, not beginning with a digit";
+                self.push(key.problem(message, help));
+            } else if name.starts_with("LOOM_") && name != "LOOM_BUS" {
+                let message = format!("`{name}` is reserved");
+                self.push(key.problem(message, "variables that begin with LOOM_ are set by Loom"));
+            }
+            if let Some(text) = self.word(value, texts) {
+                env.insert(name.clone(), text);
+            }
+        }
+        env
+    }
+
+    /// An absolute path.
+    pub(super) fn absolute(&mut self, field: Field<Text>, texts: &Texts<'_>) -> Option<String> {
+        let Text(path) = field.value.as_ref()?;
+        if !path.starts_with('/') {
+            let message = format!("`{}` is not an absolute path", shown(path));
+            self.push(field.problem(message, "begin it with `/`"));
+        }
+        self.word(field, texts)
+    }
+
+    pub(super) fn user(&mut self, field: Field<Text>) -> Option<String> {
+        let Text(user) = field.value.as_ref()?;
+        let valid = |part: &str| {
+            let letter = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            (1..=64).contains(&part.len()) && part.chars().all(letter) && !part.starts_with('-')
+        };
+        let (name, group) = user.split_once(':').unwrap_or((user, "0"));
+        if !valid(name) || !valid(group) {
+            let message = format!("`{}` is not a user", shown(user));
+            let help = "expected `user` or `user:group`, by name or number";
+            self.push(field.problem(message, help));
+        }
+        field.value.map(|user| user.0)
+    }
+}
