@@ -12,6 +12,7 @@ use ractor::ActorCell;
 use tokio::sync::watch;
 
 use crate::options::ManagerOptions;
+use crate::serve::door::Door;
 use crate::serve::hearts::Hearts;
 use crate::serve::ping::Pulse;
 use crate::state::State;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     pub(crate) parts: Parts,
     view: watch::Sender<View>,
+    /// Where reads come in.
+    reads: Mutex<Option<Door>>,
 }
 
 /// Connections, and what is reached through them.
@@ -135,12 +138,19 @@ impl Shared {
             hearts: Hearts::default(),
             parts: Parts::default(),
             view: watch::Sender::new(view),
+            reads: Mutex::new(None),
         })
     }
 
     /// The manager's name.
     pub(crate) fn name(&self) -> &Name {
         &self.options.name
+    }
+
+    /// Puts another door for reads in place of the one before, which is given back.
+    pub(crate) fn set_reads(&self, door: Option<Door>) -> Option<Door> {
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *reads, door)
     }
 
     /// What is durable now, as far as this manager has applied it.

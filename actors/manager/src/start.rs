@@ -205,6 +205,7 @@ impl ManagerHandle {
     /// Finishes what is under way, says bye and ends: a standby takes over at once.
     pub async fn stop(self) {
         self.guardian.abort();
+        drop(self.context.set_reads(None));
         let Some(root) = self.root() else { return };
         let asked = root.call(RootMessage::Stop, Some(STOP)).await;
         if !matches!(asked, Ok(CallResult::Success(()))) {
@@ -230,6 +231,7 @@ impl ManagerHandle {
 impl Drop for ManagerHandle {
     fn drop(&mut self) {
         self.guardian.abort();
+        drop(self.context.set_reads(None));
         if let Some(root) = self.root() {
             root.kill();
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::actor::{Context, NodeActor, NodeMessage, Phase};
 use crate::ledger::Ledger;
 use crate::options::TasksOnStop;
-use crate::store::StoreError;
+use crate::store_error::StoreError;
 
 /// The pause before the node's actor is started a second time in a row; it doubles.
 const RESTART: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use loom_schemas::words::DriverKind;
 use tokio::net::{UdpSocket, lookup_host};
 
 use crate::options::{BusAccess, NodeOptions};
-use crate::usage::Meter;
+use crate::usage::host_capacity;
 
 /// The port of a NATS server whose URL names none.
 const BUS_PORT: u16 = 4222;
@@ -35,15 +35,9 @@ pub(crate) async fn gather(options: &NodeOptions, drivers: Vec<DriverKind>) -> N
     }
 }
 
-/// What this host can give with a node's files in `directory`; for whoever shares it out between
-/// several nodes. Ports are none.
-pub fn host_capacity(directory: &Path) -> Capacity {
-    Meter::new().capacity(directory)
-}
-
 fn capacity(options: &NodeOptions) -> Capacity {
     let told = options.capacity;
-    let measured = Meter::new().capacity(&options.data_dir);
+    let measured = host_capacity(&options.data_dir);
     Capacity {
         cpu: told.cpu.unwrap_or(measured.cpu),
         memory: told.memory.unwrap_or(measured.memory),

@@ -6,7 +6,7 @@
 //! | `journal` | reports that no leader has acknowledged, folded to one a run; pure |
 //! | `link` | which call to the leader comes next, and the cut-off rule; pure |
 //! | `ledger` | all of what survives the agent, and each change of it; pure |
-//! | `frame`, `store` | the ledger's file: its form, and its writer |
+//! | `frame`, `store`, `store_error` | the ledger's file: its form, its writer, what can be wrong |
 //! | `agent`, `actor` | the actors: the root, the node |
 //! | `gate` | what lets runs start |
 //! | `drivers`, `refusal` | what runs launches here |
@@ -30,14 +30,15 @@ mod refusal;
 mod serve;
 mod start;
 mod store;
+mod store_error;
 mod usage;
 
 #[cfg(test)]
 mod testing;
 
-pub use facts::host_capacity;
 pub use options::{
     BusAccess, CapacityOverride, Limits, NodeOptions, PORTS_FROM, PORTS_TO, TasksOnStop, Timings,
 };
 pub use start::{NodeHandle, StartError, start};
-pub use store::StoreError;
+pub use store_error::StoreError;
+pub use usage::host_capacity;

@@ -17,7 +17,8 @@ use crate::drivers::Drivers;
 use crate::facts;
 use crate::ledger::Ledger;
 use crate::options::{BusAccess, NodeOptions, TasksOnStop};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store_error::StoreError;
 use crate::usage::Meter;
 
 /// Below this length the state file of a node with processes is never written anew.
@@ -46,16 +47,14 @@ pub enum StartError {
     Options(String),
     /// The data directory belongs to a node of another cluster than the one on the bus.
     #[error(
-        "the data directory {path} belongs to cluster {own}, the managers on this bus to {other}: \
-         use another data directory or another bus"
+        "the data directory {path} is of another cluster: {reason}; use another data directory or \
+         another bus"
     )]
     OtherCluster {
         /// Which.
         path: PathBuf,
-        /// The directory's cluster.
-        own: String,
-        /// The managers'.
-        other: String,
+        /// Which cluster is whose.
+        reason: String,
     },
     /// It ended before it was ready.
     #[error("the node ended: {0}")]
@@ -77,15 +76,37 @@ pub struct NodeHandle {
 /// adopted and it takes assignments. A manager need not be there: see [`NodeHandle::ready`].
 pub async fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     check(&options)?;
-    let (alive_by, alive) = mpsc::channel(1);
+    let (alive_by, mut alive) = mpsc::channel(1);
     let (store, ledger) = open(&options, alive_by).await?;
+    let (name, data_dir) = (options.name.clone(), options.data_dir.clone());
+    match start_actors(options, store, ledger).await {
+        Ok((root, phase)) => Ok(NodeHandle {
+            name,
+            data_dir,
+            root,
+            phase,
+            alive,
+        }),
+        Err(error) => {
+            // Whoever tries again finds the directory free; if it takes long, they are told so.
+            let _ = tokio::time::timeout(KILL_WAIT, alive.recv()).await;
+            Err(error)
+        }
+    }
+}
+
+async fn start_actors(
+    options: NodeOptions,
+    store: Store,
+    ledger: Ledger,
+) -> Result<(ActorRef<AgentMessage>, watch::Receiver<Phase>), StartError> {
     let drivers = Drivers::new(&options).map_err(StartError::Drivers)?;
     let (bus, bulk) = connect(&options).await?;
     let info = facts::gather(&options, drivers.kinds()).await;
     let found = drivers.inventory().await;
     let (phase, phases) = watch::channel(Phase::Starting);
     let context = Arc::new(Context {
-        name: options.name.clone(),
+        name: options.name,
         info,
         bus,
         bulk,
@@ -95,20 +116,14 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
         limits: options.limits,
         store,
         boot_id: clock::boot_id(),
-        data_dir: options.data_dir.clone(),
+        data_dir: options.data_dir,
         found,
         phase,
     });
     let (root, _) = Actor::spawn(None, Agent, (context, ledger))
         .await
         .map_err(|error| StartError::Ended(error.to_string()))?;
-    Ok(NodeHandle {
-        name: options.name,
-        data_dir: options.data_dir,
-        root,
-        phase: phases,
-        alive,
-    })
+    Ok((root, phases))
 }
 
 fn check(options: &NodeOptions) -> Result<(), StartError> {
@@ -182,10 +197,9 @@ impl NodeHandle {
         let reached = reached.map_or(Phase::Ended(None), |phase| phase.clone());
         match reached {
             Phase::Starting | Phase::Ready => Ok(()),
-            Phase::Foreign { own, other } => Err(StartError::OtherCluster {
+            Phase::Foreign { reason } => Err(StartError::OtherCluster {
                 path: self.data_dir.clone(),
-                own,
-                other,
+                reason,
             }),
             Phase::Ended(reason) => Err(StartError::Ended(
                 reason.unwrap_or_else(|| "it was stopped".to_owned()),
@@ -213,9 +227,7 @@ impl NodeHandle {
     /// Resolves when the node has ended for good, with the reason if it was not asked to.
     pub async fn stopped(&self) -> Option<String> {
         match self.over().await {
-            Phase::Foreign { own, other } => Some(format!(
-                "it belongs to cluster {own}, the leader to {other}"
-            )),
+            Phase::Foreign { reason } => Some(format!("it belongs to another cluster: {reason}")),
             Phase::Ended(reason) => reason,
             Phase::Starting | Phase::Ready => Some("its actors were killed".to_owned()),
         }

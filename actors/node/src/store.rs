@@ -2,8 +2,9 @@
 //!
 //! **What must be on disk before the node acts.** The assignment, before it is acknowledged and
 //! before any of its runs starts; the id of a restart's run, before it starts. Otherwise an agent
-//! started again could not tell its runs from strangers'. Reports may be sent before they are
-//! written: a leader that knows more than the disk is harmless.
+//! started again could not tell its runs from strangers'. A report is written before it is sent, so
+//! that a leader never hears from a new agent less than it heard from the old one; but a disk that
+//! takes nothing does not keep it from being sent, because a leader that knows more is harmless.
 //!
 //! **What "on disk" means.** The agent's death, kill -9 included, loses nothing that write(2) took,
 //! so records are not fsynced: at hundreds of short tasks a second the node would compete with the
@@ -18,7 +19,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,64 +30,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::frame::{self, FrameError};
 use crate::ledger::{Ledger, Record};
+use crate::store_error::StoreError;
 
 const FILE: &str = "state";
 const TEMPORARY: &str = "state.new";
 
 /// How long before a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Why a data directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It cannot be made, read or written.
-    #[error("cannot use the data directory {path}: {context}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// What was being done.
-        context: &'static str,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// Another agent uses it.
-    #[error("the data directory {path} is in use by another node agent")]
-    Locked {
-        /// Which.
-        path: PathBuf,
-    },
-    /// It belongs to a node of another name.
-    #[error("the data directory {path} belongs to node `{found}`, not to `{wanted}`")]
-    OtherNode {
-        /// Which.
-        path: PathBuf,
-        /// Whose it is.
-        found: Name,
-        /// Who asked.
-        wanted: Name,
-    },
-    /// Another build wrote it.
-    #[error(
-        "{path} has format {found}, this build reads {}: use the loomctl that wrote it, or another \
-         data directory",
-        frame::FORMAT
-    )]
-    Format {
-        /// Which file.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-    },
-    /// Its bytes are not those that were written.
-    #[error("{path} {what}: move it away, and the node starts anew from its leader's word")]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// In words.
-        what: String,
-    },
-}
 
 /// The writing end of a state file.
 #[derive(Clone, Debug)]

@@ -10,6 +10,12 @@ use sysinfo::System;
 /// What of the memory is kept for the host and for Loom: an eighth, at most so much.
 const MEMORY_KEPT_MAX: u64 = 1 << 30;
 
+/// What this host can give to the tasks of a node that keeps its files in that directory; the ports
+/// are left open. Blocks for some milliseconds.
+pub fn host_capacity(directory: &Path) -> Capacity {
+    Meter::new().capacity(directory)
+}
+
 /// Measures the host.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -32,7 +38,7 @@ impl Meter {
 
     /// What the host can give: its cores as this process may use them, its memory but for a
     /// reserve, the disk that is free where the node keeps its files but for a twentieth.
-    pub(crate) fn capacity(&mut self, directory: &Path) -> Capacity {
+    fn capacity(&mut self, directory: &Path) -> Capacity {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let memory = self.system.as_mut().map_or(0, |system| {
             system.refresh_memory();
@@ -90,8 +96,10 @@ struct Disk {
     used: u64,
 }
 
+/// Of the file system of a directory, which need not be there yet.
 fn disk(directory: &Path) -> Option<Disk> {
-    let facts = rustix::fs::statvfs(directory).ok()?;
+    let there = directory.ancestors().find(|there| there.exists())?;
+    let facts = rustix::fs::statvfs(there).ok()?;
     let free = facts.f_bavail.saturating_mul(facts.f_frsize);
     let used = facts
         .f_blocks
@@ -108,7 +116,7 @@ mod tests {
     fn a_host_has_something_to_give_and_something_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let mut meter = Meter::new();
-        let capacity = meter.capacity(directory.path());
+        let capacity = host_capacity(directory.path());
         assert!(capacity.cpu.0 >= 1000);
         assert!(capacity.memory > Bytes::mib(16) && capacity.disk > Bytes(0));
         let usage = meter.usage(directory.path());

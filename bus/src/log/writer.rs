@@ -21,7 +21,7 @@ use super::entry::{
     Change, Commit, Entry, EntryError, EntryKind, Lead, QueueCursor, SnapshotMark, event_message,
 };
 use super::replica::{Committed, Position};
-use super::store::{Log, LogError, LogOptions, STREAM};
+use super::store::{Log, LogError, LogOptions};
 use crate::connection::Bus;
 use crate::events::EVENTS;
 use crate::stream::JetStream;
@@ -50,7 +50,7 @@ pub struct Writer {
     manager: Name,
     standing: Standing,
     pending: Option<Pending>,
-    /// Bytes of the log, as last asked and counted on since.
+    /// Bytes of the log, as last asked and counted on since; the first commit asks.
     log_bytes: u64,
 }
 
@@ -127,7 +127,7 @@ impl Log {
             manager,
             standing: Standing::Candidate,
             pending: None,
-            log_bytes: 0,
+            log_bytes: u64::MAX,
         }
     }
 
@@ -174,9 +174,6 @@ impl Writer {
         };
         let committed = self.append_entry(entry, Standing::Candidate).await?;
         self.standing = Standing::Leader;
-        if let Ok(info) = self.js.info(STREAM).await {
-            self.log_bytes = info.state.bytes;
-        }
         Ok(committed)
     }
 

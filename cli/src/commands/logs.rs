@@ -181,8 +181,9 @@ pub(crate) struct Printer {
     form: Form,
     timestamps: bool,
     prefixed: bool,
-    /// How far each stream of each run has been printed.
-    printed: BTreeMap<(RunId, String), u64>,
+    /// The last time printed of each stream of each run, and the lines of that time. Times and
+    /// not offsets: those of the node's files and of the bus count different bytes.
+    printed: BTreeMap<(RunId, String), (Timestamp, Vec<String>)>,
 }
 
 impl Printer {
@@ -194,10 +195,14 @@ impl Printer {
     /// Prints a line unless it was printed already.
     pub(crate) fn print(&mut self, line: &LogLine) -> Result<(), Failure> {
         let key = (line.run, line.stream.clone());
-        if self.printed.get(&key).is_some_and(|offset| line.offset <= *offset) {
+        let (last, texts) = self.printed.entry(key).or_insert((line.at, Vec::new()));
+        if line.at < *last || (line.at == *last && texts.contains(&line.text)) {
             return Ok(());
         }
-        self.printed.insert(key, line.offset);
+        if line.at > *last {
+            (*last, *texts) = (line.at, Vec::new());
+        }
+        texts.push(line.text.clone());
         if !self.form.is_for_people() {
             return output::json_line(line);
         }

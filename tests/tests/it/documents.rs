@@ -16,9 +16,11 @@ struct Typed {
     document: String,
     command: String,
     code: i32,
+    error: bool,
 }
 
-/// The `$` lines of the `console` blocks of a document; `# exit N` says what code is expected.
+/// The `$` lines of the `console` blocks of a document; `# exit N` says what code is expected, `# error` an
+/// error as the answer.
 fn typed(document: &str) -> Vec<Typed> {
     let text = fs::read_to_string(checkout().join(document)).unwrap();
     let mut commands = Vec::new();
@@ -37,6 +39,7 @@ fn typed(document: &str) -> Vec<Typed> {
                 document: document.to_owned(),
                 command: command.trim().to_owned(),
                 code: code.unwrap_or(0),
+                error: comment.contains("error"),
             });
         }
     }
@@ -113,9 +116,12 @@ fn plain_nats(dev: &Dev, typed: &Typed) {
         }
         ["req" | "request", subject, payload @ ..] => {
             let payload = payload.first().unwrap_or(&"");
-            let answer = nats.request_with(subject, &headers, payload.as_bytes()).unwrap();
-            let ok = !answer.is_no_responders() && !answer.headers.contains("Service-Error");
-            assert!(ok, "{typed:?}: {answer:?}");
+            until(&format!("{typed:?} is answered as the document says"), || {
+                let answer = nats.request_with(subject, &headers, payload.as_bytes()).unwrap();
+                let error = answer.headers.contains("Service-Error");
+                let right = !answer.is_no_responders() && error == typed.error;
+                if right { Ok(()) } else { Err(format!("{answer:?}")) }
+            });
         }
         _ => panic!("{typed:?}: not a form this test knows: {words:?}"),
     }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use loom_tests::cluster::{Dev, is_alive, signal};
+use loom_tests::nats::Client;
 use loom_tests::wait::{until, until_true};
 use nix::sys::signal::Signal;
 
@@ -64,7 +65,7 @@ fn what_was_acknowledged_is_there_after_kill_9_at_any_moment() {
         let bus = dev.bus.clone();
         let submitting = thread::spawn(move || {
             let mut done = Vec::new();
-            let Ok(mut nats) = loom_tests::nats::Client::connect(&bus) else { return done };
+            let Ok(mut nats) = Client::connect(&bus) else { return done };
             for number in 0..200 {
                 let name = format!("j{round}-{number}");
                 let job = format!(r#"{{"name":"{name}","kind":"batch","bash":"true"}}"#);
@@ -137,7 +138,9 @@ fn the_bus_is_started_again_and_nothing_acknowledged_is_lost() {
     let before = pids(&dev, "web");
     let server = dev.bus_pid();
     signal(server, Signal::SIGKILL);
-    until_true("another server serves", || dev.bus_pid_now().is_some_and(|pid| pid != server));
+    until_true("another server serves", || {
+        dev.bus_pid_now().is_some_and(|pid| pid != server) && Client::connect(&dev.bus).is_ok()
+    });
     // A request that waits out the gap is answered; no task noticed anything.
     dev.run("name: after\nkind: batch\nbash: 'true'\n", &[]).expect_code(0);
     assert_eq!(pids(&dev, "web"), before);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use loom_bus::connection::{Bus, BusError, Message};
-use loom_bus::serve::{Request, ServeLimits};
+use loom_bus::serve::{Request, Requests, ServeLimits};
 use loom_schemas::error::WireError;
 use tokio::sync::oneshot;
 
@@ -25,14 +25,12 @@ pub(crate) enum Next {
 pub(crate) enum Rest {
     /// They are refused: whoever decides is gone.
     Refused,
-    /// They are handed on like all others: others may answer as well, so a refusal would stand
-    /// against an answer.
-    Taken,
-    /// They are dropped: silence says what there is to say.
+    /// They are dropped: others answer as well, so a refusal would stand against an answer.
     Dropped,
 }
 
-/// An open subject. Dropping it closes it: what is on its way is answered, then it unsubscribes.
+/// An open subject. Dropping it closes it: what is on its way is refused or
+/// dropped, and it unsubscribes.
 #[derive(Debug)]
 pub(crate) struct Door {
     /// Dropped with the door, which is what the pump waits for.
@@ -62,17 +60,10 @@ impl Door {
                     break;
                 }
             }
-            // Whoever asked is still there: nobody is left without an answer.
-            let lingering = async {
-                while let Some(request) = requests.next().await {
-                    match rest {
-                        Rest::Refused => refuse(request).await,
-                        Rest::Taken => drop(take(request)),
-                        Rest::Dropped => break,
-                    }
-                }
-            };
-            drop(tokio::time::timeout(LINGER, lingering).await);
+            if rest == Rest::Refused {
+                // Whoever asked is still there: nobody is left without an answer.
+                drop(tokio::time::timeout(LINGER, refuse_rest(&mut requests)).await);
+            }
         });
         Ok(Self { _open: open })
     }
@@ -100,7 +91,9 @@ impl Door {
     }
 }
 
-async fn refuse(request: Request) {
-    let error = WireError::unavailable("this part of the manager ended: ask again");
-    request.refuse(error).await;
+async fn refuse_rest(requests: &mut Requests) {
+    while let Some(request) = requests.next().await {
+        let error = WireError::unavailable("this part of the manager ended: ask again");
+        request.refuse(error).await;
+    }
 }

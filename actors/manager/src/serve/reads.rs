@@ -19,7 +19,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::door::{Door, Next, Rest};
+use super::door::{Door, LINGER, Next, Rest};
 use crate::context::{AGENT, Context, Part, View};
 use crate::follower::chain;
 use crate::view;
@@ -41,10 +41,11 @@ pub(crate) enum ReadsMessage {
     Opened(Result<Door, BusError>),
 }
 
-/// Keeps the door, and the work that opens it.
+/// Keeps the work that opens the door. The door itself is shared: it stays open while this actor
+/// is started again, and is closed by the next one.
 pub(crate) struct ReadsState {
+    context: Context,
     opening: Option<Worker>,
-    door: Option<Door>,
 }
 
 impl Actor for Reads {
@@ -58,10 +59,10 @@ impl Actor for Reads {
         context: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         context.parts.put(Part::Reads, myself.get_cell());
-        let opening = carry_out(&myself, open(context), ReadsMessage::Opened);
+        let opening = carry_out(&myself, open(context.clone()), ReadsMessage::Opened);
         Ok(ReadsState {
+            context,
             opening: Some(opening),
-            door: None,
         })
     }
 
@@ -73,7 +74,12 @@ impl Actor for Reads {
     ) -> Result<(), ActorProcessingErr> {
         let ReadsMessage::Opened(door) = message;
         state.opening = None;
-        state.door = Some(door?);
+        let before = state.context.set_reads(Some(door?));
+        // What it was handed before the new one was open is still on its way to it.
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            drop(before);
+        });
         Ok(())
     }
 
@@ -107,7 +113,10 @@ async fn open(context: Context) -> Result<Door, BusError> {
         Next::GoOn
     };
     // In no group: one manager that hangs would swallow requests; the first answer counts.
-    Door::serve(&bus, subject::API_ALL, None, limits, Rest::Taken, take).await
+    let door = Door::serve(&bus, subject::API_ALL, None, limits, Rest::Dropped, take).await?;
+    // Back and forth once: from now on the bus hands requests to this door.
+    bus.round_trip().await?;
+    Ok(door)
 }
 
 async fn read(context: Context, request: Request) {

@@ -52,7 +52,7 @@ async fn garbage_is_refused_on_every_subject() {
         "orch.manager.m1.bye",
     ] {
         for payload in &garbage {
-            own.0
+            own.bus
                 .publish(subject, payload.clone().into(), &[])
                 .await
                 .unwrap();

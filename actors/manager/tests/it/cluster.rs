@@ -1,14 +1,16 @@
 //! A bus of its own for each test, managers and clients on it.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use loom_bus::call::{CallError, Reply};
 use loom_bus::connection::{Bus, ConnectOptions, Login};
+use loom_bus::header::MIN_REVISION;
 use loom_bus::server::{Embedded, EmbeddedOptions};
 use loom_manager::{ManagerHandle, ManagerOptions, Timings};
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Name, Revision};
 use loom_schemas::wire::{
     EventList, EventQuery, EventRow, JobAddress, JobGet, JobRequest, JobView, NodeList, Submitted,
 };
@@ -83,7 +85,7 @@ impl Cluster {
 
     /// As users connect.
     pub(crate) async fn client(&self) -> Client {
-        Client(
+        Client::new(
             Bus::connect(self.connect_as(self.server.user_login()))
                 .await
                 .unwrap(),
@@ -92,7 +94,7 @@ impl Cluster {
 
     /// As whom nothing is exported to: everything the managers see.
     pub(crate) async fn own_client(&self) -> Client {
-        Client(self.own_bus().await)
+        Client::new(self.own_bus().await)
     }
 
     /// Impatient, so that tests need not wait.
@@ -119,35 +121,47 @@ impl Cluster {
     }
 }
 
-/// Somebody who asks.
+/// Somebody who asks, and reads their own writes.
 #[derive(Clone)]
-pub(crate) struct Client(pub(crate) Bus);
+pub(crate) struct Client {
+    pub(crate) bus: Bus,
+    written: Arc<Mutex<Revision>>,
+}
 
 impl Client {
+    fn new(bus: Bus) -> Self {
+        Self {
+            bus,
+            written: Arc::default(),
+        }
+    }
+
     pub(crate) async fn ask<Q: Serialize, R: DeserializeOwned>(
         &self,
         subject: &str,
         request: &Q,
     ) -> Result<R, CallError> {
-        self.0.call(subject, request, CALL).await
+        let written = self.written.lock().unwrap().to_string();
+        let headers = [(MIN_REVISION, written)];
+        self.bus.call_with(subject, request, CALL, &headers).await
     }
 
     pub(crate) async fn send(&self, subject: &str, payload: &[u8]) -> Result<Reply, CallError> {
-        self.0
-            .call_bytes(subject, Bytes::copy_from_slice(payload), &[], CALL)
-            .await
+        let payload = Bytes::copy_from_slice(payload);
+        self.bus.call_bytes(subject, payload, &[], CALL).await
     }
 
     pub(crate) async fn submit(&self, text: &str) -> Result<Submitted, CallError> {
-        self.send("orch.job.submit", text.as_bytes())
-            .await?
-            .decode()
+        let reply = self.send("orch.job.submit", text.as_bytes()).await?;
+        let submitted: Submitted = reply.decode()?;
+        let mut written = self.written.lock().unwrap();
+        *written = submitted.revision.max(*written);
+        Ok(submitted)
     }
 
     pub(crate) async fn job(&self, job: &str) -> JobView {
-        self.ask("orch.api.job.get", &JobGet { job: name(job) })
-            .await
-            .unwrap()
+        let asked = JobGet { job: name(job) };
+        self.ask("orch.api.job.get", &asked).await.unwrap()
     }
 
     pub(crate) async fn status(&self, job: &str) -> JobStatus {

@@ -80,7 +80,7 @@ async fn the_same_again_is_nothing_and_a_change_is_a_version() {
     );
     let headers = [(IF_VERSION, "1".to_owned())];
     let late = client
-        .0
+        .bus
         .call_bytes("orch.job.submit", WEB.into(), &headers, CALL)
         .await;
     assert_eq!(refused(late.unwrap_err()).code, ErrorCode::Conflict);
@@ -106,7 +106,7 @@ async fn a_writer_reads_its_own_write() {
         let headers = [(MIN_REVISION, submitted.revision.to_string())];
         let asked = format!("job-{round}");
         let reply = client
-            .0
+            .bus
             .call_bytes("orch.api.job.get", asked.into(), &headers, CALL)
             .await;
         let reply = reply.unwrap();
@@ -116,7 +116,7 @@ async fn a_writer_reads_its_own_write() {
     }
     let headers = [(MIN_REVISION, "1.999999".to_owned())];
     let early = client
-        .0
+        .bus
         .call_bytes("orch.api.job.list", "".into(), &headers, CALL)
         .await;
     assert_eq!(refused(early.unwrap_err()).code, ErrorCode::Unavailable);

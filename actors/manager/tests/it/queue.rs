@@ -14,7 +14,7 @@ async fn what_was_queued_without_a_leader_is_taken_in_once_there_is_one() {
     let put = async |text: &str, id: &str| {
         let headers = [("Nats-Msg-Id", id.to_owned())];
         let payload = Bytes::copy_from_slice(text.as_bytes());
-        own.0
+        own.bus
             .call_bytes("orch.job.queue", payload, &headers, CALL)
             .await
             .unwrap();
@@ -55,7 +55,7 @@ async fn the_queue_is_read_once_whoever_leads() {
     let mut first = Some(first);
     for n in 0..100 {
         let text = format!("name: job-{n}\nexec: [\"true\"]\n");
-        own.0
+        own.bus
             .call_bytes("orch.job.queue", text.into(), &[], CALL)
             .await
             .unwrap();

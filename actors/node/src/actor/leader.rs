@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use loom_bus::call::CallError;
+use loom_schemas::error::ErrorCode;
 use loom_schemas::subject;
 use loom_schemas::wire::{Hello, StatusReport, StatusTaken, Welcome};
 
@@ -17,6 +18,9 @@ use crate::serve::Loop;
 
 /// How much younger a contact must be than the one on disk to be written down.
 const CONTACT_KEPT_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a report waits to be on disk before it is sent all the same.
+const DISK_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How a call to the leader came back.
 #[derive(Debug)]
@@ -95,7 +99,10 @@ impl State {
         let (bus, me) = (self.context.bus.clone(), self.me.clone());
         let subject = subject::ctl(&self.context.name, "status");
         let timeout = self.context.timings.call;
+        let kept = self.context.store.kept();
         tokio::spawn(async move {
+            // A disk that takes nothing must not keep the leader from knowing.
+            let _ = tokio::time::timeout(DISK_PATIENCE, kept).await;
             let taken = bus.call(&subject, &report, timeout).await;
             let answer = Answer::Status(batch.marks, taken);
             // A node that is gone needs no answer.
@@ -112,6 +119,10 @@ impl State {
                 }
                 self.answered();
             }
+            // The one conflict a greeting can meet.
+            Answer::Hello(Err(CallError::Refused(error))) if error.code == ErrorCode::Conflict => {
+                self.belongs_elsewhere(error.message);
+            }
             Answer::Hello(Err(error)) => self.not_answered("hello", &error),
             Answer::Status(_, Err(error)) => self.not_answered("status", &error),
         }
@@ -121,16 +132,8 @@ impl State {
         let own = &self.ledger.assignment.cluster;
         let verdict = self.ledger.assignment.judge(&welcome.assignment);
         if own.as_ref().is_some_and(|own| *own != welcome.cluster) || verdict == Verdict::Foreign {
-            let (own, other) = (own.clone().unwrap_or_default(), welcome.cluster);
-            tracing::error!(
-                own,
-                other,
-                "the leader leads another cluster: this node ends"
-            );
-            self.context
-                .phase
-                .send_replace(Phase::Foreign { own, other });
-            return self.me.stop(None);
+            let (own, other) = (own.as_deref().unwrap_or_default(), &welcome.cluster);
+            return self.belongs_elsewhere(format!("this node's is {own}, the leader's {other}"));
         }
         if matches!(verdict, Verdict::Stale | Verdict::Resync) {
             tracing::warn!("a leader that leads no more answered hello, asking again");
@@ -158,6 +161,13 @@ impl State {
             starting
         };
         self.context.phase.send_if_modified(starting);
+    }
+
+    fn belongs_elsewhere(&mut self, reason: String) {
+        let node = &self.context.name;
+        tracing::error!(%node, reason, "the leader leads another cluster: this node ends");
+        self.context.phase.send_replace(Phase::Foreign { reason });
+        self.me.stop(None);
     }
 
     fn answered(&mut self) {

@@ -13,35 +13,31 @@ mod command;
 mod heartbeat;
 mod leader;
 mod leave;
+mod message;
+mod sweep;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom_bus::caller;
-use loom_bus::connection::Bus;
 use loom_bus::serve::{Request, ServeLimits};
 use loom_schemas::error::{ErrorCode, WireError};
-use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::NodeInfo;
+use loom_schemas::ids::{Epoch, Name, RunId};
 use loom_schemas::subject;
 use loom_schemas::wire::{Assign, AssignReply};
-use loom_task::{Progress, TaskNotice, TaskRef};
+use loom_task::Progress;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::watch;
 
 use crate::assignment::{Action, Held, Verdict, diff};
 use crate::clock;
-use crate::drivers::Drivers;
 use crate::ledger::{Ledger, Place, Record};
 use crate::link::{Link, contact_after_start};
-use crate::options::{Limits, TasksOnStop, Timings};
 use crate::serve::{Loop, arrivals, connection, requests, ticks};
-use crate::store::Store;
-use crate::usage::Meter;
-use leader::Answer;
 use leave::Leaving;
+pub(crate) use message::{Context, NodeMessage, Phase};
 use task::{HostedJob, Task};
 
 /// The largest assignment that is read, in bytes: what the bus takes.
@@ -53,97 +49,8 @@ const COMMAND_MAX: usize = 64 << 10;
 /// Over how long nodes spread their greetings of a new leader.
 const GREETING_SPREAD: Duration = Duration::from_millis(500);
 
-/// What the node's actor is told.
-#[derive(Debug)]
-pub(crate) enum NodeMessage {
-    /// A leader sent an assignment.
-    AssignmentCame(Request),
-    /// An assignment is on disk.
-    AssignmentKept {
-        /// The placements that it may have changed.
-        touched: BTreeSet<RunId>,
-        /// Who waits for the answer, and the answer.
-        answer: Option<(Request, AssignReply)>,
-    },
-    /// A task said something.
-    TaskSaid(TaskNotice),
-    /// An actor for a placement was started, or was not.
-    TaskSpawned {
-        /// The placement.
-        placement: RunId,
-        /// Which start of it.
-        spawn: u64,
-        /// The actor, or why not.
-        outcome: Result<TaskRef, String>,
-    },
-    /// A placement's actor ended some time ago: start another.
-    RespawnDue(RunId),
-    /// A run that no leader knows is about to begin: write it down and say when it is.
-    RunBegins {
-        /// Where its placement is then.
-        progress: Box<Progress>,
-        /// Told once it is on disk.
-        kept: RpcReplyPort<()>,
-    },
-    /// The call to the leader in flight came back.
-    CallReturned(Box<Answer>),
-    /// The bus is there, or is not.
-    BusChanged {
-        /// Whether it is.
-        connected: bool,
-    },
-    /// A command to the slots of a job came.
-    CommandCame(Request),
-    /// A command to whatever a selector matches came.
-    FindCame(Request),
-    /// Another manager leads.
-    LeaderElected,
-    /// It is time to say that the node lives.
-    HeartbeatDue,
-    /// Something that waits for its time may be due.
-    Wake,
-    /// End, once that is said and tasks are ended or left as asked.
-    Leave(TasksOnStop),
-    /// Bye was said, as far as anybody heard it.
-    ByeSaid,
-}
-
-/// How a node stands, for whoever started it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// No leader has welcomed it yet.
-    Starting,
-    /// A leader has.
-    Ready,
-    /// The leader leads another cluster: the node has ended.
-    Foreign {
-        /// The node's cluster.
-        own: String,
-        /// The leader's.
-        other: String,
-    },
-    /// It has ended, for this reason if nobody asked it to.
-    Ended(Option<String>),
-}
-
-/// What an agent's actors have in common; stays when the node's actor is restarted.
-pub(crate) struct Context {
-    pub(crate) name: Name,
-    pub(crate) info: NodeInfo,
-    pub(crate) bus: Bus,
-    pub(crate) bulk: Bus,
-    pub(crate) drivers: Drivers,
-    pub(crate) timings: Timings,
-    pub(crate) limits: Limits,
-    pub(crate) store: Store,
-    pub(crate) boot_id: String,
-    /// None for a node that only plays: its tasks use nothing.
-    pub(crate) meter: Option<Arc<Mutex<Meter>>>,
-    pub(crate) data_dir: std::path::PathBuf,
-    /// What the drivers had something of before the agent began anything.
-    pub(crate) found: Vec<RunId>,
-    pub(crate) phase: watch::Sender<Phase>,
-}
+/// How long the whole set may take to come that a node asked for.
+const RESYNC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The node's actor.
 pub(crate) struct NodeActor;
@@ -369,7 +276,10 @@ impl State {
         } else {
             BTreeSet::new()
         };
-        if raised && epoch != loom_schemas::ids::Epoch::default() {
+        if verdict == Verdict::Resync {
+            // Its whole set is on its way; if that is lost, hello gets it.
+            self.link.greet(clock::since_boot(), RESYNC_PATIENCE);
+        } else if raised && epoch != Epoch::default() {
             self.link
                 .greet(clock::since_boot(), GREETING_SPREAD.mul_f64(rand::random()));
         }

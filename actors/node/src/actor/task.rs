@@ -1,6 +1,5 @@
 //! The tasks of a node: one actor a placement, started, told, restarted and forgotten.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use loom_schemas::ids::RunId;
 use loom_schemas::record::Order;
 use loom_schemas::wire::Assigned;
 use loom_task::{NodeFacts, NoticeSender, Progress, TaskArguments, TaskNotice, TaskRef};
-use nix::sys::signal::Signal;
 use ractor::{ActorId, ActorStatus};
 use tokio::time::Instant;
 
@@ -100,9 +98,8 @@ impl State {
             let placement = assigned.placement;
             self.host(assigned);
             self.spawn(placement, true);
-            if !self.ledger.assignment.placements.contains_key(&placement) {
-                self.stop_unknown(placement);
-            }
+            // One that ended and is no longer assigned is forgotten, another of those is ended.
+            self.act_on([placement]);
         }
     }
 
@@ -378,37 +375,6 @@ impl State {
         let waits = |task: &Task| matches!(task.being, Being::Waiting);
         if self.tasks.get(&placement).is_some_and(waits) {
             self.spawn(placement, true);
-        }
-    }
-
-    /// Ends runs that belong to no placement, once a leader has said what there shall be: what an
-    /// agent left behind that died before it had written down what it was told, or a data directory
-    /// that lost its state.
-    pub(super) fn sweep(&mut self) {
-        if std::mem::replace(&mut self.swept, true) {
-            return;
-        }
-        let places = &self.ledger.places;
-        let kept: BTreeSet<RunId> = places
-            .values()
-            .filter_map(|place| place.progress.as_ref())
-            .flat_map(|progress| progress.kept.iter().copied().chain([progress.run]))
-            .chain(places.keys().copied())
-            .collect();
-        let found = self.context.found.iter().copied();
-        for run in found.filter(|run| !kept.contains(run)) {
-            tracing::warn!(%run, node = %self.context.name, "ending a run of no placement");
-            let context = Arc::clone(&self.context);
-            tokio::spawn(async move {
-                for driver in context.drivers.all() {
-                    // What it does not have, or what has ended, needs no ending.
-                    let _ = driver.signal(run, Signal::SIGKILL, true).await;
-                    let _ = driver.wait(run).await;
-                    if let Err(error) = driver.remove(run, true).await {
-                        tracing::debug!(%run, %error, "cannot clean up");
-                    }
-                }
-            });
         }
     }
 }

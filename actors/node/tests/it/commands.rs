@@ -86,7 +86,7 @@ async fn a_command_to_many_gets_a_row_a_task_from_every_node() {
             .unwrap()
             .rows
             .iter()
-            .all(|row| row.is_done())
+            .all(loom_schemas::wire::CommandRow::is_done)
     );
     for placed in &web {
         until("it has ended", async || {

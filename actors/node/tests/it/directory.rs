@@ -1,5 +1,6 @@
 use loom_node::{NodeOptions, StartError, StoreError};
 
+use crate::leader::Manner;
 use crate::specs::name;
 use crate::world::World;
 
@@ -28,6 +29,11 @@ async fn a_data_directory_serves_one_node_of_one_cluster() {
     let error = node.ready().await.unwrap_err();
     assert!(matches!(error, StartError::OtherCluster { .. }), "{error}");
     assert!(node.stopped().await.unwrap().contains("cluster-2"));
+    // As managers say it.
+    world.leader.manner(Manner::Conflict);
+    let node = loom_node::start(world.options("node-1")).await.unwrap();
+    let error = node.ready().await.unwrap_err();
+    assert!(matches!(error, StartError::OtherCluster { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

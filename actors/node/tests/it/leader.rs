@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use loom_bus::connection::Bus;
 use loom_bus::serve::{Request, ServeLimits};
-use loom_schemas::error::WireError;
+use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Epoch, Name, RunId};
 use loom_schemas::subject;
 use loom_schemas::wire::{
@@ -49,6 +49,8 @@ pub enum Manner {
     Silent,
     /// Status is refused, hello is answered.
     Refuses,
+    /// Hello is refused as from a node of another cluster.
+    Conflict,
     /// Takes reports, but the node never hears that.
     LosesAnswers,
 }
@@ -107,6 +109,10 @@ impl Leader {
             return;
         }
         match request.token(3).unwrap() {
+            "hello" if manner == Manner::Conflict => {
+                let error = WireError::new(ErrorCode::Conflict, "this is cluster other");
+                request.refuse(error).await;
+            }
             "hello" => {
                 let hello: Hello = request.decode().unwrap();
                 self.said().hellos.push(hello);
@@ -186,7 +192,10 @@ impl Leader {
                 remove: remove.to_vec(),
             }
         };
-        self.send(&node, &assign).await
+        match self.send(&node, &assign).await {
+            AssignReply::Resync { .. } => self.send(&node, &self.whole(&node)).await,
+            reply => reply,
+        }
     }
 
     /// What is wanted without a word to the node.

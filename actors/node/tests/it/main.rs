@@ -6,7 +6,6 @@ mod commands;
 mod directory;
 mod leader;
 mod leaving;
-mod measure;
 mod outages;
 mod processes;
 mod specs;

@@ -123,12 +123,12 @@ impl World {
     pub async fn until(&self, what: &str, so: impl Fn(&Said) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !so(&self.leader.said()) {
-            if Instant::now() > deadline {
-                panic!(
-                    "not so in time: {what}; reports: {:#?}",
-                    self.leader.said().reports
-                );
-            }
+            let in_time = Instant::now() < deadline;
+            assert!(
+                in_time,
+                "not so in time: {what}; {:#?}",
+                self.leader.said().reports
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -146,6 +146,26 @@ impl World {
             unreachable!()
         };
         [self.connect.url.clone(), name.clone(), password.clone()]
+    }
+}
+
+/// What still runs in the directory of a test that failed is ended with it.
+impl Drop for World {
+    fn drop(&mut self) {
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let inside = std::fs::read_link(process.path().join("cwd"))
+                .is_ok_and(|directory| directory.starts_with(self.directory.path().join("node-1")));
+            if let Some(pid) = process
+                .file_name()
+                .to_str()
+                .and_then(|pid| pid.parse().ok())
+                && inside
+            {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                // It may have ended since.
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
     }
 }
 

@@ -125,7 +125,9 @@ impl Writer {
             bytes: pending.raw.len() as u64,
             entry: pending.entry,
         };
-        self.log_bytes += committed.bytes + MESSAGE_OVERHEAD;
+        self.log_bytes = self
+            .log_bytes
+            .saturating_add(committed.bytes + MESSAGE_OVERHEAD);
         self.position.note(&committed);
         Some(committed)
     }
@@ -157,9 +159,11 @@ impl Writer {
         if self.log_bytes < most {
             return Ok(());
         }
-        if let Ok(info) = self.js.info(STREAM).await {
-            self.log_bytes = info.state.bytes;
-        }
+        // If the stream does not answer now, the server itself refuses what does not fit.
+        let Ok(info) = self.js.info(STREAM).await else {
+            return Ok(());
+        };
+        self.log_bytes = info.state.bytes;
         if self.log_bytes < most {
             return Ok(());
         }

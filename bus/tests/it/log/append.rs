@@ -116,6 +116,7 @@ async fn an_append_to_a_hung_server_counts_once() {
     let server = Server::start(dir.path()).await;
     let mut leader = Manager::started(&server.url, "m1", quick()).await;
     leader.lead().await;
+    leader.put("before", "0").await.unwrap();
     server.pause();
     let append = leader.writer.as_mut().unwrap().append(put("a", "1", 1));
     // Long enough for the same bytes to be sent more than once.
@@ -125,7 +126,7 @@ async fn an_append_to_a_hung_server_counts_once() {
     leader.replica.apply_committed(&committed).unwrap();
     leader.put("b", "2").await.unwrap();
     let other = Manager::started(&server.url, "m2", quick()).await;
-    assert_eq!(other.replica.position.sequence, 3);
+    assert_eq!(other.replica.position.sequence, 4);
     assert_eq!(other.replica.hash(), leader.replica.hash());
 }
 

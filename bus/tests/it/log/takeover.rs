@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use loom_bus::log::{AppendError, EntryKind, Followed, Replica};
+use tokio::task::JoinSet;
 
 use super::{Manager, Records, aloud, long_runs, put, quick};
 use crate::support::{Cluster, Server, until};
@@ -19,10 +20,10 @@ async fn reign(mut manager: Manager, tag: usize) -> (Manager, Vec<String>) {
     let mut acknowledged = Vec::new();
     for n in 0.. {
         let key = format!("r{tag}-{n}");
-        if n % 5 == 4 {
-            // Who never pauses cannot be overtaken: a standby would always be one entry behind.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        // Who never pauses cannot be overtaken: a standby would always be one entry behind. So
+        // the pauses differ, and takeovers fall into them and onto their ends.
+        let pause = (tag * 7 + n * 5) % 11;
+        tokio::time::sleep(Duration::from_millis(pause as u64)).await;
         match manager.append(put(&key, "v", 1)).await {
             Ok(_) => acknowledged.push(key),
             Err(AppendError::Deposed { .. }) => break,
@@ -76,30 +77,25 @@ async fn takeovers(url: &str, replicas: usize, rounds: usize) {
         managers.push(Manager::started(url, &format!("m{n}"), options()).await);
     }
     let mut acknowledged = Vec::new();
-    let mut reigns = Vec::new();
+    let mut reigns = JoinSet::new();
     for round in 0..rounds {
         if managers.is_empty() {
-            let reign: tokio::task::JoinHandle<(Manager, Vec<String>)> = reigns.remove(0);
-            let (manager, keys) = reign.await.unwrap();
+            let (manager, keys) = reigns.join_next().await.unwrap().unwrap();
             acknowledged.extend(keys);
             managers.push(manager);
         }
-        let manager = managers.remove(0);
-        reigns.push(tokio::spawn(reign(manager, round)));
+        reigns.spawn(reign(managers.remove(0), round));
     }
     let mut last = Manager::started(url, "last", options()).await;
-    // The last one leads after all reigns have begun.
     while !reigns.is_empty() {
+        // It leads after all of them have; each has its turn in between.
         last.lead().await;
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let finished: Vec<_> = (0..reigns.len())
-            .rev()
-            .filter(|n| reigns[*n].is_finished())
-            .collect();
-        for n in finished {
-            acknowledged.extend(reigns.remove(n).await.unwrap().1);
+        while let Some(reign) = reigns.try_join_next() {
+            acknowledged.extend(reign.unwrap().1);
         }
     }
+    last.lead().await;
     last.put("end", "v").await.unwrap();
     acknowledged.push("end".to_owned());
 
