@@ -64,15 +64,14 @@ impl Address {
     }
 
     /// From an address and `-l` selectors, of which there must be exactly one.
-    pub(crate) fn of(
-        address: Option<&str>,
-        labels: &[(String, String)],
-    ) -> Result<Self, Failure> {
+    pub(crate) fn of(address: Option<&str>, labels: &[(String, String)]) -> Result<Self, Failure> {
         match (address, labels) {
             (Some(text), []) => Self::parse(text),
             (None, [_, ..]) => Ok(Self::Labels(labels.iter().cloned().collect())),
             (Some(_), _) => Err(Failure::usage("give an address or -l, not both")),
-            (None, []) => Err(Failure::usage("give an address (JOB, JOB/INDEX, ...) or -l k=v")),
+            (None, []) => Err(Failure::usage(
+                "give an address (JOB, JOB/INDEX, ...) or -l k=v",
+            )),
         }
     }
 }
@@ -114,18 +113,45 @@ mod tests {
 
     #[test]
     fn every_form_is_read_and_shown_as_typed() {
-        for text in ["web", "web/0", "web/api", "web/api/0", "018f3c5ea1b27c7f8a44d1c2b3e4f506"] {
+        for text in [
+            "web",
+            "web/0",
+            "web/api",
+            "web/api/0",
+            "018f3c5ea1b27c7f8a44d1c2b3e4f506",
+        ] {
             let address = Address::parse(text).unwrap();
-            assert_eq!(Address::parse(&address.to_string()).unwrap(), address, "{text}");
+            assert_eq!(
+                Address::parse(&address.to_string()).unwrap(),
+                address,
+                "{text}"
+            );
         }
-        assert!(matches!(Address::parse("web/0").unwrap(), Address::Only(..)));
-        assert!(matches!(Address::parse("12ab34cd").unwrap(), Address::RunSuffix(..)));
-        assert!(matches!(Address::parse("deadbeef").unwrap(), Address::Job(..)));
+        assert!(matches!(
+            Address::parse("web/0").unwrap(),
+            Address::Only(..)
+        ));
+        assert!(matches!(
+            Address::parse("12ab34cd").unwrap(),
+            Address::RunSuffix(..)
+        ));
+        assert!(matches!(
+            Address::parse("deadbeef").unwrap(),
+            Address::Job(..)
+        ));
     }
 
     #[test]
     fn what_is_no_address_is_bad_usage() {
-        for text in ["", "Web", "web/", "web/api/x", "web/api/0/1", "web/all", "web/-1"] {
+        for text in [
+            "",
+            "Web",
+            "web/",
+            "web/api/x",
+            "web/api/0/1",
+            "web/all",
+            "web/-1",
+        ] {
             let failure = Address::parse(text).unwrap_err();
             assert_eq!(failure.code.number(), 64, "{text}");
         }

@@ -17,7 +17,12 @@ use crate::start;
 /// 3 some tasks failed the command; 4 not found; 5 denied; 6 conflict; 7 the bus or a manager does
 /// not answer; 64 bad usage; 124 --timeout passed.
 #[derive(Debug, Parser)]
-#[command(name = "loomctl", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "loomctl",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -31,7 +36,14 @@ pub(crate) struct Global {
     #[command(flatten)]
     pub(crate) bus: BusArgs,
     /// Form of the output
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORM"
+    )]
     pub(crate) output: Form,
 }
 

@@ -24,10 +24,22 @@ const LEADER_WAIT: Duration = Duration::from_secs(8);
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct BusArgs {
     /// Address of the bus: nats://HOST:PORT, several with commas between
-    #[arg(long, global = true, env = "LOOM_BUS", value_name = "URL", help_heading = "Bus")]
+    #[arg(
+        long,
+        global = true,
+        env = "LOOM_BUS",
+        value_name = "URL",
+        help_heading = "Bus"
+    )]
     pub(crate) bus: Option<String>,
     /// NATS credentials file
-    #[arg(long, global = true, env = "LOOM_CREDS", value_name = "FILE", help_heading = "Bus")]
+    #[arg(
+        long,
+        global = true,
+        env = "LOOM_CREDS",
+        value_name = "FILE",
+        help_heading = "Bus"
+    )]
     pub(crate) creds: Option<PathBuf>,
 }
 
@@ -45,7 +57,11 @@ impl BusArgs {
     /// What to connect to: the flags, else the NATS command line's selected context, else the
     /// default address.
     pub(crate) fn options(&self, name: &str) -> Result<ConnectOptions, Failure> {
-        let context = if self.bus.is_none() { selected_context()? } else { None };
+        let context = if self.bus.is_none() {
+            selected_context()?
+        } else {
+            None
+        };
         let context = context.unwrap_or_default();
         let url = match (&self.bus, context.url.as_str()) {
             (Some(url), _) => url.clone(),
@@ -55,9 +71,10 @@ impl BusArgs {
         let login = match (&self.creds, context.creds.as_str(), context.user.as_str()) {
             (Some(path), ..) => Login::CredentialsFile(path.clone()),
             (None, "", "") => Login::None,
-            (None, "", user) => {
-                Login::User { name: user.to_owned(), password: context.password.clone() }
-            }
+            (None, "", user) => Login::User {
+                name: user.to_owned(),
+                password: context.password.clone(),
+            },
             (None, path, _) => Login::CredentialsFile(PathBuf::from(path)),
         };
         Ok(ConnectOptions {
@@ -79,21 +96,31 @@ impl BusArgs {
 
 /// The context `nats context select` chose, if there is one.
 fn selected_context() -> Result<Option<NatsContext>, Failure> {
-    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"))
-    });
-    let Some(directory) = config.map(|config| config.join("nats")) else { return Ok(None) };
-    let Ok(name) = std::fs::read_to_string(directory.join("context.txt")) else { return Ok(None) };
+    let config = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
+    let Some(directory) = config.map(|config| config.join("nats")) else {
+        return Ok(None);
+    };
+    let Ok(name) = std::fs::read_to_string(directory.join("context.txt")) else {
+        return Ok(None);
+    };
     let name = name.trim();
     if name.is_empty() {
         return Ok(None);
     }
     let path = directory.join("context").join(format!("{name}.json"));
     let text = std::fs::read(&path).map_err(|error| {
-        Failure::error(format!("the selected NATS context {}: {error}", path.display()))
+        Failure::error(format!(
+            "the selected NATS context {}: {error}",
+            path.display()
+        ))
     })?;
     serde_json::from_slice(&text).map(Some).map_err(|error| {
-        Failure::error(format!("the selected NATS context {}: {error}", path.display()))
+        Failure::error(format!(
+            "the selected NATS context {}: {error}",
+            path.display()
+        ))
     })
 }
 

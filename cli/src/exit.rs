@@ -63,12 +63,18 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with a line to print.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: Some(message.into()) }
+        Self {
+            code,
+            message: Some(message.into()),
+        }
     }
 
     /// A failure of which everything has been printed.
     pub(crate) fn silent(code: Code) -> Self {
-        Self { code, message: None }
+        Self {
+            code,
+            message: None,
+        }
     }
 
     /// Bad usage of the command line.
@@ -133,6 +139,9 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] std::io::Error);
-        assert_eq!(chain(&Outer(std::io::Error::other("inner"))), "outer: inner");
+        assert_eq!(
+            chain(&Outer(std::io::Error::other("inner"))),
+            "outer: inner"
+        );
     }
 }

@@ -69,12 +69,8 @@ pub(crate) async fn command(
         }
         Address::Only(job, index) => only(bus, job, *index, verb, command, timeout).await?,
         Address::Run(run) => single(bus, &subject::run(*run, verb), command, timeout).await?,
-        Address::Job(job) => {
-            many(bus, job, None, verb, command, timeout).await?
-        }
-        Address::Task(job, task) => {
-            many(bus, job, Some(task), verb, command, timeout).await?
-        }
+        Address::Job(job) => many(bus, job, None, verb, command, timeout).await?,
+        Address::Task(job, task) => many(bus, job, Some(task), verb, command, timeout).await?,
         Address::RunSuffix(suffix) => {
             let mut command = command.clone();
             command.run_suffix = Some(suffix.clone());
@@ -117,7 +113,10 @@ async fn single(
         Err(CallError::NoResponders) => Ok(Vec::new()),
         Err(CallError::Timeout) => Err(Failure::new(
             Code::TimedOut,
-            format!("no answer on {subject} within {}", humantime::format_duration(timeout)),
+            format!(
+                "no answer on {subject} within {}",
+                humantime::format_duration(timeout)
+            ),
         )),
         Err(error) => Err(refused(error)),
     }
@@ -168,13 +167,20 @@ async fn many(
     let mut down = None;
     let deadline = Instant::now() + timeout;
     let subject = subject::task_all(job, task, verb);
-    let mut replies = match bus.call_many::<_, CommandReply>(&subject, command, timeout).await {
+    let mut replies = match bus
+        .call_many::<_, CommandReply>(&subject, command, timeout)
+        .await
+    {
         Ok(replies) => replies,
         Err(CallError::NoResponders) => return Ok(Vec::new()),
         Err(error) => return Err(refused(error)),
     };
     loop {
-        let quiet = if rows.is_empty() { deadline } else { deadline.min(Instant::now() + QUIET) };
+        let quiet = if rows.is_empty() {
+            deadline
+        } else {
+            deadline.min(Instant::now() + QUIET)
+        };
         match tokio::time::timeout_at(quiet, replies.next()).await {
             Ok(Some(Ok(reply))) => keep(&mut rows, reply),
             Ok(None | Some(Err(CallError::NoResponders))) => break,
@@ -202,11 +208,18 @@ async fn many(
 async fn not_alive(bus: &Bus, job: &Name) -> BTreeSet<Slot> {
     let get = JobGet { job: job.clone() };
     let subject = subject::api("job", "get");
-    match bus.call::<_, JobView>(&subject, &get, Duration::from_secs(1)).await {
+    match bus
+        .call::<_, JobView>(&subject, &get, Duration::from_secs(1))
+        .await
+    {
         Ok(view) => view
             .slots
             .into_iter()
-            .filter(|slot| slot.current.as_ref().is_none_or(|run| run.state.is_terminal()))
+            .filter(|slot| {
+                slot.current
+                    .as_ref()
+                    .is_none_or(|run| run.state.is_terminal())
+            })
             .map(|slot| slot.slot)
             .collect(),
         Err(_) => BTreeSet::new(),
@@ -224,13 +237,20 @@ async fn found(
     let mut rows = BTreeMap::new();
     let deadline = Instant::now() + timeout;
     let subject = subject::find(verb);
-    let mut replies = match bus.call_many::<_, CommandReply>(&subject, command, timeout).await {
+    let mut replies = match bus
+        .call_many::<_, CommandReply>(&subject, command, timeout)
+        .await
+    {
         Ok(replies) => replies,
         Err(CallError::NoResponders) => return Ok(Vec::new()),
         Err(error) => return Err(refused(error)),
     };
     loop {
-        let quiet = if rows.is_empty() { deadline } else { deadline.min(Instant::now() + QUIET) };
+        let quiet = if rows.is_empty() {
+            deadline
+        } else {
+            deadline.min(Instant::now() + QUIET)
+        };
         match tokio::time::timeout_at(quiet, replies.next()).await {
             Ok(Some(Ok(reply))) => keep(&mut rows, reply),
             Ok(Some(Err(error))) => return Err(refused(error)),
@@ -241,7 +261,11 @@ async fn found(
 }
 
 fn answers(reply: CommandReply) -> Vec<Row> {
-    reply.rows.into_iter().map(|row| Row::Answer(Box::new(row))).collect()
+    reply
+        .rows
+        .into_iter()
+        .map(|row| Row::Answer(Box::new(row)))
+        .collect()
 }
 
 fn keep(rows: &mut BTreeMap<(Slot, loom_schemas::ids::RunId), Row>, reply: CommandReply) {
@@ -296,12 +320,25 @@ mod tests {
     #[test]
     fn indexes_without_a_row_are_missing_until_the_last_has_one() {
         let mut rows = BTreeMap::new();
-        keep(&mut rows, CommandReply { rows: vec![row(0, 3), row(2, 3)] });
-        let left: Vec<String> = missing(&rows, None).iter().map(ToString::to_string).collect();
+        keep(
+            &mut rows,
+            CommandReply {
+                rows: vec![row(0, 3), row(2, 3)],
+            },
+        );
+        let left: Vec<String> = missing(&rows, None)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(left, ["web/1"]);
         let down = BTreeSet::from([Slot::new(Name::new("web").unwrap(), Name::main(), 1)]);
         assert!(missing(&rows, Some(&down)).is_empty());
-        keep(&mut rows, CommandReply { rows: vec![row(1, 3)] });
+        keep(
+            &mut rows,
+            CommandReply {
+                rows: vec![row(1, 3)],
+            },
+        );
         assert!(missing(&rows, None).is_empty());
     }
 }

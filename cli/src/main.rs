@@ -49,9 +49,31 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
 
 /// Verbs that are decided but not built.
 const LATER: &[&str] = &[
-    "plan", "history", "rollback", "promote", "dispatch", "export", "wait", "remove", "gc",
-    "resize", "exec", "cmd", "stats", "checkpoint", "attach", "cp", "cluster", "top", "output",
-    "drain", "undrain", "taint", "label", "lost", "rebalance",
+    "plan",
+    "history",
+    "rollback",
+    "promote",
+    "dispatch",
+    "export",
+    "wait",
+    "remove",
+    "gc",
+    "resize",
+    "exec",
+    "cmd",
+    "stats",
+    "checkpoint",
+    "attach",
+    "cp",
+    "cluster",
+    "top",
+    "output",
+    "drain",
+    "undrain",
+    "taint",
+    "label",
+    "lost",
+    "rebalance",
 ];
 
 /// Help and version end with 0, bad usage with 64 (2 means something else here).
@@ -65,5 +87,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     // Nobody can be told that the terminal is gone.
     let _ = error.print();
-    if error.use_stderr() { ExitCode::from(Code::Usage.number()) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        ExitCode::from(Code::Usage.number())
+    } else {
+        ExitCode::SUCCESS
+    }
 }

@@ -27,7 +27,11 @@ pub fn loomctl() -> PathBuf {
         path.pop();
     }
     path.push("loomctl");
-    assert!(path.exists(), "{} is not built: run `make test`, not cargo test", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run `make test`, not cargo test",
+        path.display()
+    );
     path
 }
 
@@ -47,9 +51,17 @@ impl Said {
     ///
     /// # Panics
     /// When it ended otherwise.
-    #[allow(clippy::must_use_candidate, clippy::return_self_not_must_use, reason = "mostly asked for its panic")]
+    #[allow(
+        clippy::must_use_candidate,
+        clippy::return_self_not_must_use,
+        reason = "mostly asked for its panic"
+    )]
     pub fn expect_code(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
+        assert_eq!(
+            self.code, code,
+            "stdout: {}\nstderr: {}",
+            self.out, self.err
+        );
         self
     }
 
@@ -77,12 +89,18 @@ impl From<Output> for Said {
 /// # Panics
 /// When it cannot be started.
 pub fn run_alone(arguments: &[&str]) -> Said {
-    command("", arguments).output().expect("loomctl starts").into()
+    command("", arguments)
+        .output()
+        .expect("loomctl starts")
+        .into()
 }
 
 fn command(bus: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(loomctl());
-    command.args(arguments).env_remove("LOOM_BUS").env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+        .args(arguments)
+        .env_remove("LOOM_BUS")
+        .env("XDG_CONFIG_HOME", "/nonexistent");
     if !bus.is_empty() {
         command.env("LOOM_BUS", bus);
     }
@@ -102,7 +120,10 @@ pub struct Dev {
 impl Dev {
     /// Starts one with these flags on a fresh data directory.
     pub fn start(flags: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("loom-dev").tempdir().expect("a directory");
+        let directory = tempfile::Builder::new()
+            .prefix("loom-dev")
+            .tempdir()
+            .expect("a directory");
         let mut dev = Self {
             bus: String::new(),
             directory,
@@ -154,7 +175,10 @@ impl Dev {
             let text = fs::read(&ready).map_err(|e| format!("{e}; log: {}", self.log()))?;
             serde_json::from_slice(&text).map_err(|e| e.to_string())
         });
-        ready["bus"].as_str().expect("a bus").clone_into(&mut self.bus);
+        ready["bus"]
+            .as_str()
+            .expect("a bus")
+            .clone_into(&mut self.bus);
         self.child = Some(child);
     }
 
@@ -196,7 +220,10 @@ impl Dev {
     /// # Panics
     /// When it cannot be started.
     pub fn ctl(&self, arguments: &[&str]) -> Said {
-        command(&self.bus, arguments).output().expect("loomctl starts").into()
+        command(&self.bus, arguments)
+            .output()
+            .expect("loomctl starts")
+            .into()
     }
 
     /// Runs `loomctl` against it with something on standard input.
@@ -211,7 +238,11 @@ impl Dev {
             .spawn()
             .expect("loomctl starts");
         // It may end before it has read everything.
-        let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+        let _ = child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes());
         child.wait_with_output().expect("it ends").into()
     }
 
@@ -253,7 +284,11 @@ impl Dev {
     pub fn wait_for_job(&self, name: &str, status: &str) -> Value {
         until(&format!("job {name} is {status}"), || {
             let job = self.job(name);
-            if job["summary"]["status"] == status { Ok(job) } else { Err(job.to_string()) }
+            if job["summary"]["status"] == status {
+                Ok(job)
+            } else {
+                Err(job.to_string())
+            }
         })
     }
 
@@ -289,8 +324,13 @@ pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
 
 /// Whether a process is there and no zombie.
 pub fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().starts_with(" Z"))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .starts_with(" Z")
+    })
 }
 
 impl Drop for Dev {

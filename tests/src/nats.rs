@@ -120,7 +120,10 @@ impl Client {
         let mut others = VecDeque::new();
         let answer = loop {
             let Some(message) = self.next(deadline - Instant::now().min(deadline))? else {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer: {subject}")));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no answer: {subject}"),
+                ));
             };
             if message.subject == inbox {
                 break message;
@@ -158,7 +161,9 @@ impl Client {
                 }
                 Err(error) => return Err(error),
             }
-            self.reader.get_ref().set_read_timeout(Some(Duration::from_secs(10)))?;
+            self.reader
+                .get_ref()
+                .set_read_timeout(Some(Duration::from_secs(10)))?;
             if let Some(message) = self.read_one()? {
                 return Ok(Some(message));
             }

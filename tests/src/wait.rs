@@ -16,7 +16,10 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
         match look() {
             Ok(found) => return found,
             Err(seen) => {
-                assert!(start.elapsed() < PATIENCE, "never came true: {what}; last seen: {seen}");
+                assert!(
+                    start.elapsed() < PATIENCE,
+                    "never came true: {what}; last seen: {seen}"
+                );
             }
         }
         thread::sleep(Duration::from_millis(20));
@@ -25,5 +28,11 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
 
 /// [`until`] for a plain condition.
 pub fn until_true(what: &str, mut look: impl FnMut() -> bool) {
-    until(what, || if look() { Ok(()) } else { Err("false".to_owned()) });
+    until(what, || {
+        if look() {
+            Ok(())
+        } else {
+            Err("false".to_owned())
+        }
+    });
 }

@@ -15,6 +15,9 @@ pub struct ManagerOptions {
     pub name: Name,
     /// Where the bus is; the manager opens three connections of its own there.
     pub bus: ConnectOptions,
+    /// The same bus with a login of its system account, where the manager has one: only that
+    /// account knows whether writes are on the disk before they are acknowledged.
+    pub system: Option<ConnectOptions>,
     /// Where it keeps what is not on the bus; made if it is not there.
     pub data_dir: PathBuf,
     /// How nodes that fit are ranked.
@@ -95,6 +98,7 @@ impl ManagerOptions {
         Self {
             name,
             bus,
+            system: None,
             data_dir,
             strategy: Strategy::default(),
             replicas: 1,

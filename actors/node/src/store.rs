@@ -22,10 +22,11 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loom_schemas::ids::Name;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::frame::{self, FrameError};
@@ -34,6 +35,9 @@ use crate::store_error::StoreError;
 
 const FILE: &str = "state";
 const TEMPORARY: &str = "state.new";
+
+/// How long the lock of a data directory may be held on before another agent is taken to have it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long before a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -86,8 +90,8 @@ impl Store {
         };
         fs::create_dir_all(directory).map_err(io("making it"))?;
         let lock = File::open(directory).map_err(io("opening it"))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-            if error == rustix::io::Errno::WOULDBLOCK {
+        lock_soon(&lock).map_err(|error| {
+            if error == Errno::WOULDBLOCK {
                 StoreError::Locked {
                     path: directory.to_owned(),
                 }
@@ -293,6 +297,20 @@ impl Writer {
         };
         self.shared.limit.store(limit, Ordering::Relaxed);
         self.shared.renewing.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Locks, and does not give up at once: a child that an agent forked holds the agent's lock as well,
+/// for the moment until it executes its program, also when the agent was killed meanwhile.
+fn lock_soon(directory: &File) -> Result<(), Errno> {
+    let begun = Instant::now();
+    loop {
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PATIENCE / 50);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub const ENTRY_BYTES_MAX: usize = 6_000_000;
 
 /// Entries from this size on are compressed, in bytes.
-const COMPRESS_FROM: usize = 8 * 1024;
+const COMPRESS_FROM: usize = 32 * 1024;
 /// How deep the values of an entry may nest; a compressed or hostile one cannot blow the stack.
 const DEPTH_MAX: usize = 32;
 /// The leading byte of a plain entry.

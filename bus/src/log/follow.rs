@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::store::{Log, STREAM};
@@ -65,6 +65,7 @@ impl Follower {
             name: name.to_owned(),
             next: after + 1,
             into,
+            short_since: None,
         };
         let task = tokio::spawn(async move { following.run().await });
         Self { entries, task }
@@ -93,11 +94,15 @@ struct Following {
     name: String,
     next: u64,
     into: mpsc::Sender<Followed>,
+    /// Since when the log looks shorter than it was.
+    short_since: Option<Instant>,
 }
 
 /// Why a round of following ended.
 enum Round {
-    /// Ask the stream, make a new consumer, go on.
+    /// Ask the stream again.
+    Again,
+    /// Make a new consumer of what comes after, or ask the stream once that one stumbled.
     Resync,
     /// It has said why, or nobody listens.
     Over,
@@ -108,6 +113,7 @@ impl Following {
         loop {
             match self.read_missing().await {
                 Ok(Round::Over) => return,
+                Ok(Round::Again) => continue,
                 Ok(Round::Resync) => {}
                 Err(error) => {
                     tracing::debug!(%error, "the log does not answer its follower");
@@ -117,7 +123,7 @@ impl Following {
             }
             match self.consume().await {
                 Ok(Round::Over) => return,
-                Ok(Round::Resync) => {}
+                Ok(Round::Resync | Round::Again) => {}
                 Err(error) => {
                     tracing::debug!(%error, "no consumer of the log");
                     sleep(PAUSE).await;
@@ -130,10 +136,16 @@ impl Following {
     async fn read_missing(&mut self) -> Result<Round, StreamError> {
         let extent = self.log.extent().await?;
         if extent.last + 1 < self.next {
+            let since = *self.short_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < self.log.options.rewound_after() {
+                sleep(PAUSE).await;
+                return Ok(Round::Again);
+            }
             return Ok(self
                 .last_word(Followed::Rewound { last: extent.last })
                 .await);
         }
+        self.short_since = None;
         if extent.first > self.next {
             return Ok(self
                 .last_word(Followed::Behind {

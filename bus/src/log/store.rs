@@ -11,6 +11,7 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use loom_schemas::ids::Revision;
 use loom_schemas::subject;
+use tokio::time::{Instant, sleep};
 
 use super::entry::{Checksum, Entry};
 use super::follow::Follower;
@@ -23,6 +24,8 @@ use crate::stream::{JetStream, StreamError, StreamInfo};
 /// The stream of the log.
 pub const STREAM: &str = "ORCH_LOG";
 
+/// The pause before a log that looks too short is asked again.
+const PAUSE: Duration = Duration::from_millis(250);
 /// How many entries are asked for at once while catching up.
 const READ_AHEAD: usize = 16;
 
@@ -41,6 +44,9 @@ pub struct LogOptions {
     pub chunk_bytes: usize,
     /// Bytes a second that a snapshot is written and read back with; 0 is no limit.
     pub snapshot_rate: u64,
+    /// How long a log of several copies must look shorter than it was before that counts as
+    /// rewound: a leader just elected by the servers may not have applied all of it yet.
+    pub rewound_after: Duration,
     /// How long one attempt of an append waits before the same bytes are sent again.
     pub attempt: Duration,
 }
@@ -54,7 +60,18 @@ impl Default for LogOptions {
             snapshot_after: 64 << 20,
             chunk_bytes: 1 << 20,
             snapshot_rate: 16 << 20,
+            rewound_after: Duration::from_secs(20),
             attempt: Duration::from_secs(2),
+        }
+    }
+}
+
+impl LogOptions {
+    /// A single copy has no excuse for being shorter than it was.
+    pub(super) fn rewound_after(&self) -> Duration {
+        match self.replicas {
+            0 | 1 => Duration::ZERO,
+            _ => self.rewound_after,
         }
     }
 }
@@ -120,11 +137,16 @@ impl LogError {
     pub fn is_rewound(&self) -> bool {
         matches!(self, Self::Rewound { .. })
     }
+
+    /// Whether the log is shorter than it was, as far as its leader knows at this moment.
+    fn is_shorter(&self) -> bool {
+        matches!(self, Self::Rewound { applied, last, .. } if *last < applied.sequence)
+    }
 }
 
 impl Log {
     /// Opens the log, making its streams if they are not there, and checks their settings.
-    pub async fn open(bus: &Bus, options: LogOptions) -> Result<Self, LogError> {
+    pub async fn open(bus: &Bus, mut options: LogOptions) -> Result<Self, LogError> {
         let js = JetStream::new(bus);
         let must = [
             "subjects",
@@ -135,7 +157,14 @@ impl Log {
             "deny_delete",
             "allow_direct",
         ];
-        js.ensure(&stream_config(&options), &must).await?;
+        let info = js.ensure(&stream_config(&options), &must).await?;
+        // A log that was made before keeps the copies it was made with.
+        let replicas = info
+            .config
+            .get("num_replicas")
+            .and_then(serde_json::Value::as_u64);
+        let replicas = replicas.and_then(|count| usize::try_from(count).ok());
+        options.replicas = replicas.unwrap_or(options.replicas);
         let options = Arc::new(options);
         let snapshots = Snapshots::open(js.clone(), Arc::clone(&options)).await?;
         Ok(Self {
@@ -205,6 +234,21 @@ impl Log {
     /// is compared with what was: one that was rewound changes nothing and is told as such. If it
     /// was rewound and somebody has restored it since, the replica is loaded anew.
     pub async fn catch_up<F: Fold>(&self, replica: &mut Replica<F>) -> Result<(), LogError> {
+        let begun = Instant::now();
+        loop {
+            match self.catch_up_or_reload(replica).await {
+                Err(error) if error.is_shorter() => {
+                    if begun.elapsed() >= self.options.rewound_after() {
+                        return Err(error);
+                    }
+                    sleep(PAUSE).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn catch_up_or_reload<F: Fold>(&self, replica: &mut Replica<F>) -> Result<(), LogError> {
         let known = replica.position.incarnation;
         match self.catch_up_once(replica).await {
             Err(error) if error.is_rewound() && known > 0 => {

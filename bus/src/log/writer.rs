@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use loom_schemas::ids::{Epoch, Name};
 use loom_schemas::wire::FORMAT;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::entry::{
@@ -30,8 +30,9 @@ mod attempt;
 
 use attempt::Attempt;
 
-/// Commits from so many changes or events on are encoded beside the I/O threads.
-const ENCODE_ASIDE_FROM: usize = 64;
+/// Commits from so many bytes on are encoded beside the I/O threads: below, changing the thread
+/// takes longer than the work.
+const ENCODE_ASIDE_FROM: usize = 48 * 1024;
 /// The pause after a first attempt without a result; it doubles.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between two attempts.
@@ -52,6 +53,8 @@ pub struct Writer {
     pending: Option<Pending>,
     /// Bytes of the log, as last asked and counted on since; the first commit asks.
     log_bytes: u64,
+    /// Since when the log looks shorter than what was committed.
+    short_since: Option<Instant>,
 }
 
 /// Whether the writer leads.
@@ -128,6 +131,7 @@ impl Log {
             standing: Standing::Candidate,
             pending: None,
             log_bytes: u64::MAX,
+            short_since: None,
         }
     }
 
@@ -322,11 +326,16 @@ impl Writer {
     }
 }
 
-/// Many changes are encoded and compressed beside the I/O threads.
+/// What takes long is encoded and compressed beside the I/O threads.
 async fn encode(entry: Entry) -> Result<(Arc<Entry>, Bytes), AppendError> {
-    let large = |change: &Change| change.value.as_ref().is_some_and(|v| v.len() > 16 * 1024);
-    let few = entry.changes.len() + entry.events.len() < ENCODE_ASIDE_FROM;
-    if few && !entry.changes.iter().any(large) {
+    let value = |change: &Change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len);
+    let bytes = entry.changes.iter().map(value).sum::<usize>()
+        + entry
+            .events
+            .iter()
+            .map(|event| event.body.len())
+            .sum::<usize>();
+    if bytes < ENCODE_ASIDE_FROM {
         let raw = entry.encode()?;
         return Ok((Arc::new(entry), raw));
     }

@@ -35,13 +35,18 @@ enum Verdict {
 /// One check.
 #[derive(Debug, Serialize)]
 struct Check {
-    check: &'static str,
+    #[serde(rename = "check")]
+    name: &'static str,
     verdict: Verdict,
     says: String,
 }
 
-fn check(check: &'static str, verdict: Verdict, says: impl Into<String>) -> Check {
-    Check { check, verdict, says: says.into() }
+fn check(name: &'static str, verdict: Verdict, says: impl Into<String>) -> Check {
+    Check {
+        name,
+        verdict,
+        says: says.into(),
+    }
 }
 
 impl Doctor {
@@ -53,7 +58,7 @@ impl Doctor {
         output::list(
             global.output,
             &checks,
-            |check| check.check.to_owned(),
+            |check| check.name.to_owned(),
             |_| {
                 let mut table = table::new(&["check", "verdict", "says"]);
                 for check in &checks {
@@ -63,7 +68,7 @@ impl Doctor {
                         Verdict::Bad => ("bad", AnsiColor::Red),
                     };
                     table.add_row([
-                        check.check.to_owned(),
+                        check.name.to_owned(),
                         table::painted(word, colour),
                         check.says.clone(),
                     ]);
@@ -84,9 +89,11 @@ fn machine() -> Vec<Check> {
         Ok(path) => check("nats-server", Verdict::Ok, path.display().to_string()),
         Err(error) => check("nats-server", Verdict::Warning, chain(&error)),
     }];
-    for (name, program, used) in
-        [("bash", "bash", "bash"), ("python", "python3", "python"), ("go", "go", "go")]
-    {
+    for (name, program, used) in [
+        ("bash", "bash", "bash"),
+        ("python", "python3", "python"),
+        ("go", "go", "go"),
+    ] {
         checks.push(match on_path(program) {
             Some(path) => check(name, Verdict::Ok, path),
             None => check(
@@ -96,14 +103,18 @@ fn machine() -> Vec<Check> {
             ),
         });
     }
-    let held = HostLimits { found: String::new(), missing: Vec::<String>::new() };
+    let held = loom_task::driver::process::host_limits();
     checks.push(if held.missing.is_empty() {
         check("cgroups", Verdict::Ok, held.found)
     } else {
         check(
             "cgroups",
             Verdict::Warning,
-            format!("{}; tasks are not held to: {}", held.found, held.missing.join(", ")),
+            format!(
+                "{}; tasks are not held to: {}",
+                held.found,
+                held.missing.join(", ")
+            ),
         )
     });
     checks
@@ -122,7 +133,11 @@ async fn bus(global: &Global) -> Vec<Check> {
     let bus = match global.bus.connect().await {
         Ok(bus) => bus,
         Err(failure) => {
-            return vec![check("bus", Verdict::Bad, failure.message.unwrap_or_default())];
+            return vec![check(
+                "bus",
+                Verdict::Bad,
+                failure.message.unwrap_or_default(),
+            )];
         }
     };
     let server = bus.server();
@@ -130,25 +145,39 @@ async fn bus(global: &Global) -> Vec<Check> {
     let mut checks = vec![check(
         "bus",
         Verdict::Ok,
-        format!("nats-server {}, round trip {} us", server.version, trip.as_micros()),
+        format!(
+            "nats-server {}, round trip {} us",
+            server.version,
+            trip.as_micros()
+        ),
     )];
-    checks.push(match client::ask(&bus, &subject::api("bus", "get"), &()).await {
-        Ok(facts) => fsync(&facts),
-        Err(failure) => check("fsync", Verdict::Warning, failure.message.unwrap_or_default()),
-    });
+    checks.push(
+        match client::ask(&bus, &subject::api("bus", "get"), &()).await {
+            Ok(facts) => fsync(&facts),
+            Err(failure) => check(
+                "fsync",
+                Verdict::Warning,
+                failure.message.unwrap_or_default(),
+            ),
+        },
+    );
     let managers = managers(&bus).await.unwrap_or_default();
-    let leader = managers.iter().find(|manager| manager.role == ManagerRole::Leader);
+    let leader = managers
+        .iter()
+        .find(|manager| manager.role == ManagerRole::Leader);
     checks.push(match leader {
         Some(leader) => check(
             "managers",
             Verdict::Ok,
             format!("{} leads, {} in all", leader.name, managers.len()),
         ),
-        None => check("managers", Verdict::Bad, format!("none leads, {} answer", managers.len())),
+        None => check(
+            "managers",
+            Verdict::Bad,
+            format!("none leads, {} answer", managers.len()),
+        ),
     });
-    if let Ok(list) =
-        client::ask::<_, NodeList>(&bus, &subject::api("node", "list"), &()).await
-    {
+    if let Ok(list) = client::ask::<_, NodeList>(&bus, &subject::api("node", "list"), &()).await {
         checks.push(clocks(&list));
     }
     checks
@@ -157,7 +186,11 @@ async fn bus(global: &Global) -> Vec<Check> {
 /// Whether a commit is on the disk when it is acknowledged.
 fn fsync(facts: &loom_schemas::wire::BusView) -> Check {
     match (facts.sync_always, facts.sync_interval_ms) {
-        (Some(true), _) => check("fsync", Verdict::Ok, "every write, before it is acknowledged"),
+        (Some(true), _) => check(
+            "fsync",
+            Verdict::Ok,
+            "every write, before it is acknowledged",
+        ),
         (Some(false), interval) => check(
             "fsync",
             Verdict::Bad,
@@ -186,14 +219,21 @@ fn clocks(list: &NodeList) -> Check {
         .filter_map(|view| {
             let heartbeat = view.heartbeat.as_ref()?;
             let ahead = heartbeat.at.as_millisecond() - now;
-            (ahead > CLOCK_TOLERANCE_MS || ahead < -(CLOCK_TOLERANCE_MS + 5_000))
+            (!(-(CLOCK_TOLERANCE_MS + 5_000)..=CLOCK_TOLERANCE_MS).contains(&ahead))
                 .then(|| format!("{} by {ahead} ms", view.node.name))
         })
         .collect();
     if off.is_empty() {
-        check("clocks", Verdict::Ok, format!("{} nodes agree with this machine", list.nodes.len()))
+        check(
+            "clocks",
+            Verdict::Ok,
+            format!("{} nodes agree with this machine", list.nodes.len()),
+        )
     } else {
-        check("clocks", Verdict::Warning, format!("off: {}", off.join(", ")))
+        check(
+            "clocks",
+            Verdict::Warning,
+            format!("off: {}", off.join(", ")),
+        )
     }
 }
-struct HostLimits { found: String, missing: Vec<String> }

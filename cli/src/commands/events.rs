@@ -42,7 +42,9 @@ enum Filter {
 
 impl Filter {
     fn parse(text: Option<&str>) -> Result<Self, Failure> {
-        let Some(text) = text else { return Ok(Self::All) };
+        let Some(text) = text else {
+            return Ok(Self::All);
+        };
         if let Ok(name) = Name::new(text) {
             return Ok(Self::About(name));
         }
@@ -95,10 +97,13 @@ impl Events {
             None
         };
         let since = self.since.map(|ago| Timestamp::now() - ago);
-        let query =
-            EventQuery { filter: filter.subject(), after: None, since, limit: Some(self.limit) };
-        let mut list: EventList =
-            client::ask(&bus, &subject::api("event", "list"), &query).await?;
+        let query = EventQuery {
+            filter: filter.subject(),
+            after: None,
+            since,
+            limit: Some(self.limit),
+        };
+        let mut list: EventList = client::ask(&bus, &subject::api("event", "list"), &query).await?;
         list.events.retain(|row| filter.lets(&row.event));
         let mut seen = BTreeSet::new();
         for row in &list.events {
@@ -106,11 +111,16 @@ impl Events {
             print(global.output, row)?;
         }
         if list.more {
-            output::note(&format!("only the newest {} are shown; see --limit", self.limit));
+            output::note(&format!(
+                "only the newest {} are shown; see --limit",
+                self.limit
+            ));
         }
         let Some(mut live) = live else { return Ok(()) };
         while let Some(message) = live.next().await {
-            let Some(row) = row_of(&message) else { continue };
+            let Some(row) = row_of(&message) else {
+                continue;
+            };
             let is_new = row.number == 0 || seen.insert(row.number);
             if is_new && filter.lets(&row.event) {
                 print(global.output, &row)?;
@@ -122,9 +132,17 @@ impl Events {
 
 /// A live event with the number it has in the history; 0 for those of the nodes, which have none.
 fn row_of(message: &Message) -> Option<EventRow> {
-    let number = message.headers.get("Orch-Event").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let number = message
+        .headers
+        .get("Orch-Event")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let event = serde_json::from_slice(&message.payload).ok()?;
-    Some(EventRow { number, subject: message.subject.clone(), event })
+    Some(EventRow {
+        number,
+        subject: message.subject.clone(),
+        event,
+    })
 }
 
 fn print(form: Form, row: &EventRow) -> Result<(), Failure> {
@@ -139,7 +157,10 @@ fn print(form: Form, row: &EventRow) -> Result<(), Failure> {
 /// `14:03:09.120  task.web.main.0.running  node-1  v2  reason`.
 pub(crate) fn line(row: &EventRow) -> String {
     let event = &row.event;
-    let subject = row.subject.strip_prefix("orch.events.").unwrap_or(&row.subject);
+    let subject = row
+        .subject
+        .strip_prefix("orch.events.")
+        .unwrap_or(&row.subject);
     let mut words = vec![time::clock(event.at), format!("{subject:<34}")];
     if let Some(node) = event.node.as_ref().filter(|_| event.task.is_some()) {
         words.push(node.to_string());
@@ -166,11 +187,18 @@ mod tests {
     #[test]
     fn a_filter_is_a_name_or_a_subject() {
         assert_eq!(Filter::parse(None).unwrap(), Filter::All);
-        assert!(matches!(Filter::parse(Some("web")).unwrap(), Filter::About(_)));
+        assert!(matches!(
+            Filter::parse(Some("web")).unwrap(),
+            Filter::About(_)
+        ));
         let subject = Filter::parse(Some("orch.events.task.web.>")).unwrap();
         assert_eq!(subject, Filter::Subject("task.web.>".into()));
         for bad in ["", "task..web", "task.>.web", "a b.c"] {
-            assert_eq!(Filter::parse(Some(bad)).unwrap_err().code, Code::Usage, "{bad}");
+            assert_eq!(
+                Filter::parse(Some(bad)).unwrap_err().code,
+                Code::Usage,
+                "{bad}"
+            );
         }
     }
 }

@@ -47,13 +47,21 @@ impl Logs {
         let address = Address::parse(&self.address)?;
         let bus = global.bus.connect().await?;
         let scope = Scope::of(&bus, &address).await?;
-        let live = if self.follow { Some(scope.subscribe(&bus).await?) } else { None };
+        let live = if self.follow {
+            Some(scope.subscribe(&bus).await?)
+        } else {
+            None
+        };
         let mut printer = Printer::new(global.output, self.timestamps, scope.is_many);
         let since = self.since.map(|ago| Timestamp::now() - ago);
-        let mut lines = scope.history(&bus, self.tail, since).await?;
+        let (mut lines, from_files) = scope.history(&bus, self.tail, since).await?;
         lines.retain(|line| self.wants(line));
         for line in &lines {
-            printer.print(line)?;
+            if from_files {
+                printer.print_from_file(line)?
+            } else {
+                printer.print(line)?
+            }
         }
         let Some(mut live) = live else { return Ok(()) };
         while let Some(message) = live.next().await {
@@ -67,7 +75,9 @@ impl Logs {
     }
 
     fn wants(&self, line: &LogLine) -> bool {
-        self.stream.as_ref().is_none_or(|stream| *stream == line.stream)
+        self.stream
+            .as_ref()
+            .is_none_or(|stream| *stream == line.stream)
     }
 }
 
@@ -100,19 +110,28 @@ impl Scope {
             Address::Job(job) => (format!("{job}.>"), None, true),
             Address::Only(job, index) => (format!("{job}.*.{index}.*.*"), None, false),
             Address::Task(job, task) => (format!("{job}.{task}.>"), None, true),
-            Address::Slot(job, task, index) => {
-                (format!("{job}.{task}.{index}.*.*"), None, false)
-            }
+            Address::Slot(job, task, index) => (format!("{job}.{task}.{index}.*.*"), None, false),
             Address::Run(_) | Address::RunSuffix(_) => {
-                let get = loom_schemas::wire::RunGet { run: address.to_string() };
+                let get = loom_schemas::wire::RunGet {
+                    run: address.to_string(),
+                };
                 let view: loom_schemas::wire::RunView =
                     client::ask(bus, &subject::api("run", "get"), &get).await?;
                 let slot = view.slot;
-                (format!("{}.{}.{}.*.*", slot.job, slot.task, slot.index), Some(view.run.run), false)
+                (
+                    format!("{}.{}.{}.*.*", slot.job, slot.task, slot.index),
+                    Some(view.run.run),
+                    false,
+                )
             }
             Address::Labels(_) => return Err(Failure::usage("logs takes an address")),
         };
-        Ok(Self { address: address.clone(), filter, run, is_many })
+        Ok(Self {
+            address: address.clone(),
+            filter,
+            run,
+            is_many,
+        })
     }
 
     /// What is written from now on.
@@ -122,35 +141,47 @@ impl Scope {
             .map_err(|error| Failure::new(Code::NoAnswer, chain(&error)))
     }
 
-    /// What was written: from the bus, or from the tasks themselves while no manager is there.
+    /// What was written: from the bus, or from the tasks themselves while no manager is there; and
+    /// whether it is from the tasks.
     pub(crate) async fn history(
         &self,
         bus: &Bus,
         tail: Option<u32>,
         since: Option<Timestamp>,
-    ) -> Result<Vec<LogLine>, Failure> {
-        let query = LogQuery { filter: self.filter.clone(), run: self.run, since, tail };
+    ) -> Result<(Vec<LogLine>, bool), Failure> {
+        let query = LogQuery {
+            filter: self.filter.clone(),
+            run: self.run,
+            since,
+            tail,
+        };
         let kept = client::ask::<_, LogLines>(bus, &subject::api("log", "get"), &query).await;
         match kept {
-            Ok(lines) if !lines.lines.is_empty() => Ok(lines.lines),
+            Ok(lines) if !lines.lines.is_empty() => Ok((lines.lines, false)),
             Ok(_) => {
                 // Nothing kept: the task may not ship its output, but still have it at hand.
-                Ok(self.from_tasks(bus, tail, since).await.unwrap_or_default())
+                Ok((
+                    self.of_tasks(bus, tail, since).await.unwrap_or_default(),
+                    true,
+                ))
             }
             Err(failure) if failure.code == Code::NoAnswer => {
-                self.from_tasks(bus, tail, since).await
+                Ok((self.of_tasks(bus, tail, since).await?, true))
             }
             Err(failure) => Err(failure),
         }
     }
 
-    async fn from_tasks(
+    async fn of_tasks(
         &self,
         bus: &Bus,
         tail: Option<u32>,
         since: Option<Timestamp>,
     ) -> Result<Vec<LogLine>, Failure> {
-        let command = TaskCommand { tail: tail.or(Some(10_000)), ..TaskCommand::default() };
+        let command = TaskCommand {
+            tail: tail.or(Some(10_000)),
+            ..TaskCommand::default()
+        };
         let outcome =
             fanout::command(bus, &self.address, "logs", &command, Duration::from_secs(5)).await?;
         let mut lines = Vec::new();
@@ -181,28 +212,50 @@ pub(crate) struct Printer {
     form: Form,
     timestamps: bool,
     prefixed: bool,
-    /// The last time printed of each stream of each run, and the lines of that time. Times and
-    /// not offsets: those of the node's files and of the bus count different bytes.
-    printed: BTreeMap<(RunId, String), (Timestamp, Vec<String>)>,
+    /// How far each stream of each run has been printed of what the bus keeps.
+    printed: BTreeMap<(RunId, String), u64>,
+    /// Until when it has been printed from a node's files, whose offsets count other bytes.
+    printed_until: BTreeMap<(RunId, String), Timestamp>,
 }
 
 impl Printer {
     /// A printer; with `prefixed` each line says whose it is.
     pub(crate) fn new(form: Form, timestamps: bool, prefixed: bool) -> Self {
-        Self { form, timestamps, prefixed, printed: BTreeMap::new() }
+        Self {
+            form,
+            timestamps,
+            prefixed,
+            printed: BTreeMap::new(),
+            printed_until: BTreeMap::new(),
+        }
     }
 
     /// Prints a line unless it was printed already.
     pub(crate) fn print(&mut self, line: &LogLine) -> Result<(), Failure> {
         let key = (line.run, line.stream.clone());
-        let (last, texts) = self.printed.entry(key).or_insert((line.at, Vec::new()));
-        if line.at < *last || (line.at == *last && texts.contains(&line.text)) {
+        let is_known = self
+            .printed
+            .get(&key)
+            .is_some_and(|offset| line.offset <= *offset)
+            || self
+                .printed_until
+                .get(&key)
+                .is_some_and(|until| line.at <= *until);
+        if is_known {
             return Ok(());
         }
-        if line.at > *last {
-            (*last, *texts) = (line.at, Vec::new());
-        }
-        texts.push(line.text.clone());
+        self.printed.insert(key, line.offset);
+        self.show(line)
+    }
+
+    /// Prints a line of a node's own files.
+    fn print_from_file(&mut self, line: &LogLine) -> Result<(), Failure> {
+        self.printed_until
+            .insert((line.run, line.stream.clone()), line.at);
+        self.show(line)
+    }
+
+    fn show(&self, line: &LogLine) -> Result<(), Failure> {
         if !self.form.is_for_people() {
             return output::json_line(line);
         }

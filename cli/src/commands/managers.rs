@@ -34,7 +34,10 @@ impl ManagerLs {
 pub(crate) async fn managers(bus: &loom_bus::Bus) -> Result<Vec<ManagerView>, Failure> {
     let limit = Duration::from_secs(5);
     let subject = subject::api("manager", "list");
-    let mut replies = bus.call_many::<(), ManagerView>(&subject, &(), limit).await.map_err(refused)?;
+    let mut replies = bus
+        .call_many::<(), ManagerView>(&subject, &(), limit)
+        .await
+        .map_err(refused)?;
     let mut managers: Vec<ManagerView> = Vec::new();
     let mut quiet = limit;
     while let Ok(Some(reply)) = tokio::time::timeout(quiet, replies.next()).await {
@@ -52,7 +55,14 @@ pub(crate) async fn managers(bus: &loom_bus::Bus) -> Result<Vec<ManagerView>, Fa
 
 fn render(managers: &[ManagerView], wide: bool) -> String {
     let heads: &[&str] = if wide {
-        &["manager", "role", "revision", "version", "leader", "state hash"]
+        &[
+            "manager",
+            "role",
+            "revision",
+            "version",
+            "leader",
+            "state hash",
+        ]
     } else {
         &["manager", "role", "revision", "version"]
     };
@@ -71,7 +81,12 @@ fn render(managers: &[ManagerView], wide: bool) -> String {
             manager.agent.clone(),
         ];
         if wide {
-            cells.push(manager.leader.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string));
+            cells.push(
+                manager
+                    .leader
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), ToString::to_string),
+            );
             cells.push(manager.state_hash.clone());
         }
         table.add_row(cells);

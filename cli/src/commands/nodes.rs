@@ -42,10 +42,15 @@ impl NodeStatusVerb {
     /// Asks a manager.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let bus = global.bus.connect().await?;
-        let get = NodeGet { node: self.node.clone() };
+        let get = NodeGet {
+            node: self.node.clone(),
+        };
         let mut list: NodeList = client::ask(&bus, &subject::api("node", "get"), &get).await?;
         let Some(view) = list.nodes.pop() else {
-            return Err(Failure::new(Code::NotFound, format!("no node is called {}", self.node)));
+            return Err(Failure::new(
+                Code::NotFound,
+                format!("no node is called {}", self.node),
+            ));
         };
         output::one(
             global.output,
@@ -73,7 +78,13 @@ fn reserved(view: &NodeView) -> (String, String) {
 }
 
 fn drivers(view: &NodeView) -> String {
-    let drivers: Vec<&str> = view.node.info.drivers.iter().map(|driver| driver.as_str()).collect();
+    let drivers: Vec<&str> = view
+        .node
+        .info
+        .drivers
+        .iter()
+        .map(|driver| driver.as_str())
+        .collect();
     drivers.join(",")
 }
 
@@ -95,7 +106,11 @@ fn rows(nodes: &[NodeView], wide: bool) -> String {
             drivers(view),
         ];
         if wide {
-            let labels: Vec<String> = info.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let labels: Vec<String> = info
+                .labels
+                .iter()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect();
             cells.extend([
                 info.address.clone(),
                 info.arch.clone(),
@@ -116,13 +131,33 @@ fn detail(view: &NodeView, now: Timestamp) -> String {
     let mut text = String::new();
     let since = time::age(Some(view.node.since), now);
     table::field(&mut text, "Node", view.node.name.as_str());
-    table::field(&mut text, "Status", &format!("{} for {since}", status(view)));
-    table::field(&mut text, "Reason", view.node.reason.as_deref().unwrap_or_default());
-    table::field(&mut text, "Host", &format!("{} ({})", info.hostname, info.address));
-    table::field(&mut text, "System", &format!("{}, kernel {}, {}", info.os, info.kernel, info.arch));
+    table::field(
+        &mut text,
+        "Status",
+        &format!("{} for {since}", status(view)),
+    );
+    table::field(
+        &mut text,
+        "Reason",
+        view.node.reason.as_deref().unwrap_or_default(),
+    );
+    table::field(
+        &mut text,
+        "Host",
+        &format!("{} ({})", info.hostname, info.address),
+    );
+    table::field(
+        &mut text,
+        "System",
+        &format!("{}, kernel {}, {}", info.os, info.kernel, info.arch),
+    );
     table::field(&mut text, "Agent", &info.agent);
     table::field(&mut text, "Drivers", &drivers(view));
-    table::field(&mut text, "Datacenter", info.datacenter.as_deref().unwrap_or_default());
+    table::field(
+        &mut text,
+        "Datacenter",
+        info.datacenter.as_deref().unwrap_or_default(),
+    );
     for (key, value) in &info.labels {
         table::field(&mut text, "Label", &format!("{key}={value}"));
     }

@@ -26,7 +26,10 @@ impl Restart {
         let address = Address::parse(&self.address)?;
         let bus = global.bus.connect().await?;
         let address = job_address(&bus, address).await?;
-        let request = JobRequest { address, reason: self.reason };
+        let request = JobRequest {
+            address,
+            reason: self.reason,
+        };
         let _: Committed = client::ask(&bus, &subject::job("restart"), &request).await?;
         output::text(&format!("{} is being restarted\n", self.address))
     }

@@ -50,12 +50,17 @@ impl Run {
     /// Submits the job and follows it.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let once = self.once;
-        self.submit_and_follow(global).await.map_err(|failure| match failure.code {
-            // With --once the task's code is what is expected; ours must not look like one.
-            Code::Task(_) | Code::Usage => failure,
-            _ if once => Failure { code: Code::Own, ..failure },
-            _ => failure,
-        })
+        self.submit_and_follow(global)
+            .await
+            .map_err(|failure| match failure.code {
+                // With --once the task's code is what is expected; ours must not look like one.
+                Code::Task(_) | Code::Usage => failure,
+                _ if once => Failure {
+                    code: Code::Own,
+                    ..failure
+                },
+                _ => failure,
+            })
     }
 
     async fn submit_and_follow(self, global: &Global) -> Result<(), Failure> {
@@ -65,7 +70,11 @@ impl Run {
         let pattern = format!("orch.events.*.{job}.>");
         let events = subscribe(&bus, &pattern).await?;
         let scope = logs::Scope::of(&bus, &Address::Job(job.clone())).await?;
-        let live = if self.once { Some(scope.subscribe(&bus).await?) } else { None };
+        let live = if self.once {
+            Some(scope.subscribe(&bus).await?)
+        } else {
+            None
+        };
 
         let submitted = submit(&bus, &file, self.if_version).await?;
         report(global, &submitted)?;
@@ -73,11 +82,16 @@ impl Run {
             return Ok(());
         }
         let limit = self.timeout.map(|timeout| Instant::now() + timeout);
-        let follow = Follow { bus, job: job.clone(), events, deadline: self.deadline };
+        let follow = Follow {
+            bus,
+            job: job.clone(),
+            events,
+            deadline: self.deadline,
+        };
         let followed = async {
             match live {
                 Some(live) => follow.once(global, live).await,
-                None => follow.to_the_end(global).await,
+                None => follow.until_the_end(global).await,
             }
         };
         tokio::select! {
@@ -124,12 +138,19 @@ pub(crate) async fn submit(
         bus.call_bytes(&subject, payload.clone(), &headers, Duration::from_secs(10))
     })
     .await?;
-    reply.decode().map_err(|error| Failure::error(format!("the leader's answer: {error}")))
+    reply
+        .decode()
+        .map_err(|error| Failure::error(format!("the leader's answer: {error}")))
 }
 
 fn report(global: &Global, submitted: &Submitted) -> Result<(), Failure> {
     if !global.output.is_for_people() {
-        return output::one(global.output, submitted, |s| s.job.to_string(), |_| String::new());
+        return output::one(
+            global.output,
+            submitted,
+            |s| s.job.to_string(),
+            |_| String::new(),
+        );
     }
     let (job, version) = (&submitted.job, submitted.version);
     output::note(&match submitted.outcome {
@@ -165,7 +186,7 @@ impl Follow {
     }
 
     /// Follows with live progress.
-    async fn to_the_end(mut self, global: &Global) -> Result<(), Failure> {
+    async fn until_the_end(mut self, global: &Global) -> Result<(), Failure> {
         let start = Instant::now();
         let mut progress = Progress::new(global.output.is_for_people());
         let mut settled_since = None;
@@ -218,10 +239,16 @@ impl Follow {
                 }
                 () = self.wake() => {}
             }
-            let Some(view) = self.look().await? else { continue };
+            let Some(view) = self.look().await? else {
+                continue;
+            };
             if view.summary.status.is_terminal() {
                 // What came last may still be on its way: the history has it in order.
-                for line in scope.history(&self.bus, None, Some(view.summary.job.submitted_at)).await? {
+                for line in scope
+                    .history(&self.bus, None, Some(view.summary.job.submitted_at))
+                    .await?
+                    .0
+                {
                     printer.print(&line)?;
                 }
                 let code = view.summary.job.exit_code.unwrap_or_default();
@@ -240,7 +267,11 @@ impl Follow {
 
 fn reason(view: &JobView) -> String {
     let job = &view.summary.job;
-    let reason = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = job
+        .reason
+        .as_deref()
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
     format!("{} {}{reason}", job.name, view.summary.status)
 }
 
@@ -259,8 +290,15 @@ fn unplaced(view: &JobView) -> Failure {
         .filter_map(|slot| {
             let run = slot.current.as_ref().or(slot.ended.last());
             let running = run.is_some_and(|run| run.state == RunState::Running);
-            let reason = slot.waiting.clone().or_else(|| run.and_then(|run| run.reason.clone()));
-            if running { None } else { Some(reason.unwrap_or_else(|| "not running".to_owned())) }
+            let reason = slot
+                .waiting
+                .clone()
+                .or_else(|| run.and_then(|run| run.reason.clone()));
+            if running {
+                None
+            } else {
+                Some(reason.unwrap_or_else(|| "not running".to_owned()))
+            }
         })
         .collect();
     why.sort();

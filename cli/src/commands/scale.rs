@@ -21,7 +21,10 @@ impl Scale {
     /// Asks the leader for it.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let usage = || {
-            Failure::usage(format!("`{}`: expected JOB=N or JOB/TASK=N, as in web=5", self.target))
+            Failure::usage(format!(
+                "`{}`: expected JOB=N or JOB/TASK=N, as in web=5",
+                self.target
+            ))
         };
         let (address, count) = self.target.split_once('=').ok_or_else(usage)?;
         let replicas = count.parse().map_err(|_| usage())?;
@@ -31,7 +34,11 @@ impl Scale {
             _ => return Err(usage()),
         };
         let bus = global.bus.connect().await?;
-        let request = ScaleRequest { job, task, replicas };
+        let request = ScaleRequest {
+            job,
+            task,
+            replicas,
+        };
         let done: Committed = client::ask(&bus, &subject::job("scale"), &request).await?;
         let already = if done.changed { "" } else { " already" };
         output::text(&format!("{address} has{already} {replicas} replicas\n"))

@@ -73,10 +73,17 @@ impl SignalVerb {
         let (address, signal) = match self.words.as_slice() {
             [address, signal] => (Some(address.as_str()), signal),
             [signal] if !self.many.labels.is_empty() => (None, signal),
-            _ => return Err(Failure::usage("signal takes ADDR and SIG: loomctl signal web/0 HUP")),
+            _ => {
+                return Err(Failure::usage(
+                    "signal takes ADDR and SIG: loomctl signal web/0 HUP",
+                ));
+            }
         };
-        let command =
-            TaskCommand { signal: Some(signal.clone()), all: self.all, ..TaskCommand::default() };
+        let command = TaskCommand {
+            signal: Some(signal.clone()),
+            all: self.all,
+            ..TaskCommand::default()
+        };
         send(global, address, &self.many, "signal", &command).await
     }
 }
@@ -123,7 +130,13 @@ async fn send(
         global.output,
         &outcome.rows,
         |row| row.slot().to_string(),
-        |wide| if verb == "inspect" { inspected(&outcome) } else { rows(&outcome, wide) },
+        |wide| {
+            if verb == "inspect" {
+                inspected(&outcome)
+            } else {
+                rows(&outcome, wide)
+            }
+        },
     )?;
     judge(&outcome, many.min_ok)
 }
@@ -137,7 +150,9 @@ fn rows(outcome: &Outcome, wide: bool) -> String {
     };
     let mut table = table::new(heads);
     for row in &outcome.rows {
-        let result = row.error().map_or_else(|| "ok".to_owned(), |error| error.message.clone());
+        let result = row
+            .error()
+            .map_or_else(|| "ok".to_owned(), |error| error.message.clone());
         let mut cells = vec![row.slot().to_string()];
         match row {
             Row::Answer(answer) => {
@@ -154,8 +169,16 @@ fn rows(outcome: &Outcome, wide: bool) -> String {
 }
 
 fn inspected(outcome: &Outcome) -> String {
-    let mut table =
-        table::new(&["task", "node", "state", "pid", "restarts", "run", "directory", "not held to"]);
+    let mut table = table::new(&[
+        "task",
+        "node",
+        "state",
+        "pid",
+        "restarts",
+        "run",
+        "directory",
+        "not held to",
+    ]);
     for row in &outcome.rows {
         let mut cells = vec![row.slot().to_string()];
         if let Row::Answer(answer) = row
@@ -165,7 +188,8 @@ fn inspected(outcome: &Outcome) -> String {
             cells.extend([
                 answer.node.to_string(),
                 table::run_state(view.state, view.marks.paused, view.marks.unknown),
-                view.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                view.pid
+                    .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
                 view.restarts.to_string(),
                 answer.run.short(),
                 view.directory.unwrap_or_default(),
@@ -181,17 +205,29 @@ fn inspected(outcome: &Outcome) -> String {
 
 /// Microseconds as people read them.
 fn took(micros: u64) -> String {
-    if micros < 1_000 { format!("{micros}us") } else { format!("{}ms", micros / 1_000) }
+    if micros < 1_000 {
+        format!("{micros}us")
+    } else {
+        format!("{}ms", micros / 1_000)
+    }
 }
 
 /// 0 if all did it (or as many as had to), 3 if not.
 fn judge(outcome: &Outcome, min_ok: Option<usize>) -> Result<(), Failure> {
-    let done = outcome.rows.iter().filter(|row| row.error().is_none()).count();
+    let done = outcome
+        .rows
+        .iter()
+        .filter(|row| row.error().is_none())
+        .count();
     if done >= min_ok.unwrap_or(outcome.rows.len()) {
         return Ok(());
     }
     Err(Failure::new(
         Code::SomeFailed,
-        format!("{} of {} tasks did not do it", outcome.rows.len() - done, outcome.rows.len()),
+        format!(
+            "{} of {} tasks did not do it",
+            outcome.rows.len() - done,
+            outcome.rows.len()
+        ),
     ))
 }

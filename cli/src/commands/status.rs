@@ -44,9 +44,12 @@ impl Status {
             Address::Only(job, index) => {
                 show_slots(global, &job_view(&bus, &job).await?, None, Some(index))
             }
-            Address::Slot(job, task, index) => {
-                show_slots(global, &job_view(&bus, &job).await?, Some(&task), Some(index))
-            }
+            Address::Slot(job, task, index) => show_slots(
+                global,
+                &job_view(&bus, &job).await?,
+                Some(&task),
+                Some(index),
+            ),
             Address::Run(_) | Address::RunSuffix(_) => one_run(global, &bus, text).await,
             Address::Labels(_) => Err(Failure::usage("give an address or -l, not both")),
         }
@@ -55,7 +58,9 @@ impl Status {
     async fn all_jobs(&self, global: &Global, bus: &loom_bus::Bus) -> Result<(), Failure> {
         let mut list: JobList = client::ask(bus, &subject::api("job", "list"), &()).await?;
         list.jobs.retain(|job| {
-            self.labels.iter().all(|(key, value)| job.labels.get(key) == Some(value))
+            self.labels
+                .iter()
+                .all(|(key, value)| job.labels.get(key) == Some(value))
         });
         output::list(
             global.output,
@@ -67,7 +72,9 @@ impl Status {
 }
 
 async fn one_run(global: &Global, bus: &loom_bus::Bus, text: &str) -> Result<(), Failure> {
-    let get = RunGet { run: text.to_ascii_lowercase() };
+    let get = RunGet {
+        run: text.to_ascii_lowercase(),
+    };
     let view: RunView = client::ask(bus, &subject::api("run", "get"), &get).await?;
     output::one(
         global.output,
@@ -106,7 +113,10 @@ fn show_slots(
         let tasks: Vec<&str> = view.spec.tasks.keys().map(Name::as_str).collect();
         return Err(Failure::new(
             Code::NotFound,
-            format!("job {job} has no such task or index; its tasks are {}", tasks.join(", ")),
+            format!(
+                "job {job} has no such task or index; its tasks are {}",
+                tasks.join(", ")
+            ),
         ));
     }
     let now = Timestamp::now();
@@ -162,10 +172,22 @@ fn standing(job: &JobSummary) -> String {
 fn job_detail(view: &JobView, wide: bool, now: Timestamp) -> String {
     let job = &view.summary.job;
     let mut text = String::new();
-    table::field(&mut text, "Job", &format!("{} ({})", job.name, view.summary.kind));
-    let status = format!("{}, {}", table::job_status(view.summary.status), standing(&view.summary));
+    table::field(
+        &mut text,
+        "Job",
+        &format!("{} ({})", job.name, view.summary.kind),
+    );
+    let status = format!(
+        "{}, {}",
+        table::job_status(view.summary.status),
+        standing(&view.summary)
+    );
     table::field(&mut text, "Status", &status);
-    table::field(&mut text, "Reason", job.reason.as_deref().unwrap_or_default());
+    table::field(
+        &mut text,
+        "Reason",
+        job.reason.as_deref().unwrap_or_default(),
+    );
     if let Some(code) = job.exit_code {
         table::field(&mut text, "Exit code", &code.to_string());
     }
@@ -190,11 +212,16 @@ fn job_detail(view: &JobView, wide: bool, now: Timestamp) -> String {
 
 /// The run that tells most of a slot: the one in it, else the last one that ended.
 fn telling(slot: &SlotRecord) -> Option<&RunRecord> {
-    slot.current.as_ref().or(slot.incoming.as_ref()).or(slot.ended.last())
+    slot.current
+        .as_ref()
+        .or(slot.incoming.as_ref())
+        .or(slot.ended.last())
 }
 
 fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> String {
-    let mut heads = vec!["task", "state", "node", "age", "restarts", "ports", "reason"];
+    let mut heads = vec![
+        "task", "state", "node", "age", "restarts", "ports", "reason",
+    ];
     if wide {
         heads.splice(6..6, ["version", "run", "pid"]);
     }
@@ -203,24 +230,31 @@ fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> String {
         let Some(run) = telling(slot) else {
             let mut cells = vec![String::new(); heads.len()];
             cells[0] = slot.slot.to_string();
-            cells[1] = "pending".to_owned();
+            "pending".clone_into(&mut cells[1]);
             cells[heads.len() - 1] = slot.waiting.clone().unwrap_or_default();
             table.add_row(cells);
             continue;
         };
-        let ports: Vec<String> =
-            run.ports.iter().map(|(name, port)| format!("{name}={port}")).collect();
+        let ports: Vec<String> = run
+            .ports
+            .iter()
+            .map(|(name, port)| format!("{name}={port}"))
+            .collect();
         let mut cells = vec![
             slot.slot.to_string(),
             table::run_state(run.state, run.marks.paused, run.marks.unknown),
-            run.node.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            run.node
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), ToString::to_string),
             time::age(run.started_at.or(Some(run.created_at)), now),
             run.restarts.to_string(),
             ports.join(" "),
             reason(slot, run),
         ];
         if wide {
-            let pid = run.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+            let pid = run
+                .pid
+                .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
             cells.splice(6..6, [run.version.to_string(), run.run.to_string(), pid]);
         }
         table.add_row(cells);
@@ -233,7 +267,10 @@ fn reason(slot: &SlotRecord, run: &RunRecord) -> String {
     if let Some(waiting) = &slot.waiting {
         return waiting.clone();
     }
-    run.reason.clone().or_else(|| ending(run)).unwrap_or_default()
+    run.reason
+        .clone()
+        .or_else(|| ending(run))
+        .unwrap_or_default()
 }
 
 /// `exit code 3`, `signal 9`, `out of memory`.
@@ -244,7 +281,7 @@ fn ending(run: &RunRecord) -> Option<String> {
     }
     match (exit.signal, exit.code) {
         (Some(signal), _) => Some(format!("died of signal {signal}")),
-        (None, Some(0)) | (None, None) => None,
+        (None, Some(0) | None) => None,
         (None, Some(code)) => Some(format!("exit code {code}")),
     }
 }
@@ -264,10 +301,15 @@ fn slot_detail(slot: &SlotRecord, now: Timestamp) -> String {
             table.add_row([
                 run.run.short(),
                 table::run_state(run.state, false, false),
-                run.node.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                run.node
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), ToString::to_string),
                 run.version.to_string(),
                 time::age(run.ended_at, now),
-                run.reason.clone().or_else(|| ending(run)).unwrap_or_default(),
+                run.reason
+                    .clone()
+                    .or_else(|| ending(run))
+                    .unwrap_or_default(),
             ]);
         }
         text.push('\n');
@@ -282,8 +324,16 @@ fn run_detail(slot: &str, run: &RunRecord) -> String {
     table::field(&mut text, "Run", &run.run.to_string());
     let state = table::run_state(run.state, run.marks.paused, run.marks.unknown);
     table::field(&mut text, "State", &state);
-    table::field(&mut text, "Reason", run.reason.as_deref().unwrap_or_default());
-    table::field(&mut text, "Node", run.node.as_ref().map_or("-", Name::as_str));
+    table::field(
+        &mut text,
+        "Reason",
+        run.reason.as_deref().unwrap_or_default(),
+    );
+    table::field(
+        &mut text,
+        "Node",
+        run.node.as_ref().map_or("-", Name::as_str),
+    );
     table::field(&mut text, "Version", &run.version.to_string());
     if let Some(pid) = run.pid {
         table::field(&mut text, "Pid", &pid.to_string());

@@ -37,7 +37,10 @@ impl Stop {
         let address = Address::parse(&self.address)?;
         let bus = global.bus.connect().await?;
         let address = job_address(&bus, address).await?;
-        let request = JobRequest { address: address.clone(), reason: self.reason.clone() };
+        let request = JobRequest {
+            address: address.clone(),
+            reason: self.reason.clone(),
+        };
         let done: Committed = client::ask(&bus, &subject::job("stop"), &request).await?;
         if !done.changed {
             output::note(&format!("{} was stopped already", self.address));
@@ -46,7 +49,11 @@ impl Stop {
             wait_until_gone(&bus, &address, self.timeout).await?;
         }
         if done.changed && global.output.is_for_people() {
-            let word = if self.detach { "is being stopped" } else { "is stopped" };
+            let word = if self.detach {
+                "is being stopped"
+            } else {
+                "is stopped"
+            };
             output::text(&format!("{} {word}\n", self.address))?;
         }
         Ok(())
@@ -56,16 +63,30 @@ impl Stop {
 /// Turns a typed address into one the leader takes: `web/0` finds its only task.
 pub(crate) async fn job_address(bus: &Bus, address: Address) -> Result<JobAddress, Failure> {
     match address {
-        Address::Job(job) => Ok(JobAddress { job, task: None, index: None }),
-        Address::Task(job, task) => Ok(JobAddress { job, task: Some(task), index: None }),
-        Address::Slot(job, task, index) => {
-            Ok(JobAddress { job, task: Some(task), index: Some(index) })
-        }
+        Address::Job(job) => Ok(JobAddress {
+            job,
+            task: None,
+            index: None,
+        }),
+        Address::Task(job, task) => Ok(JobAddress {
+            job,
+            task: Some(task),
+            index: None,
+        }),
+        Address::Slot(job, task, index) => Ok(JobAddress {
+            job,
+            task: Some(task),
+            index: Some(index),
+        }),
         Address::Only(job, index) => {
             let view = job_view(bus, &job).await?;
             let mut tasks = view.spec.tasks.into_keys();
             match (tasks.next(), tasks.next()) {
-                (Some(task), None) => Ok(JobAddress { job, task: Some(task), index: Some(index) }),
+                (Some(task), None) => Ok(JobAddress {
+                    job,
+                    task: Some(task),
+                    index: Some(index),
+                }),
                 _ => Err(Failure::usage(format!(
                     "job {job} has several tasks; name one: {job}/TASK/{index}"
                 ))),
@@ -79,7 +100,12 @@ pub(crate) async fn job_address(bus: &Bus, address: Address) -> Result<JobAddres
 
 /// One job as a manager sees it.
 pub(crate) async fn job_view(bus: &Bus, job: &Name) -> Result<JobView, Failure> {
-    client::ask(bus, &subject::api("job", "get"), &JobGet { job: job.clone() }).await
+    client::ask(
+        bus,
+        &subject::api("job", "get"),
+        &JobGet { job: job.clone() },
+    )
+    .await
 }
 
 async fn wait_until_gone(bus: &Bus, address: &JobAddress, limit: Duration) -> Result<(), Failure> {
@@ -95,12 +121,16 @@ async fn wait_until_gone(bus: &Bus, address: &JobAddress, limit: Duration) -> Re
             Err(failure) => return Err(failure),
         };
         let live = view.slots.iter().filter(|slot| {
-            let matches = address.task.as_ref().is_none_or(|task| *task == slot.slot.task)
+            let matches = address
+                .task
+                .as_ref()
+                .is_none_or(|task| *task == slot.slot.task)
                 && address.index.is_none_or(|index| index == slot.slot.index);
             matches
-                && [&slot.current, &slot.incoming].into_iter().flatten().any(|run| {
-                    !run.state.is_terminal() && run.state != RunState::Pending
-                })
+                && [&slot.current, &slot.incoming]
+                    .into_iter()
+                    .flatten()
+                    .any(|run| !run.state.is_terminal() && run.state != RunState::Pending)
         });
         if live.count() == 0 {
             return Ok(());

@@ -48,9 +48,9 @@ impl Validate {
             &good,
             |file| file.job.clone(),
             |_| {
-                good.iter()
-                    .map(|file| format!("{}: job {} is valid\n", file.file, file.job))
-                    .collect()
+                good.iter().fold(String::new(), |text, file| {
+                    text + &format!("{}: job {} is valid\n", file.file, file.job)
+                })
             },
         )?;
         bad.map_or(Ok(()), |code| Err(Failure::silent(code)))
@@ -70,16 +70,26 @@ pub(crate) struct JobFile {
 /// Reads a job file with the scripts it names, which are relative to it.
 pub(crate) fn read_job(path: &Path) -> Result<JobFile, Failure> {
     let is_stdin = path.as_os_str() == "-";
-    let name = if is_stdin { "<stdin>".to_owned() } else { path.display().to_string() };
+    let name = if is_stdin {
+        "<stdin>".to_owned()
+    } else {
+        path.display().to_string()
+    };
     let mut text = Vec::new();
     let read = if is_stdin {
         std::io::stdin().read_to_end(&mut text).map(drop)
     } else {
         std::fs::read(path).map(|bytes| text = bytes)
     };
-    let syntax = if is_stdin { Some(Syntax::guess(&text)) } else { Syntax::of_path(path) };
+    let syntax = if is_stdin {
+        Some(Syntax::guess(&text))
+    } else {
+        Syntax::of_path(path)
+    };
     let syntax = syntax.ok_or_else(|| {
-        Failure::usage(format!("{name}: expected a file ending in .yaml, .yml, .toml or .json"))
+        Failure::usage(format!(
+            "{name}: expected a file ending in .yaml, .yml, .toml or .json"
+        ))
     })?;
     read.map_err(|error| Failure::error(format!("{name}: {error}")))?;
     let directory = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
@@ -97,5 +107,9 @@ pub(crate) fn read_job(path: &Path) -> Result<JobFile, Failure> {
         Syntax::Json => "application/json",
         Syntax::MessagePack => "application/msgpack",
     };
-    Ok(JobFile { spec, text: embedded, content_type })
+    Ok(JobFile {
+        spec,
+        text: embedded,
+        content_type,
+    })
 }

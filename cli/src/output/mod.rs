@@ -63,8 +63,16 @@ pub(crate) fn list<T: Serialize>(
     match form {
         Form::Table => text(&table(false)),
         Form::Wide => text(&table(true)),
-        Form::Json => text(&(json_pretty(&List { format: FORMAT, items })? + "\n")),
-        Form::Yaml => text(&yaml(&List { format: FORMAT, items })?),
+        Form::Json => text(
+            &(json_pretty(&List {
+                format: FORMAT,
+                items,
+            })? + "\n"),
+        ),
+        Form::Yaml => text(&yaml(&List {
+            format: FORMAT,
+            items,
+        })?),
         Form::Jsonl => {
             for item in items {
                 json_line(item)?;
@@ -90,8 +98,16 @@ pub(crate) fn one<T: Serialize>(
     match form {
         Form::Table => text(&table(false)),
         Form::Wide => text(&table(true)),
-        Form::Json => text(&(json_pretty(&One { format: FORMAT, item })? + "\n")),
-        Form::Yaml => text(&yaml(&One { format: FORMAT, item })?),
+        Form::Json => text(
+            &(json_pretty(&One {
+                format: FORMAT,
+                item,
+            })? + "\n"),
+        ),
+        Form::Yaml => text(&yaml(&One {
+            format: FORMAT,
+            item,
+        })?),
         Form::Jsonl => json_line(item),
         Form::Name => text(&format!("{}\n", name(item))),
     }
@@ -99,21 +115,27 @@ pub(crate) fn one<T: Serialize>(
 
 /// Prints one item as a line of JSON.
 pub(crate) fn json_line<T: Serialize>(item: &T) -> Result<(), Failure> {
-    let line = serde_json::to_string(&One { format: FORMAT, item }).map_err(unprintable)?;
+    let line = serde_json::to_string(&One {
+        format: FORMAT,
+        item,
+    })
+    .map_err(unprintable)?;
     text(&(line + "\n"))
 }
 
 /// Prints text to standard output; colour only where it is a terminal that wants it.
 pub(crate) fn text(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
-        // Whoever reads us has seen enough: `loomctl events | head -1` is no error.
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            Failure::silent(Code::Done)
-        } else {
-            Failure::error(format!("standard output: {error}"))
-        }
-    })
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| {
+            // Whoever reads us has seen enough: `loomctl events | head -1` is no error.
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                Failure::silent(Code::Done)
+            } else {
+                Failure::error(format!("standard output: {error}"))
+            }
+        })
 }
 
 /// Prints a line for people to standard error.

@@ -7,7 +7,9 @@ use loom_schemas::words::{JobStatus, RunState};
 /// A table with these heads.
 pub(crate) fn new(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heads.iter().map(|head| head.to_uppercase()));
     table
 }
@@ -77,9 +79,16 @@ mod tests {
     #[test]
     fn colour_does_not_shift_columns() {
         let mut table = new(&["job", "status", "age"]);
-        table.add_row(["a".to_owned(), job_status(JobStatus::Running), "1s".to_owned()]);
+        table.add_row([
+            "a".to_owned(),
+            job_status(JobStatus::Running),
+            "1s".to_owned(),
+        ]);
         table.add_row(["b".to_owned(), "failed".to_owned(), "2s".to_owned()]);
         let plain = anstream::adapter::strip_str(&render(table)).to_string();
-        assert_eq!(plain, "JOB  STATUS   AGE\na    running  1s\nb    failed   2s\n");
+        assert_eq!(
+            plain,
+            "JOB  STATUS   AGE\na    running  1s\nb    failed   2s\n"
+        );
     }
 }

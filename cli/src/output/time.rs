@@ -5,7 +5,10 @@ use jiff::tz::TimeZone;
 
 /// How long ago, in one unit: `3s`, `12m`, `5h`, `9d`; `-` where there is no time.
 pub(crate) fn age(at: Option<Timestamp>, now: Timestamp) -> String {
-    at.map_or_else(|| "-".to_owned(), |at| seconds(now.as_second() - at.as_second()))
+    at.map_or_else(
+        || "-".to_owned(),
+        |at| seconds(now.as_second() - at.as_second()),
+    )
 }
 
 /// A span of seconds in one unit; a clock that is behind counts as no time at all.
@@ -20,12 +23,16 @@ pub(crate) fn seconds(seconds: i64) -> String {
 
 /// The time of day here, with milliseconds.
 pub(crate) fn clock(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
+    at.to_zoned(TimeZone::system())
+        .strftime("%H:%M:%S%.3f")
+        .to_string()
 }
 
 /// Date and time here.
 pub(crate) fn full(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+    at.to_zoned(TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S %Z")
+        .to_string()
 }
 
 #[cfg(test)]
@@ -34,8 +41,10 @@ mod tests {
 
     #[test]
     fn a_span_has_one_unit() {
-        let shown: Vec<String> =
-            [-5, 0, 119, 120, 7_199, 7_200, 200_000].map(seconds).into_iter().collect();
+        let shown: Vec<String> = [-5, 0, 119, 120, 7_199, 7_200, 200_000]
+            .map(seconds)
+            .into_iter()
+            .collect();
         assert_eq!(shown, ["0s", "0s", "119s", "2m", "119m", "2h", "2d"]);
     }
 

@@ -78,10 +78,16 @@ impl Dev {
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         log_to_stderr();
         if global.bus.bus.is_some() && std::env::var_os("LOOM_BUS").is_none() {
-            return Err(Failure::usage("dev starts its own bus; use --listen in place of --bus"));
+            return Err(Failure::usage(
+                "dev starts its own bus; use --listen in place of --bus",
+            ));
         }
         // Read before anything is started: a wrong file is no reason to start a cluster.
-        let jobs = self.files.iter().map(|path| read_job(path)).collect::<Result<Vec<_>, _>>()?;
+        let jobs = self
+            .files
+            .iter()
+            .map(|path| read_job(path))
+            .collect::<Result<Vec<_>, _>>()?;
         let data_dir = data_dir(self.data_dir.as_ref(), "dev")?;
         let mut cluster = tokio::select! {
             cluster = self.start(&data_dir) => cluster?,
@@ -89,7 +95,13 @@ impl Dev {
         };
         self.announce(&cluster, &data_dir)?;
         let outcome = self.serve(&mut cluster, &data_dir, &jobs).await;
-        cluster.stop(if self.keep_tasks { TasksOnStop::Keep } else { TasksOnStop::Stop }).await;
+        cluster
+            .stop(if self.keep_tasks {
+                TasksOnStop::Keep
+            } else {
+                TasksOnStop::Stop
+            })
+            .await;
         outcome
     }
 
@@ -97,7 +109,9 @@ impl Dev {
         let mut options = EmbeddedOptions::new(data_dir.join("bus"));
         options.listen = self.listen;
         options.binary.clone_from(&self.nats_server);
-        Embedded::start(options).await.map_err(|error| Failure::error(chain(&error)))
+        Embedded::start(options)
+            .await
+            .map_err(|error| Failure::error(chain(&error)))
     }
 
     async fn start(&self, data_dir: &Path) -> Result<Cluster, Failure> {
@@ -116,12 +130,21 @@ impl Dev {
             data_dir.join("manager-1"),
         );
         options.strategy = self.scheduling.strategy.into();
-        let manager =
-            loom_manager::start(options).await.map_err(|error| Failure::error(chain(&error)))?;
+        options.system = Some(ConnectOptions {
+            login: bus.system_login(),
+            ..connect("doctor", false)
+        });
+        let manager = loom_manager::start(options)
+            .await
+            .map_err(|error| Failure::error(chain(&error)))?;
         let failed = |error: loom_bus::ConnectError| Failure::error(chain(&error));
         let access = BusAccess::Shared {
-            control: Bus::connect(connect("nodes", false)).await.map_err(failed)?,
-            bulk: Bus::connect(connect("nodes bulk", false)).await.map_err(failed)?,
+            control: Bus::connect(connect("nodes", false))
+                .await
+                .map_err(failed)?,
+            bulk: Bus::connect(connect("nodes bulk", false))
+                .await
+                .map_err(failed)?,
         };
         let mut nodes = Vec::new();
         for options in self.node_options(&access, data_dir)? {
@@ -132,9 +155,15 @@ impl Dev {
             nodes.push(node);
         }
         for node in &nodes {
-            node.ready().await.map_err(|error| Failure::error(chain(&error)))?;
+            node.ready()
+                .await
+                .map_err(|error| Failure::error(chain(&error)))?;
         }
-        Ok(Cluster { bus, manager, nodes })
+        Ok(Cluster {
+            bus,
+            manager,
+            nodes,
+        })
     }
 
     /// What each node is started with: real ones share out what this machine has.
@@ -172,8 +201,11 @@ impl Dev {
 
     fn announce(&self, cluster: &Cluster, data_dir: &Path) -> Result<(), Failure> {
         let url = cluster.bus.url();
-        let names: Vec<String> =
-            cluster.nodes.iter().map(|node| node.name().to_string()).collect();
+        let names: Vec<String> = cluster
+            .nodes
+            .iter()
+            .map(|node| node.name().to_string())
+            .collect();
         output::note(&format!("bus      {url}"));
         output::note("manager  manager-1");
         output::note(&format!("nodes    {}", self.node_ranges().join(", ")));
@@ -183,7 +215,14 @@ impl Dev {
         }
         output::note("\nready; Ctrl-C stops it");
         if let Some(path) = &self.ready_file {
-            write_ready(path, &Ready { bus: url, pid: std::process::id(), nodes: names })?;
+            write_ready(
+                path,
+                &Ready {
+                    bus: url,
+                    pid: std::process::id(),
+                    nodes: names,
+                },
+            )?;
         }
         Ok(())
     }
@@ -195,7 +234,10 @@ impl Dev {
             1 => Some(format!("{kind}-1")),
             count => Some(format!("{kind}-1 to {kind}-{count}")),
         };
-        [range("node", self.nodes), range("sim", self.sim_nodes)].into_iter().flatten().collect()
+        [range("node", self.nodes), range("sim", self.sim_nodes)]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Runs the jobs given, then waits to be told to stop; a bus that ends by itself is started
@@ -280,7 +322,10 @@ fn port_share(number: u16, nodes: u16) -> std::ops::RangeInclusive<u16> {
 
 /// Reads `cpu=16,memory=64GiB`.
 fn parse_shape(text: &str) -> Result<CapacityOverride, String> {
-    let mut shape = CapacityOverride { disk: Some(Bytes::mib(1024 * 1024)), ..Default::default() };
+    let mut shape = CapacityOverride {
+        disk: Some(Bytes::mib(1024 * 1024)),
+        ..Default::default()
+    };
     for part in text.split(',') {
         let (key, value) = crate::address::parse_pair(part)?;
         match key.as_str() {

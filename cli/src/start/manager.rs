@@ -23,6 +23,9 @@ pub(crate) struct ManagerStart {
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     scheduling: Scheduling,
+    /// Copies of each stream the bus keeps: 1, or 3 on a bus of three servers or more
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
     /// Written once it follows the log: JSON with bus, pid and nodes
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
@@ -75,11 +78,20 @@ impl ManagerStart {
         let data_dir = data_dir(self.data_dir.as_ref(), &format!("manager-{name}"))?;
         let mut options = ManagerOptions::new(name.clone(), connect, data_dir);
         options.strategy = self.scheduling.strategy.into();
-        let manager =
-            loom_manager::start(options).await.map_err(|error| Failure::error(chain(&error)))?;
+        options.replicas = usize::from(self.replicas);
+        let manager = loom_manager::start(options)
+            .await
+            .map_err(|error| Failure::error(chain(&error)))?;
         output::note(&format!("manager {name} is up on {url}"));
         if let Some(path) = &self.ready_file {
-            write_ready(path, &Ready { bus: &url, pid: std::process::id(), nodes: Vec::new() })?;
+            write_ready(
+                path,
+                &Ready {
+                    bus: &url,
+                    pid: std::process::id(),
+                    nodes: Vec::new(),
+                },
+            )?;
         }
         told_to_stop().await?;
         manager.stop().await;

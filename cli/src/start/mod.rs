@@ -39,9 +39,8 @@ pub(crate) fn log_to_stderr() {
 
 /// Writes the ready file whole or not at all.
 pub(crate) fn write_ready(path: &Path, ready: &Ready<'_>) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::error(format!("--ready-file {}: {error}", path.display()))
-    };
+    let failed =
+        |error: std::io::Error| Failure::error(format!("--ready-file {}: {error}", path.display()));
     let text = serde_json::to_vec(ready)
         .map_err(|error| Failure::error(format!("--ready-file: {error}")))?;
     let mut name = path.as_os_str().to_owned();
@@ -73,9 +72,9 @@ pub(crate) fn data_dir(given: Option<&PathBuf>, name: &str) -> Result<PathBuf, F
             .map_err(|error| Failure::error(format!("--data-dir {}: {error}", path.display())));
     }
     let base = std::env::var_os("XDG_DATA_HOME").filter(|base| !base.is_empty());
-    let base = base.map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"))
-    });
+    let base = base
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")));
     base.map(|base| base.join("loom").join(name))
         .ok_or_else(|| Failure::usage("HOME is not set; give --data-dir DIR"))
 }
@@ -87,17 +86,31 @@ pub(crate) fn host_name() -> String {
         .and_then(|name| name.into_string().ok())
         .unwrap_or_default()
         .to_ascii_lowercase();
-    let tidy: String =
-        host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(50).collect();
-    if tidy.starts_with(|c: char| c.is_ascii_lowercase()) { tidy } else { format!("host-{tidy}") }
+    let tidy: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(50)
+        .collect();
+    if tidy.starts_with(|c: char| c.is_ascii_lowercase()) {
+        tidy
+    } else {
+        format!("host-{tidy}")
+    }
 }
 
 /// Parses `20000-29999`.
 pub(crate) fn parse_ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
     let wrong = || format!("`{text}`: expected FIRST-LAST, as in 20000-29999");
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
-    let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-    if first == 0 || first > last { Err(wrong()) } else { Ok(first..=last) }
+    let (first, last) = (
+        first.parse().map_err(|_| wrong())?,
+        last.parse().map_err(|_| wrong())?,
+    );
+    if first == 0 || first > last {
+        Err(wrong())
+    } else {
+        Ok(first..=last)
+    }
 }
 
 #[cfg(test)]

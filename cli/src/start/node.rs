@@ -82,8 +82,9 @@ impl NodeStart {
         options.ports = self.ports;
         options.drivers = self.driver;
         options.allow_process = self.allow_process;
-        let node =
-            loom_node::start(options).await.map_err(|error| Failure::error(chain(&error)))?;
+        let node = loom_node::start(options)
+            .await
+            .map_err(|error| Failure::error(chain(&error)))?;
         tokio::select! {
             ready = node.ready() => ready.map_err(|error| Failure::error(chain(&error)))?,
             stopped = told_to_stop() => {
@@ -95,7 +96,14 @@ impl NodeStart {
         output::note(&format!("node {name} is up on {url}"));
         if let Some(path) = &self.ready_file {
             let nodes = vec![name.to_string()];
-            write_ready(path, &Ready { bus: &url, pid: std::process::id(), nodes })?;
+            write_ready(
+                path,
+                &Ready {
+                    bus: &url,
+                    pid: std::process::id(),
+                    nodes,
+                },
+            )?;
         }
         tokio::select! {
             reason = node.stopped() => {
@@ -104,7 +112,12 @@ impl NodeStart {
             }
             stopped = told_to_stop() => stopped?,
         }
-        node.stop(if self.stop_tasks { TasksOnStop::Stop } else { TasksOnStop::Keep }).await;
+        node.stop(if self.stop_tasks {
+            TasksOnStop::Stop
+        } else {
+            TasksOnStop::Keep
+        })
+        .await;
         Ok(())
     }
 }

@@ -27,12 +27,18 @@ fn main() {
 /// The time of this program's first instructions, appended as a line.
 fn stamp(path: &Path) {
     let now = now_us();
-    let mut file = fs::File::options().append(true).create(true).open(path).expect("a file");
+    let mut file = fs::File::options()
+        .append(true)
+        .create(true)
+        .open(path)
+        .expect("a file");
     writeln!(file, "{now}").expect("it is written");
 }
 
 fn now_us() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
     since.as_secs_f64() * 1e6
 }
 
@@ -97,17 +103,28 @@ fn first_instruction(dev: &Dev, nats: &mut Client, program: &str) {
             r#"{{"name":"stamp-{number}","kind":"batch","exec":["{program}","stamp","{text}"]}}"#
         );
         let start = now_us();
-        nats.request("orch.job.submit", job.as_bytes()).expect("accepted");
+        nats.request("orch.job.submit", job.as_bytes())
+            .expect("accepted");
         through.push((stamped(&path) - start) / 1e3);
 
         let path = dev.path(&format!("bare-{number}"));
         let start = now_us();
-        let mut child = Command::new(program).arg("stamp").arg(&path).spawn().expect("it starts");
+        let mut child = Command::new(program)
+            .arg("stamp")
+            .arg(&path)
+            .spawn()
+            .expect("it starts");
         child.wait().expect("it ends");
         bare.push((stamped(&path) - start) / 1e3);
     }
     let raw = Sample(bare).median();
-    figure("process_first_instruction", "ms", &Sample(through), Some(raw), "p50 8");
+    figure(
+        "process_first_instruction",
+        "ms",
+        &Sample(through),
+        Some(raw),
+        "p50 8",
+    );
 }
 
 fn stamped(path: &Path) -> f64 {
@@ -123,15 +140,21 @@ fn many_short(dev: &Dev, nats: &mut Client) {
     let mut rates = Vec::new();
     for round in 0..5 {
         let mut events = dev.nats();
-        events.subscribe(&format!("orch.events.job.short-{round}.>")).expect("subscribed");
+        events
+            .subscribe(&format!("orch.events.job.short-{round}.>"))
+            .expect("subscribed");
         events.flush_round_trip().expect("the bus answers");
         let job = format!(
             r#"{{"name":"short-{round}","kind":"batch","cpu":0.001,"memory":"1MiB","replicas":{TASKS},"exec":["/bin/true"]}}"#
         );
         let start = Instant::now();
-        nats.request("orch.job.submit", job.as_bytes()).expect("accepted");
+        nats.request("orch.job.submit", job.as_bytes())
+            .expect("accepted");
         loop {
-            let event = events.next(Duration::from_secs(60)).expect("the bus").expect("an event");
+            let event = events
+                .next(Duration::from_secs(60))
+                .expect("the bus")
+                .expect("an event");
             if event.subject.ends_with(".completed") {
                 break;
             }
@@ -144,7 +167,13 @@ fn many_short(dev: &Dev, nats: &mut Client) {
         Command::new("/bin/true").status().expect("it runs");
     }
     let raw = f64::from(TASKS) / start.elapsed().as_secs_f64();
-    figure("process_short_tasks", "per s", &Sample(rates), Some(raw), "at least 400");
+    figure(
+        "process_short_tasks",
+        "per s",
+        &Sample(rates),
+        Some(raw),
+        "at least 400",
+    );
 }
 
 /// A signal to a task, client to answer, beside a bare round trip over the same bus.
@@ -165,8 +194,14 @@ fn signal() {
     });
     let mut nats = dev.nats();
     until("the echo is there", || {
-        let answer = nats.request("bench.echo", b"x").map_err(|error| error.to_string())?;
-        if answer.is_no_responders() { Err("not yet".to_owned()) } else { Ok(()) }
+        let answer = nats
+            .request("bench.echo", b"x")
+            .map_err(|error| error.to_string())?;
+        if answer.is_no_responders() {
+            Err("not yet".to_owned())
+        } else {
+            Ok(())
+        }
     });
     let mut through = Vec::new();
     let mut bare = Vec::new();
@@ -175,17 +210,25 @@ fn signal() {
         nats.request("bench.echo", b"HUP").expect("answered");
         bare.push(start.elapsed().as_secs_f64() * 1e3);
         let start = Instant::now();
-        nats.request("orch.task.web.main.0.signal", b"WINCH").expect("answered");
+        nats.request("orch.task.web.main.0.signal", b"WINCH")
+            .expect("answered");
         through.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let raw = Sample(bare).median();
-    figure("signal_round_trip", "ms", &Sample(through), Some(raw), "p50 raw + 1");
+    figure(
+        "signal_round_trip",
+        "ms",
+        &Sample(through),
+        Some(raw),
+        "p50 raw + 1",
+    );
 }
 
 /// Start on an existing directory, and what it costs when nothing happens.
 fn dev() {
     let mut dev = Dev::start(&[]);
-    dev.run("name: idle\nexec: [sleep, '100000']\n", &[]).expect_code(0);
+    dev.run("name: idle\nexec: [sleep, '100000']\n", &[])
+        .expect_code(0);
     let mut ready = Vec::new();
     for _ in 0..7 {
         dev.kill();
@@ -203,11 +246,29 @@ fn dev() {
     std::thread::sleep(Duration::from_secs(20));
     let ticks = cpu_ticks(agent) + cpu_ticks(bus) + cpu_ticks(shim) - before;
     let percent = ticks / 100.0 / start.elapsed().as_secs_f64() * 100.0;
-    figure("idle_cpu", "% core", &Sample(vec![percent]), None, "at most 0.5");
+    figure(
+        "idle_cpu",
+        "% core",
+        &Sample(vec![percent]),
+        None,
+        "at most 0.5",
+    );
     let memory = (rollup(agent, "Pss:") + rollup(bus, "Pss:")) / 1024.0;
-    figure("idle_memory", "MiB", &Sample(vec![memory]), None, "at most 100");
+    figure(
+        "idle_memory",
+        "MiB",
+        &Sample(vec![memory]),
+        None,
+        "at most 100",
+    );
     let private = (rollup(shim, "Private_Dirty:") + rollup(shim, "Private_Clean:")) / 1024.0;
-    figure("shim_memory", "MiB", &Sample(vec![private]), None, "about 1");
+    figure(
+        "shim_memory",
+        "MiB",
+        &Sample(vec![private]),
+        None,
+        "about 1",
+    );
 }
 
 /// The processes of a cluster: agent, nats-server, shim.
@@ -217,7 +278,15 @@ fn processes(dev: &Dev) -> (u32, u32, u32) {
     let find = |what: &str| {
         fs::read_dir("/proc")
             .expect("/proc")
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<u32>().ok())
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .into_string()
+                    .ok()?
+                    .parse::<u32>()
+                    .ok()
+            })
             .find(|pid| {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                 let line = String::from_utf8_lossy(&line).replace('\0', " ");
@@ -231,7 +300,12 @@ fn processes(dev: &Dev) -> (u32, u32, u32) {
 /// User and system time in hundredths of a second.
 fn cpu_ticks(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split(' ')
+        .collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
     ticks(12).unwrap_or_default() + ticks(13).unwrap_or_default()
 }
@@ -240,6 +314,13 @@ fn cpu_ticks(pid: u32) -> f64 {
 fn rollup(pid: u32, name: &str) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
     text.lines()
-        .find_map(|line| line.strip_prefix(name)?.trim().split(' ').next()?.parse().ok())
+        .find_map(|line| {
+            line.strip_prefix(name)?
+                .trim()
+                .split(' ')
+                .next()?
+                .parse()
+                .ok()
+        })
         .unwrap_or_default()
 }

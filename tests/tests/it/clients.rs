@@ -20,26 +20,41 @@ fn a_plain_client_submits_watches_and_signals() {
     nats.flush_round_trip().unwrap();
 
     let answer = nats
-        .request("orch.job.submit", br#"{"name":"hello","kind":"batch","bash":"echo hi"}"#)
+        .request(
+            "orch.job.submit",
+            br#"{"name":"hello","kind":"batch","bash":"echo hi"}"#,
+        )
         .unwrap();
     assert_eq!(answer.json()["outcome"], "created", "{}", answer.text());
     let mut subjects = Vec::new();
     while subjects.last().map(String::as_str) != Some("orch.events.job.hello.completed") {
-        let event = nats.next(Duration::from_secs(20)).unwrap().unwrap_or_else(|| {
-            panic!("no end of hello after {subjects:?}");
-        });
+        let event = nats
+            .next(Duration::from_secs(20))
+            .unwrap()
+            .unwrap_or_else(|| {
+                panic!("no end of hello after {subjects:?}");
+            });
         assert!(event.json()["at"].is_string(), "{}", event.text());
         subjects.push(event.subject);
     }
-    assert!(subjects.contains(&"orch.events.task.hello.main.0.running".to_owned())
-        || subjects.contains(&"orch.events.task.hello.main.0.completed".to_owned()));
+    assert!(
+        subjects.contains(&"orch.events.task.hello.main.0.running".to_owned())
+            || subjects.contains(&"orch.events.task.hello.main.0.completed".to_owned())
+    );
 
     dev.run(TRAP, &[]).expect_code(0);
     let answer = nats.request("orch.task.web.main.0.signal", b"HUP").unwrap();
-    assert!(answer.text().contains("web") && !answer.headers.contains("Error"), "{answer:?}");
+    assert!(
+        answer.text().contains("web") && !answer.headers.contains("Error"),
+        "{answer:?}"
+    );
     until("the trap has run", || {
         let said = dev.ctl(&["logs", "web/0"]);
-        if said.out.contains("reloaded") { Ok(()) } else { Err(said.out) }
+        if said.out.contains("reloaded") {
+            Ok(())
+        } else {
+            Err(said.out)
+        }
     });
 }
 
@@ -55,9 +70,18 @@ fn yaml_and_refusals_go_over_the_wire_too() {
         )
         .unwrap();
     assert!(answer.text().contains("created"), "{answer:?}");
-    let answer = nats.request("orch.job.submit", br#"{"name":"x","bahs":"y"}"#).unwrap();
-    assert!(answer.headers.contains("Nats-Service-Error-Code: 400"), "{answer:?}");
-    assert!(answer.json()["message"].as_str().unwrap().contains("bash"), "{}", answer.text());
+    let answer = nats
+        .request("orch.job.submit", br#"{"name":"x","bahs":"y"}"#)
+        .unwrap();
+    assert!(
+        answer.headers.contains("Nats-Service-Error-Code: 400"),
+        "{answer:?}"
+    );
+    assert!(
+        answer.json()["message"].as_str().unwrap().contains("bash"),
+        "{}",
+        answer.text()
+    );
 }
 
 #[test]
@@ -66,16 +90,25 @@ fn the_queue_takes_a_job_and_the_outcome_is_an_event() {
     let mut nats = dev.nats();
     nats.subscribe("orch.events.>").unwrap();
     let ack = nats
-        .request("orch.job.queue", br#"{"name":"queued","kind":"batch","bash":"echo hi"}"#)
+        .request(
+            "orch.job.queue",
+            br#"{"name":"queued","kind":"batch","bash":"echo hi"}"#,
+        )
         .unwrap();
     assert_eq!(ack.json()["stream"], "ORCH_QUEUE", "{}", ack.text());
     dev.wait_for_job("queued", "completed");
     nats.request("orch.job.queue", b"garbage").unwrap();
     let mut seen = Vec::new();
-    while !seen.iter().any(|s: &String| s.contains("orch.events.queue.") && s.ends_with(".rejected"))
+    while !seen
+        .iter()
+        .any(|s: &String| s.contains("orch.events.queue.") && s.ends_with(".rejected"))
     {
         let event = nats.next(Duration::from_secs(20)).unwrap();
-        seen.push(event.unwrap_or_else(|| panic!("no rejection in {seen:?}")).subject);
+        seen.push(
+            event
+                .unwrap_or_else(|| panic!("no rejection in {seen:?}"))
+                .subject,
+        );
     }
 }
 
@@ -85,14 +118,23 @@ fn a_plain_client_cannot_forge_what_only_managers_and_nodes_say() {
     dev.run(TRAP, &[]).expect_code(0);
     let mut nats = dev.nats();
     let before = dev.ctl(&["events", "-o", "name"]).out;
-    for subject in
-        ["orch.events.job.web.killed", "orch.heartbeat.node-1", "orch.assign.node-1", "orch.log"]
-    {
+    for subject in [
+        "orch.events.job.web.killed",
+        "orch.heartbeat.node-1",
+        "orch.assign.node-1",
+        "orch.log",
+    ] {
         nats.publish(subject, b"{}").unwrap();
     }
-    for subject in ["orch.ctl.node-1.hello", "orch.ctl.node-1.bye", "$JS.API.STREAM.LIST"] {
+    for subject in [
+        "orch.ctl.node-1.hello",
+        "orch.ctl.node-1.bye",
+        "$JS.API.STREAM.LIST",
+    ] {
         let answer = nats.request(subject, b"");
-        let served = answer.as_ref().is_ok_and(|answer| !answer.is_no_responders());
+        let served = answer
+            .as_ref()
+            .is_ok_and(|answer| !answer.is_no_responders());
         let text = answer.map(|a| a.text()).unwrap_or_default();
         assert!(!served || text.contains("not enabled"), "{subject}: {text}");
     }
@@ -107,8 +149,14 @@ fn garbage_on_every_subject_is_answered_and_harms_nothing() {
     dev.run(TRAP, &[]).expect_code(0);
     let mut nats = dev.nats();
     let deep = "[".repeat(100_000);
-    let payloads: [&[u8]; 6] =
-        [b"", b"\xff\xfe\x00", b"{", deep.as_bytes(), &[0x81, 0xdf, 0xff, 0xff], &[b'x'; 300_000]];
+    let payloads: [&[u8]; 6] = [
+        b"",
+        b"\xff\xfe\x00",
+        b"{",
+        deep.as_bytes(),
+        &[0x81, 0xdf, 0xff, 0xff],
+        &[b'x'; 300_000],
+    ];
     let subjects = [
         "orch.job.submit",
         "orch.job.stop",
@@ -149,8 +197,13 @@ fn a_client_that_dies_half_way_disturbs_nobody() {
     let dev = Dev::start(&[]);
     for _ in 0..20 {
         let mut nats = dev.nats();
-        nats.publish("orch.job.submit", br#"{"name":"half","kind":"batch","bash":"#).unwrap();
+        nats.publish(
+            "orch.job.submit",
+            br#"{"name":"half","kind":"batch","bash":"#,
+        )
+        .unwrap();
         drop(nats);
     }
-    dev.run("name: whole\nkind: batch\nbash: 'true'\n", &[]).expect_code(0);
+    dev.run("name: whole\nkind: batch\nbash: 'true'\n", &[])
+        .expect_code(0);
 }

@@ -7,8 +7,14 @@ use loom_tests::cluster::{Dev, checkout};
 use loom_tests::wait::until;
 
 /// Commands that another test runs, or that are the test run itself.
-const ELSEWHERE: &[&str] =
-    &["make ", "loomctl dev", "loomctl manager start", "loomctl node start", "export ", "cargo "];
+const ELSEWHERE: &[&str] = &[
+    "make ",
+    "loomctl dev",
+    "loomctl manager start",
+    "loomctl node start",
+    "export ",
+    "cargo ",
+];
 
 /// One line of a console block, without its comment.
 #[derive(Debug)]
@@ -51,7 +57,10 @@ fn run_document(document: &str) {
     assert!(!commands.is_empty(), "{document} shows no command");
     let dev = Dev::start(&[]);
     for typed in commands {
-        if ELSEWHERE.iter().any(|prefix| typed.command.starts_with(prefix)) {
+        if ELSEWHERE
+            .iter()
+            .any(|prefix| typed.command.starts_with(prefix))
+        {
             continue;
         }
         if typed.command.starts_with("nats ") {
@@ -70,7 +79,10 @@ fn shell(dev: &Dev, typed: &Typed) {
         std::process::Command::new("bash")
             .args(["-c", line])
             .current_dir(checkout())
-            .env("PATH", format!("{}:{}", path.parent().unwrap().display(), env!("PATH")))
+            .env(
+                "PATH",
+                format!("{}:{}", path.parent().unwrap().display(), env!("PATH")),
+            )
             .env("LOOM_BUS", &dev.bus)
             .env("XDG_CONFIG_HOME", "/nonexistent")
             .output()
@@ -84,7 +96,11 @@ fn shell(dev: &Dev, typed: &Typed) {
     // A doc does not say what to wait for between its lines; a reader is slower than a test.
     until(&format!("{typed:?} ends as the document says"), || {
         let output = run(&typed.command);
-        if output.status.code() == Some(typed.code) { Ok(()) } else { Err(format!("{output:?}")) }
+        if output.status.code() == Some(typed.code) {
+            Ok(())
+        } else {
+            Err(format!("{output:?}"))
+        }
     });
 }
 
@@ -99,7 +115,10 @@ fn plain_nats(dev: &Dev, typed: &Typed) {
     let text = String::from_utf8(output.stdout).unwrap();
     let mut words: Vec<&str> = text.split_terminator('\0').collect();
     let mut headers = String::new();
-    while let Some(at) = words.iter().position(|word| *word == "-H" || *word == "--header") {
+    while let Some(at) = words
+        .iter()
+        .position(|word| *word == "-H" || *word == "--header")
+    {
         let (name, value) = words[at + 1].split_once(':').unwrap();
         headers.push_str(&format!("{}: {}\r\n", name.trim(), value.trim()));
         words.drain(at..=at + 1);
@@ -116,12 +135,21 @@ fn plain_nats(dev: &Dev, typed: &Typed) {
         }
         ["req" | "request", subject, payload @ ..] => {
             let payload = payload.first().unwrap_or(&"");
-            until(&format!("{typed:?} is answered as the document says"), || {
-                let answer = nats.request_with(subject, &headers, payload.as_bytes()).unwrap();
-                let error = answer.headers.contains("Service-Error");
-                let right = !answer.is_no_responders() && error == typed.error;
-                if right { Ok(()) } else { Err(format!("{answer:?}")) }
-            });
+            until(
+                &format!("{typed:?} is answered as the document says"),
+                || {
+                    let answer = nats
+                        .request_with(subject, &headers, payload.as_bytes())
+                        .unwrap();
+                    let error = answer.headers.contains("Service-Error");
+                    let right = !answer.is_no_responders() && error == typed.error;
+                    if right {
+                        Ok(())
+                    } else {
+                        Err(format!("{answer:?}"))
+                    }
+                },
+            );
         }
         _ => panic!("{typed:?}: not a form this test knows: {words:?}"),
     }

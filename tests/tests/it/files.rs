@@ -10,7 +10,8 @@ fn every_example_is_valid() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
-            path.extension().is_some_and(|e| ["yaml", "toml", "json"].iter().any(|x| e == *x))
+            path.extension()
+                .is_some_and(|e| ["yaml", "toml", "json"].iter().any(|x| e == *x))
         })
         .map(|path| path.display().to_string())
         .collect();
@@ -35,13 +36,22 @@ fn a_wrong_file_is_told_with_line_and_column() {
     let said = run_alone(&["validate", "/no/such/file.yaml"]).expect_code(1);
     assert!(said.err.contains("/no/such/file.yaml"), "{}", said.err);
     let said = run_alone(&["validate", "job.xml"]).expect_code(64);
-    assert!(said.err.contains(".yaml, .yml, .toml or .json"), "{}", said.err);
+    assert!(
+        said.err.contains(".yaml, .yml, .toml or .json"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
 fn the_schema_is_json_schema() {
     let said = run_alone(&["schema"]).expect_code(0);
-    assert!(said.json()["$schema"].as_str().unwrap().contains("json-schema.org"));
+    assert!(
+        said.json()["$schema"]
+            .as_str()
+            .unwrap()
+            .contains("json-schema.org")
+    );
 }
 
 #[test]

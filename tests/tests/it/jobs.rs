@@ -18,23 +18,36 @@ bash: |
 
 fn pid_of(dev: &Dev, slot: &str) -> u32 {
     let said = dev.ctl(&["status", slot, "-o", "json"]).expect_code(0);
-    let pid = said.json()["items"][0]["current"]["pid"].as_u64().expect("a pid");
+    let pid = said.json()["items"][0]["current"]["pid"]
+        .as_u64()
+        .expect("a pid");
     u32::try_from(pid).expect("a pid")
 }
 
 #[test]
 fn a_batch_job_runs_to_its_end_and_its_output_is_kept() {
     let dev = Dev::start(&[]);
-    let said = dev.run("name: hello\nkind: batch\nbash: echo hello from $LOOM_JOB\n", &[]);
+    let said = dev.run(
+        "name: hello\nkind: batch\nbash: echo hello from $LOOM_JOB\n",
+        &[],
+    );
     let said = said.expect_code(0);
-    assert!(said.err.contains("hello: accepted, version 1"), "{}", said.err);
+    assert!(
+        said.err.contains("hello: accepted, version 1"),
+        "{}",
+        said.err
+    );
     assert!(said.err.contains("hello completed"), "{}", said.err);
     let job = dev.job("hello");
     assert_eq!(job["summary"]["status"], "completed");
     assert_eq!(job["summary"]["job"]["exit_code"], 0);
     until("its output is there", || {
         let said = dev.ctl(&["logs", "hello/0"]).expect_code(0);
-        if said.out == "hello from hello\n" { Ok(()) } else { Err(said.out + &said.err) }
+        if said.out == "hello from hello\n" {
+            Ok(())
+        } else {
+            Err(said.out + &said.err)
+        }
     });
 }
 
@@ -61,8 +74,8 @@ fn a_batch_job_that_fails_says_why_after_its_attempts() {
     assert_eq!(view["summary"]["status"], "failed");
     assert_eq!(view["summary"]["job"]["exit_code"], 3);
     let slot = &view["slots"][0];
-    let runs = slot["ended"].as_array().map_or(0, Vec::len)
-        + usize::from(!slot["current"].is_null());
+    let runs =
+        slot["ended"].as_array().map_or(0, Vec::len) + usize::from(!slot["current"].is_null());
     assert_eq!(runs, 2, "two attempts, two runs: {slot}");
 }
 
@@ -73,41 +86,74 @@ fn a_service_is_followed_until_it_runs_then_signalled_paused_scaled_and_stopped(
     assert!(said.err.contains("web: running, 2/2"), "{}", said.err);
 
     let said = dev.ctl(&["signal", "web/0", "HUP"]).expect_code(0);
-    assert!(said.out.starts_with("TASK   NODE    RESULT  TIME\nweb/0  node-1  ok"), "{}", said.out);
+    assert!(
+        said.out
+            .starts_with("TASK   NODE    RESULT  TIME\nweb/0  node-1  ok"),
+        "{}",
+        said.out
+    );
     until("the trap has run", || {
         let said = dev.ctl(&["logs", "web/0", "--tail", "1"]);
-        if said.out == "reloaded\n" { Ok(()) } else { Err(said.out) }
+        if said.out == "reloaded\n" {
+            Ok(())
+        } else {
+            Err(said.out)
+        }
     });
-    let rows = dev.ctl(&["signal", "web", "SIGHUP", "-o", "json"]).expect_code(0).json();
+    let rows = dev
+        .ctl(&["signal", "web", "SIGHUP", "-o", "json"])
+        .expect_code(0)
+        .json();
     assert_eq!(rows["items"].as_array().map(Vec::len), Some(2), "{rows}");
 
     dev.ctl(&["pause", "web/1"]).expect_code(0);
     until("the pause is shown", || {
         let said = dev.ctl(&["status", "web"]);
-        if said.out.contains("paused") { Ok(()) } else { Err(said.out) }
+        if said.out.contains("paused") {
+            Ok(())
+        } else {
+            Err(said.out)
+        }
     });
     dev.ctl(&["resume", "web/1"]).expect_code(0);
 
     dev.ctl(&["scale", "web=3"]).expect_code(0);
     until("three run", || {
         let job = dev.job("web");
-        if job["summary"]["running"] == 3 { Ok(()) } else { Err(job.to_string()) }
+        if job["summary"]["running"] == 3 {
+            Ok(())
+        } else {
+            Err(job.to_string())
+        }
     });
     dev.ctl(&["scale", "web=1"]).expect_code(0);
     until("one runs", || {
         let job = dev.job("web");
-        let alone = job["summary"]["running"] == 1 && job["slots"].as_array().map(Vec::len) == Some(1);
+        let alone =
+            job["summary"]["running"] == 1 && job["slots"].as_array().map(Vec::len) == Some(1);
         if alone { Ok(()) } else { Err(job.to_string()) }
     });
 
     let pid = pid_of(&dev, "web/0");
-    let said = dev.ctl(&["stop", "web", "--reason", "lunch"]).expect_code(0);
+    let said = dev
+        .ctl(&["stop", "web", "--reason", "lunch"])
+        .expect_code(0);
     assert_eq!(said.out, "web is stopped\n");
     assert!(!is_alive(pid));
     let job = dev.wait_for_job("web", "killed");
-    assert!(job["summary"]["job"]["reason"].as_str().unwrap().contains("lunch"), "{job}");
+    assert!(
+        job["summary"]["job"]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("lunch"),
+        "{job}"
+    );
     let said = dev.ctl(&["signal", "web/0", "HUP"]).expect_code(4);
-    assert!(said.err.contains("no running task answers at web/0"), "{}", said.err);
+    assert!(
+        said.err.contains("no running task answers at web/0"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
@@ -116,27 +162,46 @@ fn the_same_spec_again_changes_nothing_and_another_one_replaces_the_runs() {
     dev.run(SERVICE, &[]).expect_code(0);
     let pid = pid_of(&dev, "web/0");
     let said = dev.run(SERVICE, &[]).expect_code(0);
-    assert!(said.err.contains("web: unchanged, version 1"), "{}", said.err);
+    assert!(
+        said.err.contains("web: unchanged, version 1"),
+        "{}",
+        said.err
+    );
     assert_eq!(pid_of(&dev, "web/0"), pid);
 
-    let said = dev.run(&SERVICE.replace("reloaded", "again"), &["--if-version", "7"]);
+    let said = dev.run(
+        &SERVICE.replace("reloaded", "again"),
+        &["--if-version", "7"],
+    );
     assert_eq!(said.code, 6, "{said:?}");
     assert!(said.err.contains("version 1"), "{}", said.err);
 
-    let said = dev.run(&SERVICE.replace("reloaded", "again"), &[]).expect_code(0);
-    assert!(said.err.contains("web: updated to version 2"), "{}", said.err);
+    let said = dev
+        .run(&SERVICE.replace("reloaded", "again"), &[])
+        .expect_code(0);
+    assert!(
+        said.err.contains("web: updated to version 2"),
+        "{}",
+        said.err
+    );
     until("all runs are of version 2", || {
         let job = dev.job("web");
         let slots = job["slots"].as_array().cloned().unwrap_or_default();
-        let new = slots.iter().all(|slot| {
-            slot["current"]["version"] == 2 && slot["current"]["state"] == "running"
-        });
-        if new && slots.len() == 2 { Ok(()) } else { Err(job.to_string()) }
+        let new = slots
+            .iter()
+            .all(|slot| slot["current"]["version"] == 2 && slot["current"]["state"] == "running");
+        if new && slots.len() == 2 {
+            Ok(())
+        } else {
+            Err(job.to_string())
+        }
     });
     assert!(!is_alive(pid));
 
     dev.ctl(&["stop", "web"]).expect_code(0);
-    let said = dev.run(&SERVICE.replace("reloaded", "again"), &["--detach"]).expect_code(0);
+    let said = dev
+        .run(&SERVICE.replace("reloaded", "again"), &["--detach"])
+        .expect_code(0);
     assert!(said.err.contains("web: started again"), "{}", said.err);
 }
 
@@ -161,7 +226,11 @@ fn stopping_one_index_leaves_the_others() {
     dev.ctl(&["stop", "web/1"]).expect_code(0);
     until("one runs", || {
         let job = dev.job("web");
-        if job["summary"]["running"] == 1 { Ok(()) } else { Err(job.to_string()) }
+        if job["summary"]["running"] == 1 {
+            Ok(())
+        } else {
+            Err(job.to_string())
+        }
     });
     assert_eq!(dev.job("web")["summary"]["status"], "running");
 }
@@ -183,7 +252,9 @@ fn logs_are_followed_and_events_tell_the_story_in_order() {
     let subjects = until("the events are there", || {
         let said = dev.ctl(&["events", "web", "-o", "name"]).expect_code(0);
         let subjects: Vec<String> = said.out.lines().map(str::to_owned).collect();
-        let ended = subjects.iter().any(|subject| subject == "orch.events.job.web.killed");
+        let ended = subjects
+            .iter()
+            .any(|subject| subject == "orch.events.job.web.killed");
         if ended { Ok(subjects) } else { Err(said.out) }
     });
     let at = |subject: &str| {
@@ -202,10 +273,20 @@ fn what_cannot_be_placed_waits_and_says_why_counted() {
     let dev = Dev::start(&[]);
     let job = "name: huge\ncpu: 4000\nbash: sleep 1\n";
     let said = dev.run(job, &["--deadline", "1s"]).expect_code(2);
-    assert!(said.err.contains("no node fits: 1 not enough cpu"), "{}", said.err);
+    assert!(
+        said.err.contains("no node fits: 1 not enough cpu"),
+        "{}",
+        said.err
+    );
     let said = dev.ctl(&["status", "huge"]).expect_code(0);
-    assert!(said.out.contains("no node fits: 1 not enough cpu"), "{}", said.out);
-    let said = dev.run(&job.replace("huge", "huge2"), &["--timeout", "1s"]).expect_code(124);
+    assert!(
+        said.out.contains("no node fits: 1 not enough cpu"),
+        "{}",
+        said.out
+    );
+    let said = dev
+        .run(&job.replace("huge", "huge2"), &["--timeout", "1s"])
+        .expect_code(124);
     assert!(said.err.contains("goes on"), "{}", said.err);
 }
 
@@ -233,7 +314,11 @@ tasks:
     until("all have said it", || {
         let said = dev.ctl(&["logs", "mix"]).expect_code(0);
         let all = ["| shell hi", "| python snake", "| plain 0 $HOME stays"];
-        if all.iter().all(|line| said.out.contains(line)) { Ok(()) } else { Err(said.out) }
+        if all.iter().all(|line| said.out.contains(line)) {
+            Ok(())
+        } else {
+            Err(said.out)
+        }
     });
 }
 

@@ -38,11 +38,18 @@ fn tasks_survive_kill_9_of_everything_else_and_keep_their_pids() {
     let before = pids(&dev, "web");
     assert_eq!(before.len(), 3);
     dev.kill();
-    assert!(before.iter().all(|pid| is_alive(*pid)), "tasks go on without their agent");
+    assert!(
+        before.iter().all(|pid| is_alive(*pid)),
+        "tasks go on without their agent"
+    );
     dev.start_again();
     until("all are adopted", || {
         let now = pids(&dev, "web");
-        if now == before { Ok(()) } else { Err(format!("{now:?} for {before:?}")) }
+        if now == before {
+            Ok(())
+        } else {
+            Err(format!("{now:?} for {before:?}"))
+        }
     });
     dev.ctl(&["signal", "web", "0"]).code;
     // A task that ends while no agent is there is found out and replaced.
@@ -53,7 +60,11 @@ fn tasks_survive_kill_9_of_everything_else_and_keep_their_pids() {
     until("it is replaced, the others are not", || {
         let now = pids(&dev, "web");
         let kept = before[1..].iter().all(|pid| now.contains(pid));
-        if kept && now.len() == 3 { Ok(()) } else { Err(format!("{now:?} for {before:?}")) }
+        if kept && now.len() == 3 {
+            Ok(())
+        } else {
+            Err(format!("{now:?} for {before:?}"))
+        }
     });
 }
 
@@ -65,7 +76,9 @@ fn what_was_acknowledged_is_there_after_kill_9_at_any_moment() {
         let bus = dev.bus.clone();
         let submitting = thread::spawn(move || {
             let mut done = Vec::new();
-            let Ok(mut nats) = Client::connect(&bus) else { return done };
+            let Ok(mut nats) = Client::connect(&bus) else {
+                return done;
+            };
             for number in 0..200 {
                 let name = format!("j{round}-{number}");
                 let job = format!(r#"{{"name":"{name}","kind":"batch","bash":"true"}}"#);
@@ -89,13 +102,16 @@ fn what_was_acknowledged_is_there_after_kill_9_at_any_moment() {
             .iter()
             .filter(|name| {
                 !said["items"].as_array().is_some_and(|jobs| {
-                    jobs.iter().any(|job| {
-                        job["job"]["name"] == ***name && job["status"] == "completed"
-                    })
+                    jobs.iter()
+                        .any(|job| job["job"]["name"] == ***name && job["status"] == "completed")
                 })
             })
             .collect();
-        if open.is_empty() { Ok(()) } else { Err(format!("{} open: {open:?}", open.len())) }
+        if open.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} open: {open:?}", open.len()))
+        }
     });
 }
 
@@ -115,7 +131,11 @@ fn ctrl_c_leaves_nothing_running_and_keep_tasks_leaves_the_tasks() {
     dev.start_again();
     until("the service is back where it was", || {
         let now = pids(&dev, "web");
-        if now.len() == 3 { Ok(()) } else { Err(format!("{now:?}")) }
+        if now.len() == 3 {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
     });
 
     let mut keeping = Dev::start(&["--keep-tasks"]);
@@ -126,7 +146,11 @@ fn ctrl_c_leaves_nothing_running_and_keep_tasks_leaves_the_tasks() {
     keeping.start_again();
     until("they are adopted", || {
         let now = pids(&keeping, "web");
-        if now == before { Ok(()) } else { Err(format!("{now:?} for {before:?}")) }
+        if now == before {
+            Ok(())
+        } else {
+            Err(format!("{now:?} for {before:?}"))
+        }
     });
     keeping.ctl(&["stop", "web"]).expect_code(0);
 }
@@ -142,7 +166,8 @@ fn the_bus_is_started_again_and_nothing_acknowledged_is_lost() {
         dev.bus_pid_now().is_some_and(|pid| pid != server) && Client::connect(&dev.bus).is_ok()
     });
     // A request that waits out the gap is answered; no task noticed anything.
-    dev.run("name: after\nkind: batch\nbash: 'true'\n", &[]).expect_code(0);
+    dev.run("name: after\nkind: batch\nbash: 'true'\n", &[])
+        .expect_code(0);
     assert_eq!(pids(&dev, "web"), before);
     dev.ctl(&["signal", "web", "WINCH"]).expect_code(0);
 }

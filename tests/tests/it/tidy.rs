@@ -13,7 +13,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("actors/task", &["loom-schemas", "loom-bus"]),
     ("actors/node", &["loom-schemas", "loom-bus", "loom-task"]),
     ("actors/manager", &["loom-schemas", "loom-bus"]),
-    ("cli", &["loom-schemas", "loom-bus", "loom-task", "loom-node", "loom-manager"]),
+    (
+        "cli",
+        &[
+            "loom-schemas",
+            "loom-bus",
+            "loom-task",
+            "loom-node",
+            "loom-manager",
+        ],
+    ),
 ];
 
 /// Crates that only one of ours may name.
@@ -60,10 +69,15 @@ fn sources(krate: &str) -> Vec<PathBuf> {
 #[test]
 fn crates_name_only_those_below_them() {
     for (krate, allowed) in ARROWS {
-        let named: BTreeSet<String> =
-            manifest(krate).into_iter().filter(|name| name.starts_with("loom-")).collect();
+        let named: BTreeSet<String> = manifest(krate)
+            .into_iter()
+            .filter(|name| name.starts_with("loom-"))
+            .collect();
         let allowed: BTreeSet<String> = allowed.iter().map(ToString::to_string).collect();
-        assert!(named.is_subset(&allowed), "{krate} names {named:?}, allowed are {allowed:?}");
+        assert!(
+            named.is_subset(&allowed),
+            "{krate} names {named:?}, allowed are {allowed:?}"
+        );
     }
 }
 
@@ -72,12 +86,18 @@ fn one_crate_keeps_what_it_wraps() {
     for (krate, _) in ARROWS {
         for (wrapped, keeper) in KEEPERS {
             if krate != keeper {
-                assert!(!manifest(krate).contains(&(*wrapped).to_owned()), "{krate}: {wrapped}");
+                assert!(
+                    !manifest(krate).contains(&(*wrapped).to_owned()),
+                    "{krate}: {wrapped}"
+                );
             }
         }
     }
     for name in ["tokio", "ractor"] {
-        assert!(!manifest("schemas").contains(&name.to_owned()), "schemas is data only: {name}");
+        assert!(
+            !manifest("schemas").contains(&name.to_owned()),
+            "schemas is data only: {name}"
+        );
     }
 }
 
@@ -98,8 +118,18 @@ fn only_the_start_room_of_the_command_line_names_managers_and_nodes() {
 #[test]
 fn the_pure_core_is_pure() {
     let rooms = ["state", "reconcile", "scheduler", "decide", "plan", "view"];
-    let forbidden = ["tokio", "async ", ".await", "std::fs", "std::net", "SystemTime", "Instant::",
-        "Timestamp::now", "Uuid::now", "loom_bus::Bus"];
+    let forbidden = [
+        "tokio",
+        "async ",
+        ".await",
+        "std::fs",
+        "std::net",
+        "SystemTime",
+        "Instant::",
+        "Timestamp::now",
+        "Uuid::now",
+        "loom_bus::Bus",
+    ];
     for path in sources("actors/manager") {
         let has = |name: &str| path.components().any(|part| part.as_os_str() == name);
         let is_test = has("tests") || has("tests.rs");
@@ -151,7 +181,12 @@ fn the_code_map_is_true() {
         .expect("ARCHITECTURE.md has a code map");
     let mut named = BTreeSet::new();
     for line in map.lines() {
-        for path in line.split('`').skip(1).step_by(2).filter(|word| word.contains('/')) {
+        for path in line
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|word| word.contains('/'))
+        {
             let path = path.trim_end_matches('/');
             assert!(checkout().join(path).exists(), "the code map names {path}");
             named.insert(path.to_owned());
@@ -181,18 +216,31 @@ fn links_in_documents_lead_somewhere() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    ] {
         documents.push(checkout().join(name));
     }
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let target = link.split('#').next().unwrap_or_default();
             if target.is_empty() || target.contains("://") {
                 continue;
             }
             let path = document.parent().unwrap().join(target);
-            assert!(path.exists(), "{}: {link} leads nowhere", document.display());
+            assert!(
+                path.exists(),
+                "{}: {link} leads nowhere",
+                document.display()
+            );
         }
     }
 }

@@ -14,7 +14,11 @@ fn refused(arguments: &[&str]) -> String {
     all.extend(arguments);
     let said = run_alone(&all);
     assert_ne!(said.code, 0, "{said:?}");
-    assert!(said.err.lines().any(|line| line.starts_with("loomctl: ")), "{}", said.err);
+    assert!(
+        said.err.lines().any(|line| line.starts_with("loomctl: ")),
+        "{}",
+        said.err
+    );
     said.err
 }
 
@@ -32,9 +36,15 @@ fn a_port_in_use_is_named() {
 fn a_second_dev_on_the_same_directory_is_refused() {
     let dev = Dev::start(&[]);
     let data = dev.data_dir();
-    let line = refused(&["--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()]);
+    let line = refused(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ]);
     assert!(line.contains(data.to_str().unwrap()), "{line}");
-    dev.run("name: still\nkind: batch\nbash: 'true'\n", &[]).expect_code(0);
+    dev.run("name: still\nkind: batch\nbash: 'true'\n", &[])
+        .expect_code(0);
 }
 
 #[test]
@@ -43,7 +53,12 @@ fn a_directory_that_cannot_be_written_is_named() {
     let file = directory.path().join("file");
     fs::write(&file, "not a directory").unwrap();
     let below = file.join("data");
-    let line = refused(&["--listen", "127.0.0.1:0", "--data-dir", below.to_str().unwrap()]);
+    let line = refused(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        below.to_str().unwrap(),
+    ]);
     assert!(line.contains(file.to_str().unwrap()), "{line}");
 }
 
@@ -91,7 +106,11 @@ fn a_bus_that_is_too_old_is_refused() {
         }
     });
     let said = run_alone(&["--bus", &format!("nats://{address}"), "status"]).expect_code(7);
-    assert!(said.err.contains("2.9.10") && said.err.contains("2.15.1"), "{}", said.err);
+    assert!(
+        said.err.contains("2.9.10") && said.err.contains("2.15.1"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
@@ -105,15 +124,33 @@ fn programs_that_cannot_be_run_are_named_with_what_to_do() {
     fs::write(&orphan, "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(&orphan, fs::Permissions::from_mode(0o755)).unwrap();
     let cases = [
-        ("a", "exec: [no-such-program-anywhere]".to_owned(), "no-such-program-anywhere"),
+        (
+            "a",
+            "exec: [no-such-program-anywhere]".to_owned(),
+            "no-such-program-anywhere",
+        ),
         ("b", format!("exec: ['{}']", plain.display()), "plain.txt"),
         ("c", format!("exec: ['{}']", orphan.display()), "orphan"),
-        ("d", "exec: ['true']\nuser: nobody-of-that-name".to_owned(), "nobody-of-that-name"),
-        ("e", "exec: ['true']\nworkdir: /no/such/place".to_owned(), "/no/such/place"),
-        ("f", "bash: 'true'\ncommand: [no-such-shell]".to_owned(), "no-such-shell"),
+        (
+            "d",
+            "exec: ['true']\nuser: nobody-of-that-name".to_owned(),
+            "nobody-of-that-name",
+        ),
+        (
+            "e",
+            "exec: ['true']\nworkdir: /no/such/place".to_owned(),
+            "/no/such/place",
+        ),
+        (
+            "f",
+            "bash: 'true'\ncommand: [no-such-shell]".to_owned(),
+            "no-such-shell",
+        ),
     ];
     for (name, what, named) in cases {
-        let said = dev.run(&format!("name: {name}\nkind: batch\n{what}\n"), &[]).expect_code(1);
+        let said = dev
+            .run(&format!("name: {name}\nkind: batch\n{what}\n"), &[])
+            .expect_code(1);
         assert!(said.err.contains(named), "{name}: {}", said.err);
         let job = dev.job(name);
         assert_eq!(job["summary"]["status"], "failed", "{job}");
@@ -123,8 +160,19 @@ fn programs_that_cannot_be_run_are_named_with_what_to_do() {
 #[test]
 fn later_fields_and_kinds_say_not_yet() {
     let dev = Dev::start(&[]);
-    for field in ["image: nginx", "health: {http: /}", "kind: system", "depends_on: [x]"] {
-        let said = dev.run(&format!("name: later\n{field}\nbash: 'true'\n"), &[]).expect_code(1);
-        assert!(said.err.contains("not supported yet"), "{field}: {}", said.err);
+    for field in [
+        "image: nginx",
+        "health: {http: /}",
+        "kind: system",
+        "depends_on: [x]",
+    ] {
+        let said = dev
+            .run(&format!("name: later\n{field}\nbash: 'true'\n"), &[])
+            .expect_code(1);
+        assert!(
+            said.err.contains("not supported yet"),
+            "{field}: {}",
+            said.err
+        );
     }
 }

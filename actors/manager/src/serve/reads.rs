@@ -4,16 +4,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use loom_bus::codec::Form;
-use loom_bus::connection::BusError;
+use loom_bus::connection::{Bus, BusError};
 use loom_bus::events::{History, HistoryError};
+use loom_bus::facts::system_facts;
 use loom_bus::header::{MIN_REVISION, REVISION};
 use loom_bus::serve::{Request, ServeLimits};
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, Revision};
 use loom_schemas::subject;
 use loom_schemas::wire::{
-    EventQuery, JobGet, LogQuery, ManagerView, NodeGet, NodeList, RunGet, VersionGet, VersionList,
-    VersionSummary,
+    BusView, EventQuery, JobGet, LogQuery, ManagerView, NodeGet, NodeList, RunGet, VersionGet,
+    VersionList, VersionSummary,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::Serialize;
@@ -28,9 +29,12 @@ use crate::work::{Worker, carry_out};
 /// How long a read waits for the revision it asks for.
 const WAIT: Duration = Duration::from_secs(1);
 
+/// How long the servers have to tell the system account about themselves.
+const SYSTEM_PATIENCE: Duration = Duration::from_millis(300);
+
 /// What can be read.
 const READS: &str = "job.list, job.get, job.versions, job.export, run.get, node.list, node.get, \
-                     manager.list, event.list, log.get";
+                     manager.list, event.list, log.get, bus.get";
 
 /// Answers reads.
 pub(crate) struct Reads;
@@ -147,8 +151,38 @@ async fn read(context: Context, request: Request) {
             };
             answer_later(request, &view, read).await;
         }
+        ("bus", "get") => {
+            let found = this_bus(&context).await;
+            answer(request, &view, Ok(found)).await;
+        }
         (noun, verb) => read_state(&context, request, &view, noun, verb).await,
     }
+}
+
+/// What the bus keeps its promises with; asked for now and then, so by a connection of its own.
+async fn this_bus(context: &Context) -> BusView {
+    let mut found = BusView {
+        version: context.control.server().version,
+        ..BusView::default()
+    };
+    let Some(system) = context.options.system.clone() else {
+        return found;
+    };
+    let facts = async {
+        let bus = Bus::connect(system).await.ok()?;
+        system_facts(&bus, SYSTEM_PATIENCE).await.ok()
+    };
+    let servers = facts.await.unwrap_or_default();
+    if !servers.is_empty() {
+        found.sync_always = Some(servers.iter().all(|server| server.sync_always));
+        let longest = servers
+            .iter()
+            .filter_map(|server| server.sync_interval)
+            .max();
+        found.sync_interval_ms =
+            longest.map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
+    }
+    found
 }
 
 /// Reads what the state holds.

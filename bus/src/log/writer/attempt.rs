@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use loom_schemas::subject;
+use tokio::time::Instant;
 
 use super::{AppendError, Standing, Writer};
 use crate::log::entry::{Checksum, Entry, EntryError};
@@ -62,7 +63,7 @@ impl Writer {
     }
 
     /// The server says that something else was appended: whose entry follows on what we know?
-    async fn who_is_next(&self, entry: &Entry) -> Attempt {
+    async fn who_is_next(&mut self, entry: &Entry) -> Attempt {
         let known = self.position.sequence;
         let next = match self.js.message(STREAM, known + 1).await {
             Ok(Some(message)) => message,
@@ -79,25 +80,35 @@ impl Writer {
     }
 
     /// Nothing lies where the entry belongs: it is on its way, or the log is another one.
-    async fn nobody_is_next(&self) -> Attempt {
+    async fn nobody_is_next(&mut self) -> Attempt {
         let known = self.position.sequence;
-        match self.js.info(STREAM).await {
-            Ok(info) if info.state.last_seq < known => Attempt::Refused(AppendError::Rewound {
-                known,
-                last: info.state.last_seq,
-            }),
-            Err(StreamError::NoStream(_)) if known > 0 => {
-                Attempt::Refused(AppendError::Rewound { known, last: 0 })
-            }
-            // Others have appended so much since that our place was purged.
-            Ok(info) if info.state.last_seq > known && info.state.first_seq > known + 1 => {
-                Attempt::Refused(AppendError::Deposed { by: None })
-            }
-            _ => Attempt::Again,
+        let state = match self.js.info(STREAM).await {
+            Ok(info) => info.state,
+            Err(StreamError::NoStream(_)) if known > 0 => return self.too_short(0),
+            Err(_) => return Attempt::Again,
+        };
+        if state.last_seq < known {
+            return self.too_short(state.last_seq);
         }
+        self.short_since = None;
+        if state.last_seq > known && state.first_seq > known + 1 {
+            // Others have appended so much since that our place was purged.
+            return Attempt::Refused(AppendError::Deposed { by: None });
+        }
+        Attempt::Again
     }
 
-    async fn not_taken(&self, error: StreamError) -> Attempt {
+    /// The log ends before what was committed; of several copies one may only lag behind.
+    fn too_short(&mut self, last: u64) -> Attempt {
+        let since = *self.short_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.options.rewound_after() {
+            return Attempt::Again;
+        }
+        let known = self.position.sequence;
+        Attempt::Refused(AppendError::Rewound { known, last })
+    }
+
+    async fn not_taken(&mut self, error: StreamError) -> Attempt {
         if error.is_no_space() {
             let reason = error.to_string();
             return Attempt::Refused(AppendError::NoSpace { reason });
@@ -128,6 +139,7 @@ impl Writer {
         self.log_bytes = self
             .log_bytes
             .saturating_add(committed.bytes + MESSAGE_OVERHEAD);
+        self.short_since = None;
         self.position.note(&committed);
         Some(committed)
     }

@@ -95,6 +95,26 @@ impl Cgroups {
         }
     }
 
+    /// What of a run cannot be held to here, a word each, and in words what there is.
+    pub(super) fn summary(&self) -> (String, Vec<&'static str>) {
+        let controllers = [
+            ("cpu", &self.cpu),
+            ("memory", &self.memory),
+            ("pids", &self.pids),
+        ];
+        let missing: Vec<_> = controllers
+            .iter()
+            .filter(|(_, found)| found.is_none())
+            .map(|(name, _)| *name)
+            .collect();
+        let found = match &self.tree {
+            Some(tree) if tree.version2 => "version 2".to_owned(),
+            Some(_) => "version 1".to_owned(),
+            None => self.reason().to_owned(),
+        };
+        (found, missing)
+    }
+
     /// Makes the groups of a run and sets its limits.
     pub(super) fn make(&self, run: &str, wanted: &Resources) -> RunGroups {
         let mut made = RunGroups::default();

@@ -71,6 +71,21 @@ struct Inner {
 /// Holds a run for one caller.
 struct Claim<'a>(&'a Inner, RunId);
 
+/// What tasks can be held to on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostLimits {
+    /// Which control groups there are, or why there are none.
+    pub found: String,
+    /// What tasks are not held to: `cpu`, `memory`, `pids`.
+    pub missing: Vec<&'static str>,
+}
+
+/// Looks what this user may use of this host's control groups; leaves none behind.
+pub fn host_limits() -> HostLimits {
+    let (found, missing) = Cgroups::open("doctor").summary();
+    HostLimits { found, missing }
+}
+
 impl ProcessDriver {
     /// Makes the directory for runs and finds the control groups that may be used; fails where the
     /// directory cannot be written.
