@@ -99,6 +99,8 @@ pub struct Request {
     runtime: Handle,
     /// Its place among those in flight.
     place: Option<OwnedSemaphorePermit>,
+    /// Whether it was dropped by whoever served it: then nobody else speaks for it.
+    dropped: bool,
 }
 
 /// Where the answer goes.
@@ -127,7 +129,16 @@ impl Bus {
 }
 
 impl Requests {
-    /// The next request within the limits; none once the connection is closed.
+    /// Takes no more; what the server has already sent still comes by [`next`](Self::next), then
+    /// none. So nobody who asked in time is left without an answer.
+    pub async fn drain(&mut self) {
+        // A connection that is closed has nothing to drain.
+        if let Err(error) = self.subscriber.drain().await {
+            tracing::debug!(%error, "a subscription is not drained");
+        }
+    }
+
+    /// The next request within the limits; none once the connection is closed or all is drained.
     pub async fn next(&mut self) -> Option<Request> {
         loop {
             let message = self.subscriber.next().await?;
@@ -153,6 +164,7 @@ impl Requests {
             bus: self.bus.clone(),
             runtime: self.runtime.clone(),
             place: None,
+            dropped: false,
         }
     }
 
@@ -319,6 +331,10 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        // A runtime that shuts down drops what it is given at once: this must not give it again.
+        if self.dropped {
+            return;
+        }
         let Some(answer) = self.answer.take() else {
             return;
         };
@@ -336,6 +352,7 @@ impl Drop for Request {
             bus: self.bus.clone(),
             runtime: self.runtime.clone(),
             place: None,
+            dropped: true,
         };
         self.runtime.spawn(answer_dropped(request));
     }

@@ -8,8 +8,11 @@ use loom_bus::serve::{Request, Requests, ServeLimits};
 use loom_schemas::error::WireError;
 use tokio::sync::oneshot;
 
-/// How long a closed door still refuses what the bus had handed out before.
+/// How long the former door stays open beside the one that takes its place.
 pub(crate) const LINGER: Duration = Duration::from_millis(50);
+
+/// How long the bus may take to hand out what it had when a door was closed.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Whether to go on after a message was handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,8 @@ impl Door {
             }
             if rest == Rest::Refused {
                 // Whoever asked is still there: nobody is left without an answer.
-                drop(tokio::time::timeout(LINGER, refuse_rest(&mut requests)).await);
+                requests.drain().await;
+                drop(tokio::time::timeout(DRAIN, refuse_rest(&mut requests)).await);
             }
         });
         Ok(Self { _open: open })

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use loom_bus::connection::Bus;
-use loom_bus::serve::ServeLimits;
+use loom_bus::serve::{Requests, ServeLimits};
 use loom_schemas::subject;
 use ractor::ActorRef;
+use tokio::sync::oneshot;
 
-use super::background::Background;
 use super::message::{COMMAND_MAX, TaskMessage};
 use super::{Internal, State};
 
@@ -16,11 +16,22 @@ const WAITING_MAX: usize = 256;
 /// How long before an address is subscribed again after it failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What is subscribed now; dropping an entry unsubscribes it.
+/// How long the bus may take to hand out what it had when an address was given up.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What is subscribed now; dropping an entry unsubscribes it, and what was under way to it is
+/// still answered.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    run: Option<(String, Background)>,
-    slot: Option<(String, Background)>,
+    run: Option<Address>,
+    slot: Option<Address>,
+}
+
+#[derive(Debug)]
+struct Address {
+    subject: String,
+    /// Dropped with the address, which is what its server waits for.
+    _open: oneshot::Sender<()>,
 }
 
 impl State {
@@ -36,38 +47,68 @@ impl State {
 }
 
 fn change(
-    held: &mut Option<(String, Background)>,
+    held: &mut Option<Address>,
     wanted: Option<String>,
     bus: &Bus,
     myself: &ActorRef<TaskMessage>,
 ) {
-    if held.as_ref().map(|(subject, _)| subject) == wanted.as_ref() {
+    if held.as_ref().map(|address| &address.subject) == wanted.as_ref() {
         return;
     }
     *held = wanted.map(|subject| {
-        let serving = serve(bus.clone(), subject.clone(), myself.clone());
-        (subject, Background::spawn(serving))
+        let (open, closed) = oneshot::channel();
+        tokio::spawn(serve(bus.clone(), subject.clone(), myself.clone(), closed));
+        Address {
+            subject,
+            _open: open,
+        }
     });
 }
 
-async fn serve(bus: Bus, subject: String, actor: ActorRef<TaskMessage>) {
+async fn serve(
+    bus: Bus,
+    subject: String,
+    actor: ActorRef<TaskMessage>,
+    mut closed: oneshot::Receiver<()>,
+) {
     let limits = ServeLimits {
         max_in_flight: WAITING_MAX,
         max_payload: COMMAND_MAX,
         ..ServeLimits::default()
     };
     loop {
-        match bus.serve(&subject, None, limits).await {
-            Ok(mut requests) => {
-                while let Some(request) = requests.next().await {
-                    let asked = Internal::asked(request);
-                    if actor.cast(TaskMessage::Internal(asked)).is_err() {
-                        return;
-                    }
+        let mut requests = match bus.serve(&subject, None, limits).await {
+            Ok(requests) => requests,
+            Err(error) => {
+                tracing::warn!(subject, "an address is not served: {error}");
+                match tokio::time::timeout(AGAIN, &mut closed).await {
+                    Ok(_) => return,
+                    Err(_) => continue,
                 }
             }
-            Err(error) => tracing::warn!(subject, "an address is not served: {error}"),
+        };
+        loop {
+            let request = tokio::select! {
+                biased;
+                _ = &mut closed => {
+                    requests.drain().await;
+                    drop(tokio::time::timeout(DRAIN, hand_on(&mut requests, &actor)).await);
+                    return;
+                }
+                request = requests.next() => request,
+            };
+            let Some(request) = request else { break };
+            drop(actor.cast(TaskMessage::Internal(Internal::asked(request))));
         }
-        tokio::time::sleep(AGAIN).await;
+        if tokio::time::timeout(AGAIN, &mut closed).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Hands on what is left; what no actor takes any more is answered as it is dropped.
+async fn hand_on(requests: &mut Requests, actor: &ActorRef<TaskMessage>) {
+    while let Some(request) = requests.next().await {
+        drop(actor.cast(TaskMessage::Internal(Internal::asked(request))));
     }
 }

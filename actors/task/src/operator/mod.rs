@@ -113,6 +113,10 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
     let workdir = workdir.map(|text| fill.text("workdir", text)).transpose()?;
     let user = task.user.as_ref();
     let user = user.map(|text| fill.text("user", text)).transpose()?;
+    let mut logs = task.logs.clone();
+    if let Some(pattern) = &logs.to {
+        logs.to = Some(fill.text("logs.to", pattern)?);
+    }
     Ok(Launch {
         run,
         slot: assigned.slot.clone(),
@@ -122,7 +126,7 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         workdir: workdir.map(PathBuf::from),
         user,
         resources: task.resources.clone(),
-        logs: task.logs.clone(),
+        logs,
         sim: task.sim.clone(),
     })
 }

@@ -70,10 +70,10 @@ pub(super) fn supervise(directory: &Path) -> io::Result<()> {
     };
     match Shim::start(directory, launch, signals) {
         Ok((shim, started)) => {
-            answer.write_all(&started)?;
-            answer.flush()?;
+            // The agent may be gone by now; the program runs, and its shim has to stay with it.
+            let _ = answer.write_all(&started).and_then(|()| answer.flush());
             drop(answer);
-            let_go()?;
+            let _ = let_go();
             shim.run(directory);
             Ok(())
         }

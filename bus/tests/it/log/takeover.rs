@@ -22,7 +22,7 @@ async fn reign(mut manager: Manager, tag: usize) -> (Manager, Vec<String>) {
         let key = format!("r{tag}-{n}");
         // Who never pauses cannot be overtaken: a standby would always be one entry behind. So
         // the pauses differ, and takeovers fall into them and onto their ends.
-        let pause = (tag * 7 + n * 5) % 11;
+        let pause = (tag * 7 + n * 5) % 6;
         tokio::time::sleep(Duration::from_millis(pause as u64)).await;
         match manager.append(put(&key, "v", 1)).await {
             Ok(_) => acknowledged.push(key),

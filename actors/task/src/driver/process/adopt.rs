@@ -20,13 +20,15 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every run that has a directory; control groups without one are removed.
 pub(super) fn inventory(inner: &Arc<Inner>) -> Result<Vec<RunId>, DriverError> {
+    // Groups first: a run that is started meanwhile has its directory before its group.
+    let groups = inner.cgroups.runs();
     let context = || format!("list the runs in {}", inner.directory.display());
     let entries = fs::read_dir(&inner.directory).map_err(failed(context))?;
     let runs: Vec<RunId> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
-    for group in inner.cgroups.runs() {
+    for group in groups {
         if group.parse::<RunId>().is_ok_and(|run| !runs.contains(&run)) {
             tracing::info!(run = group, "a run without a directory is removed");
             inner.cgroups.clear(&group);
