@@ -16,4 +16,8 @@ command -v go >/dev/null || echo "test: no go here; the tests of the go operator
 
 # Tests of the program itself start this binary.
 cargo build --locked --package loom-cli --package loom-task
+if cargo nextest --version >/dev/null 2>&1; then
+  cargo nextest run --locked --workspace --config-file .ci/nextest.toml
+  exec cargo test --locked --workspace --doc
+fi
 exec cargo test --locked --workspace --no-fail-fast

@@ -26,6 +26,9 @@ pub enum StreamError {
     /// Nobody answers: the connection is down, or the stream has no leader.
     #[error("no answer from the bus within {0:?}")]
     Timeout(Duration),
+    /// The connection broke off before the answer came.
+    #[error("the connection to the bus broke off")]
+    Disconnected,
     /// The server says that nobody serves the call: `JetStream` is off or is only just starting.
     #[error("JetStream does not answer")]
     NoResponders,

@@ -113,6 +113,8 @@ impl Event {
         let mut body = EventBody {
             at: self.at,
             what: self.what.clone(),
+            verb: None,
+            result: None,
             job: None,
             task: None,
             index: None,
@@ -146,8 +148,15 @@ impl Event {
 pub struct EventBody {
     /// When it was decided, RFC 3339 in UTC.
     pub at: Timestamp,
-    /// What happened, the last token of the subject.
+    /// What happened, the last token of the subject; empty for a command.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub what: String,
+    /// Of a command: what was told, `signal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verb: Option<String>,
+    /// Of a command: `done`, or the code of the error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
     /// The job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Name>,

@@ -119,6 +119,9 @@ pub struct Dev {
 
 impl Dev {
     /// Starts one with these flags on a fresh data directory.
+    ///
+    /// # Panics
+    /// When it does not start.
     pub fn start(flags: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("loom-dev")
@@ -348,7 +351,8 @@ impl Drop for Dev {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of loomctl dev ---\n{}", self.log());
+            let mut err = std::io::stderr().lock();
+            let _ = writeln!(err, "--- log of loomctl dev ---\n{}", self.log());
         }
     }
 }

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, Fuse};
 use loom_bus::connection::{BusError, Messages};
 use loom_bus::log::{Followed, Log, LogError, Replica};
 use loom_bus::stream::StreamError;
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Epoch, Name};
 use loom_schemas::subject;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::MissedTickBehavior;
@@ -179,6 +179,7 @@ async fn follow(
         context,
         byes,
         not_before,
+        ask_from: Instant::now(),
     };
     loop {
         context.log.catch_up(replica).await?;
@@ -189,7 +190,8 @@ async fn follow(
         };
         match run_for_leader(context, replica, cause).await? {
             Race::Won(elected) => return Ok(*elected),
-            Race::Lost => {}
+            // The winner may not know yet that it leads, so it would say that it does not.
+            Race::Lost => standing.ask_from = Instant::now() + context.options.timings.back_off,
         }
     }
 }
@@ -199,9 +201,12 @@ struct Standing<'a> {
     context: &'a Context,
     byes: Messages,
     not_before: Instant,
+    /// The leader is not asked before.
+    ask_from: Instant,
 }
 
-type Pinging = Fuse<BoxFuture<'static, Pinged>>;
+/// A ping under way, and of which epoch the leader is that is asked.
+type Pinging = Fuse<BoxFuture<'static, (Epoch, Pinged)>>;
 
 impl Standing<'_> {
     /// Applies entries until there is cause to lead; none if the log has to be caught up with.
@@ -240,19 +245,24 @@ impl Standing<'_> {
                     }
                     None => return Err(BusError::Closed.into()),
                 },
-                pinged = &mut pinging => {
-                    cause = watch.pinged(pinged, Instant::now()).or(cause.filter(|cause| {
-                        *cause == Cause::Bye || *cause == Cause::Vacant
-                    }));
+                // What an earlier leader says, or does not say, is nothing of the one there is now.
+                (epoch, pinged) = &mut pinging => {
+                    if epoch == replica.position.epoch() {
+                        cause = watch.pinged(pinged, Instant::now()).or(cause.filter(|cause| {
+                            *cause == Cause::Bye || *cause == Cause::Vacant
+                        }));
+                    }
                 }
                 _ = ticks.tick() => {
                     if futures::future::FusedFuture::is_terminated(&pinging)
+                        && Instant::now() >= self.ask_from
                         && watch.asks(QUIET, Instant::now())
                         && let Some(leader) = replica.position.leader.clone()
                         && leader != options.name
                     {
                         let (bus, wait) = (self.context.control.clone(), options.timings.ping);
-                        let ping = async move { ping::ping(&bus, &leader, wait).await };
+                        let epoch = replica.position.epoch();
+                        let ping = async move { (epoch, ping::ping(&bus, &leader, wait).await) };
                         pinging = ping.boxed().fuse();
                     }
                 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use loom_bus::call::CallError;
+use loom_bus::events::History;
 use loom_bus::log::{AppendError, Floor, LogError, Replica, Writer};
+use loom_bus::stream::StreamError;
 use loom_schemas::subject;
 use loom_schemas::wire::ManagerView;
 
@@ -87,10 +89,20 @@ pub(crate) async fn restore(
         revision = %state.position.revision(),
         "the log was rewound: it is given the state back that this manager has"
     );
+    // Numbers that the history has already would be taken for events it knows.
+    let events = match History::new(&context.bulk).last_event().await {
+        Ok(last) => last,
+        Err(StreamError::NoStream(_)) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let floor = Floor {
+        events,
+        ..Floor::default()
+    };
     let name = context.name().clone();
     *replica = context
         .log
-        .restore(&context.log_bus, name, state, Floor::default())
+        .restore(&context.log_bus, name, state, floor)
         .await?;
     Ok(true)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
-use crate::actor::{Context, NodeActor, NodeMessage, Phase};
+use crate::actor::{Context, NodeActor, NodeMessage};
 use crate::ledger::Ledger;
 use crate::options::TasksOnStop;
 use crate::store_error::StoreError;
@@ -134,10 +134,7 @@ impl State {
 
     fn ended(&mut self, myself: &ActorRef<AgentMessage>, reason: &str) {
         self.node = None;
-        let over = matches!(
-            *self.context.phase.borrow(),
-            Phase::Ended(_) | Phase::Foreign { .. }
-        );
+        let over = self.context.phase.borrow().is_over();
         if over {
             myself.stop(None);
         } else {

@@ -27,6 +27,8 @@ pub(crate) struct Link {
     /// When the bus went away; none while it is there.
     away_since: Option<Duration>,
     withheld: bool,
+    /// Since when every call was answered with a welcome older than what the node obeyed.
+    stale_since: Option<Duration>,
 }
 
 /// A call to the leader.
@@ -62,7 +64,10 @@ pub(crate) enum Failure {
 
 impl Link {
     /// A link not yet used. `last_contact` is what the disk says, unless the host was rebooted.
-    pub(crate) fn new(timings: Timings, last_contact: Option<Duration>) -> Self {
+    /// Without one younger than `lost_after` the tasks' addresses wait for the first welcome.
+    pub(crate) fn new(timings: Timings, last_contact: Option<Duration>, now: Duration) -> Self {
+        let young = |last: Duration| now.saturating_sub(last) < timings.lost_after;
+        let withheld = !last_contact.is_some_and(young);
         Self {
             timings,
             greet: true,
@@ -71,7 +76,8 @@ impl Link {
             not_before: Duration::ZERO,
             last_contact,
             away_since: None,
-            withheld: false,
+            withheld,
+            stale_since: None,
         }
     }
 
@@ -111,6 +117,7 @@ impl Link {
             self.greet = false;
             self.withheld = false;
         }
+        self.stale_since = None;
         self.failures = 0;
         self.not_before = Duration::ZERO;
         self.last_contact = Some(self.last_contact.map_or(sent, |last| last.max(sent)));
@@ -119,6 +126,7 @@ impl Link {
     /// The call in flight came to nothing; `jitter` is from 0 to 1.
     pub(crate) fn failed(&mut self, now: Duration, failure: Failure, jitter: f64) {
         self.in_flight = None;
+        self.stale_since = None;
         self.greet |= failure == Failure::Refused;
         let doubled = self
             .timings
@@ -127,6 +135,15 @@ impl Link {
         let pause = doubled.min(self.timings.max_back_off);
         self.not_before = now + pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// The welcome that came is older than what the node obeyed. Whether that is all that came for
+    /// `lost_after`: then the log was rewound, and no other leader will come.
+    pub(crate) fn stale(&mut self, now: Duration, jitter: f64) -> bool {
+        let since = self.stale_since.unwrap_or(now);
+        self.failed(now, Failure::Silent, jitter);
+        self.stale_since = Some(since);
+        now.saturating_sub(since) >= self.timings.lost_after
     }
 
     /// A new leader spoke, or one asks who the node is: greet it, after `delay`.
@@ -149,7 +166,7 @@ impl Link {
     }
 
     /// Whether the node has let go of its tasks' addresses: a replacement may hold them by now.
-    /// So it does when the bus was away for `lost_after`, until it is welcomed again.
+    /// So it does when it, or the bus, was away for `lost_after`, until it is welcomed again.
     pub(crate) fn withholds_addresses(&mut self, now: Duration) -> bool {
         let long = |since: Duration| now.saturating_sub(since) >= self.timings.lost_after;
         self.withheld |= self.away_since.is_some_and(long);

@@ -5,7 +5,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn link() -> Link {
-    Link::new(Timings::default(), None)
+    Link::new(Timings::default(), None, Duration::ZERO)
 }
 
 fn welcomed(at: Duration) -> Link {
@@ -108,6 +108,30 @@ fn addresses_are_let_go_after_a_long_cut_until_the_next_welcome() {
     link.called(50 * SECOND, Call::Hello);
     link.answered();
     assert!(!link.withholds_addresses(51 * SECOND));
+}
+
+#[test]
+fn an_agent_that_was_away_for_long_takes_no_address_before_it_is_welcomed() {
+    let back = |contact, now| Link::new(Timings::default(), contact, now);
+    let quick = back(Some(10 * SECOND), 39 * SECOND).withholds_addresses(39 * SECOND);
+    assert!(!quick);
+    assert!(back(None, SECOND).withholds_addresses(SECOND));
+    let mut link = back(Some(10 * SECOND), 40 * SECOND);
+    assert!(link.withholds_addresses(40 * SECOND));
+    link.called(41 * SECOND, Call::Hello);
+    link.answered();
+    assert!(!link.withholds_addresses(41 * SECOND));
+}
+
+#[test]
+fn nothing_but_stale_welcomes_for_long_means_that_the_log_was_rewound() {
+    let mut link = link();
+    assert!(!link.stale(SECOND, 0.5));
+    assert!(!link.stale(30 * SECOND, 0.5));
+    link.failed(30 * SECOND, Failure::Silent, 0.5);
+    assert!(!link.stale(31 * SECOND, 0.5));
+    assert!(!link.stale(60 * SECOND, 0.5));
+    assert!(link.stale(61 * SECOND, 0.5));
 }
 
 #[test]

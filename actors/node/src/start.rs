@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use loom_bus::call::CallError;
 use loom_bus::connection::{Bus, ConnectError};
 use loom_schemas::ids::Name;
 use loom_schemas::subject;
 use ractor::{Actor, ActorCell, ActorRef};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::actor::{Context, Phase};
 use crate::agent::{Agent, AgentMessage};
@@ -29,6 +32,18 @@ const STATE_LEAST_SIM: u64 = 256 << 10;
 
 /// How long after a node was killed its files may still be written.
 const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// How long leaving may take beyond the longest grace of a task.
+const LEAVE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long another agent of the same name has to answer.
+const NAMESAKE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long an agent of the same name that ended may still seem to be there.
+const NAMESAKE_GONE: Duration = Duration::from_secs(2);
+
+/// The pause before a name that is taken is tried again.
+const NAMESAKE_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why a node could not be started, or never becomes ready.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +71,20 @@ pub enum StartError {
         /// Which cluster is whose.
         reason: String,
     },
+    /// Another agent of this name is on the bus.
+    #[error("a node named {0} is already running on this bus; stop it, or use another name")]
+    NameTaken(Name),
+    /// The leader's log is older than what the node obeyed.
+    #[error(
+        "the bus's store is older than this node's data: {reason}; restore the store, or remove \
+         the data directory {path}"
+    )]
+    StoreRewound {
+        /// The node's data directory.
+        path: PathBuf,
+        /// Which epoch is whose.
+        reason: String,
+    },
     /// It ended before it was ready.
     #[error("the node ended: {0}")]
     Ended(String),
@@ -68,6 +97,8 @@ pub struct NodeHandle {
     data_dir: PathBuf,
     root: ActorRef<AgentMessage>,
     phase: watch::Receiver<Phase>,
+    /// How long a task may take to end, once the node is stopped.
+    longest_grace: watch::Receiver<Duration>,
     /// Ends when the last part of the node is gone.
     alive: mpsc::Receiver<()>,
 }
@@ -80,11 +111,12 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let (store, ledger) = open(&options, alive_by).await?;
     let (name, data_dir) = (options.name.clone(), options.data_dir.clone());
     match start_actors(options, store, ledger).await {
-        Ok((root, phase)) => Ok(NodeHandle {
+        Ok((root, phase, longest_grace)) => Ok(NodeHandle {
             name,
             data_dir,
             root,
             phase,
+            longest_grace,
             alive,
         }),
         Err(error) => {
@@ -95,16 +127,25 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     }
 }
 
+/// The root, how the node stands, and the longest grace.
+type Started = (
+    ActorRef<AgentMessage>,
+    watch::Receiver<Phase>,
+    watch::Receiver<Duration>,
+);
+
 async fn start_actors(
     options: NodeOptions,
     store: Store,
     ledger: Ledger,
-) -> Result<(ActorRef<AgentMessage>, watch::Receiver<Phase>), StartError> {
+) -> Result<Started, StartError> {
     let drivers = Drivers::new(&options).map_err(StartError::Drivers)?;
     let (bus, bulk) = connect(&options).await?;
+    refuse_namesake(&bus, &options.name).await?;
     let info = facts::gather(&options, drivers.kinds()).await;
     let found = drivers.inventory().await;
     let (phase, phases) = watch::channel(Phase::Starting);
+    let (longest_grace, graces) = watch::channel(Duration::ZERO);
     let context = Arc::new(Context {
         name: options.name,
         info,
@@ -119,11 +160,12 @@ async fn start_actors(
         data_dir: options.data_dir,
         found,
         phase,
+        longest_grace,
     });
     let (root, _) = Actor::spawn(None, Agent, (context, ledger))
         .await
         .map_err(|error| StartError::Ended(error.to_string()))?;
-    Ok((root, phases))
+    Ok((root, phases, graces))
 }
 
 fn check(options: &NodeOptions) -> Result<(), StartError> {
@@ -160,6 +202,27 @@ async fn open(
     Ok(opened?)
 }
 
+/// Two agents of one name would both run everything that is assigned to it.
+async fn refuse_namesake(bus: &Bus, name: &Name) -> Result<(), StartError> {
+    let subject = subject::assign(name);
+    let deadline = Instant::now() + NAMESAKE_GONE;
+    loop {
+        // No assignment: an agent that is there refuses it, and does nothing.
+        let asked = bus.call::<_, Value>(&subject, &(), NAMESAKE_WAIT).await;
+        // Who does not answer is gone, or is no worse than one that starts a moment later.
+        if !matches!(
+            asked,
+            Ok(_) | Err(CallError::Refused(_) | CallError::Decode(_))
+        ) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(StartError::NameTaken(name.clone()));
+        }
+        tokio::time::sleep(NAMESAKE_AGAIN).await;
+    }
+}
+
 async fn connect(options: &NodeOptions) -> Result<(Bus, Bus), ConnectError> {
     let connect = match &options.bus {
         BusAccess::Shared { control, bulk } => return Ok((control.clone(), bulk.clone())),
@@ -190,7 +253,7 @@ impl NodeHandle {
     }
 
     /// Resolves once a leader has welcomed the node (at once if it already has); an error if it
-    /// never will: the cluster is another one, or the node was stopped.
+    /// never will: the cluster is another one, its log was rewound, or the node was stopped.
     pub async fn ready(&self) -> Result<(), StartError> {
         let mut phase = self.phase.clone();
         let reached = phase.wait_for(|phase| *phase != Phase::Starting).await;
@@ -198,6 +261,10 @@ impl NodeHandle {
         match reached {
             Phase::Starting | Phase::Ready => Ok(()),
             Phase::Foreign { reason } => Err(StartError::OtherCluster {
+                path: self.data_dir.clone(),
+                reason,
+            }),
+            Phase::Rewound { reason } => Err(StartError::StoreRewound {
                 path: self.data_dir.clone(),
                 reason,
             }),
@@ -213,7 +280,12 @@ impl NodeHandle {
     pub async fn stop(mut self, tasks: TasksOnStop) {
         // A root that is gone has ended already.
         let _ = self.root.cast(AgentMessage::Leave(tasks));
-        self.over().await;
+        if tokio::time::timeout(LEAVE_WAIT, self.over()).await.is_err() {
+            let grace = *self.longest_grace.borrow();
+            if tokio::time::timeout(grace, self.over()).await.is_err() {
+                tracing::warn!(node = %self.name, "the node does not end by itself, killing it");
+            }
+        }
         self.root.stop(None);
         self.gone().await;
     }
@@ -228,6 +300,11 @@ impl NodeHandle {
     pub async fn stopped(&self) -> Option<String> {
         match self.over().await {
             Phase::Foreign { reason } => Some(format!("it belongs to another cluster: {reason}")),
+            Phase::Rewound { reason } => Some(format!(
+                "the bus's store is older than this node's data: {reason}; restore the store, or \
+                 remove the data directory {}",
+                self.data_dir.display()
+            )),
             Phase::Ended(reason) => reason,
             Phase::Starting | Phase::Ready => Some("its actors were killed".to_owned()),
         }
@@ -240,9 +317,8 @@ impl NodeHandle {
 
     async fn over(&self) -> Phase {
         let mut phase = self.phase.clone();
-        let over = |phase: &Phase| matches!(phase, Phase::Ended(_) | Phase::Foreign { .. });
         // An error means that nobody is left who could say.
-        match phase.wait_for(over).await {
+        match phase.wait_for(Phase::is_over).await {
             Ok(phase) => phase.clone(),
             Err(_) => self.phase.borrow().clone(),
         }

@@ -82,7 +82,7 @@ pub enum ConnectError {
     /// An older server than Loom works with.
     #[error(
         "the bus at {url} is nats-server {found}, but Loom needs {needed} or newer: upgrade it, \
-         or use the one that scripts/nats-server fetches"
+         or use the one that scripts/nats-server.sh fetches"
     )]
     TooOld {
         /// Where, without credentials.

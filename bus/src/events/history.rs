@@ -9,9 +9,9 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use loom_schemas::event::EventBody;
 use loom_schemas::wire::{EventList, EventQuery, EventRow, LogLine, LogLines, LogQuery};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
-use super::{EVENTS, HEADER_EVENT, LOGS};
+use super::{COMMANDS, EVENTS, HEADER_EVENT, LOGS};
 use crate::connection::Bus;
 use crate::logs::{LogBlock, source_of};
 use crate::stream::{JetStream, StreamError};
@@ -107,7 +107,42 @@ impl History {
         };
         self.read(EVENTS, filter, start, keep).await?;
         list.events = rows.into_iter().map(|(row, _)| row).collect();
+        let more = self.commands(query, limit).await?;
+        if !more.is_empty() {
+            list.events.extend(more);
+            list.events.sort_by_key(|row| row.event.at);
+            let surplus = list.events.len().saturating_sub(limit);
+            list.more |= surplus > 0;
+            list.events.drain(..surplus);
+        }
         Ok(list)
+    }
+
+    /// The nodes' own events about commands, which have no number: none after a number.
+    async fn commands(
+        &self,
+        query: &EventQuery,
+        limit: usize,
+    ) -> Result<Vec<EventRow>, HistoryError> {
+        let filter = filter("orch.events.", query.filter.as_deref())?;
+        let kind = filter.split('.').nth(2).unwrap_or_default();
+        if query.after.is_some() || !matches!(kind, "command" | "*" | ">") {
+            return Ok(Vec::new());
+        }
+        let start = query.since.map_or(Start::All, Start::Time);
+        let mut rows = VecDeque::new();
+        let keep = |message: Message| {
+            let Ok(event) = serde_json::from_slice::<EventBody>(&message.payload) else {
+                return;
+            };
+            let subject = message.subject.to_string();
+            rows.push_back(EventRow { number: 0, subject, event });
+            if rows.len() > limit {
+                rows.pop_front();
+            }
+        };
+        self.read(COMMANDS, filter, start, keep).await?;
+        Ok(rows.into())
     }
 
     /// Lines of output that match, oldest first; of many the newest ones. Lines of a run that are
@@ -157,44 +192,34 @@ impl History {
     }
 
     /// Gives every message there is now, from `start` on, that matches.
+    ///
+    /// A consumer may sit on a copy of the stream that lags behind, and then take that copy's end
+    /// for the end. So the stream's leader says first which message is the last one.
     async fn read(
         &self,
         stream: &str,
         filter: String,
         start: Start,
-        mut keep: impl FnMut(Message),
+        keep: impl FnMut(Message),
     ) -> Result<(), HistoryError> {
-        let deadline = Instant::now() + QUERY_TIMEOUT;
-        let read = async {
-            let stumbled =
-                |error: &dyn std::fmt::Display| HistoryError::Consumer(error.to_string());
-            let mut consumer = self.consumer(stream, filter, start).await?;
-            let mut left = consumer.cached_info().num_pending;
-            if left > 0 {
-                let messages = consumer.stream().max_messages_per_batch(1000).messages();
-                let mut messages = messages.await.map_err(|error| stumbled(&error))?;
-                while left > 0 {
-                    let Some(message) = messages.next().await else {
-                        break;
-                    };
-                    let message = message.map_err(|error| stumbled(&error))?;
-                    left = message.info().map_or(0, |info| info.pending);
-                    keep(message);
-                }
-            }
-            let name = consumer
-                .info()
-                .await
-                .map_err(|error| stumbled(&error))?
-                .name
-                .clone();
-            let context = self.js.context();
-            let _ = context.delete_consumer_from_stream(name, stream).await;
-            Ok(())
+        let Some(last) = self.js.last_message(stream, &filter).await? else {
+            return Ok(());
         };
-        timeout_at(deadline, read)
-            .await
-            .map_err(|_| HistoryError::Timeout)?
+        let nothing = match start {
+            Start::All => false,
+            Start::Sequence(first) => last.sequence < first,
+            Start::Time(first) => last.at < first,
+        };
+        if nothing {
+            return Ok(());
+        }
+        let consumer = self.consumer(stream, filter, start).await?;
+        let name = consumer.cached_info().name.clone();
+        let read = read_until(consumer, last.sequence, keep);
+        let read = timeout(QUERY_TIMEOUT, read).await;
+        let context = self.js.context();
+        let _ = context.delete_consumer_from_stream(name, stream).await;
+        read.map_err(|_| HistoryError::Timeout)?
     }
 
     async fn consumer(
@@ -229,6 +254,31 @@ impl History {
             .await;
         made.map_err(|error| HistoryError::Consumer(error.to_string()))
     }
+}
+
+/// Gives what a consumer yields up to the message with this sequence.
+async fn read_until(
+    consumer: Consumer<pull::Config>,
+    last: u64,
+    mut keep: impl FnMut(Message),
+) -> Result<(), HistoryError> {
+    let stumbled = |error: &dyn std::fmt::Display| HistoryError::Consumer(error.to_string());
+    let messages = consumer.stream().max_messages_per_batch(1000).messages();
+    let mut messages = messages.await.map_err(|error| stumbled(&error))?;
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(|error| stumbled(&error))?;
+        let sequence = message
+            .info()
+            .map_err(|error| stumbled(&error))?
+            .stream_sequence;
+        if sequence <= last {
+            keep(message);
+        }
+        if sequence >= last {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The whole filter: what a query says of it, behind the prefix of the stream's subjects.

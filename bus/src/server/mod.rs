@@ -62,7 +62,7 @@ impl EmbeddedOptions {
 pub enum ServerError {
     /// No nats-server anywhere.
     #[error(
-        "no nats-server found: run scripts/nats-server in the checkout, put it on the PATH, or \
+        "no nats-server found: run scripts/nats-server.sh in the checkout, put it on the PATH, or \
          name it with --nats-server or LOOM_NATS_SERVER"
     )]
     NotFound,
@@ -83,7 +83,7 @@ pub enum ServerError {
     },
     /// Older than Loom works with.
     #[error("{path} is nats-server {found}, but Loom needs {needed} or newer: run \
-             scripts/nats-server, or name another with --nats-server", path = path.display())]
+             scripts/nats-server.sh, or name another with --nats-server", path = path.display())]
     TooOld {
         /// The program.
         path: PathBuf,
@@ -135,7 +135,7 @@ pub enum ServerError {
     /// An address others can reach, without TLS.
     #[error(
         "the bus has no TLS, so {address} would show everything to everyone on the network: \
-         listen on 127.0.0.1, or say --insecure"
+         listen on 127.0.0.1"
     )]
     Exposed {
         /// Which.

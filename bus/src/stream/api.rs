@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{EXPECTED_LAST_SEQUENCE, StoredMessage, StreamError, StreamInfo};
-use crate::connection::Bus;
+use crate::connection::{Bus, ConnectionState};
 
 /// How long one call may take before it is given up.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +31,7 @@ const STREAM_NAME_EXISTS: u64 = 10058;
 #[derive(Clone)]
 pub(crate) struct JetStream {
     client: Client,
+    state: watch::Receiver<ConnectionState>,
 }
 
 #[derive(Deserialize)]
@@ -84,8 +86,10 @@ struct RawMessage {
 
 impl JetStream {
     pub(crate) fn new(bus: &Bus) -> Self {
-        let client = bus.shared.client.clone();
-        Self { client }
+        Self {
+            client: bus.shared.client.clone(),
+            state: bus.state(),
+        }
     }
 
     /// The client, for consumers.
@@ -274,7 +278,13 @@ impl JetStream {
         self.connected(wait).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         let request = request.timeout(Some(left));
-        let answered = timeout(left, self.client.send_request(subject, request)).await;
+        let mut state = self.state.clone();
+        state.mark_unchanged();
+        let answered = tokio::select! {
+            answered = timeout(left, self.client.send_request(subject, request)) => answered,
+            // Nobody answers over a connection that is no more: no need to sit the wait out.
+            _ = state.changed() => return Err(StreamError::Disconnected),
+        };
         let answered = answered.map_err(|_| StreamError::Timeout(wait))?;
         answered.map_err(|error| match error.kind() {
             RequestErrorKind::TimedOut => StreamError::Timeout(wait),

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use loom_bus::Message;
-use loom_schemas::event::EventBody;
 use loom_schemas::ids::Name;
 use loom_schemas::subject;
 use loom_schemas::wire::{EventList, EventQuery, EventRow};
@@ -68,17 +67,10 @@ impl Filter {
     /// What the server is asked for.
     fn subject(&self) -> Option<String> {
         match self {
-            Self::All | Self::About(_) => None,
+            Self::All => None,
+            // The name is the second token of every kind of event, so the limit counts only them.
+            Self::About(name) => Some(format!("*.{name}.>")),
             Self::Subject(filter) => Some(filter.clone()),
-        }
-    }
-
-    fn lets(&self, event: &EventBody) -> bool {
-        match self {
-            Self::All | Self::Subject(_) => true,
-            Self::About(name) => {
-                event.job.as_ref() == Some(name) || event.node.as_ref() == Some(name)
-            }
         }
     }
 }
@@ -103,8 +95,7 @@ impl Events {
             since,
             limit: Some(self.limit),
         };
-        let mut list: EventList = client::ask(&bus, &subject::api("event", "list"), &query).await?;
-        list.events.retain(|row| filter.lets(&row.event));
+        let list: EventList = client::ask(&bus, &subject::api("event", "list"), &query).await?;
         let mut seen = BTreeSet::new();
         for row in &list.events {
             seen.insert(row.number);
@@ -122,7 +113,7 @@ impl Events {
                 continue;
             };
             let is_new = row.number == 0 || seen.insert(row.number);
-            if is_new && filter.lets(&row.event) {
+            if is_new {
                 print(global.output, &row)?;
             }
         }
@@ -167,6 +158,9 @@ pub(crate) fn line(row: &EventRow) -> String {
     }
     if let Some(version) = event.version {
         words.push(format!("v{version}"));
+    }
+    if let (Some(verb), Some(result)) = (&event.verb, &event.result) {
+        words.push(format!("{verb} {result}"));
     }
     if let Some(code) = event.exit_code {
         words.push(format!("exit {code}"));

@@ -46,7 +46,8 @@ impl Logs {
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let address = Address::parse(&self.address)?;
         let bus = global.bus.connect().await?;
-        let scope = Scope::of(&bus, &address).await?;
+        let mut scope = Scope::of(&bus, &address).await?;
+        scope.only(self.stream.as_deref());
         let live = if self.follow {
             Some(scope.subscribe(&bus).await?)
         } else {
@@ -62,6 +63,9 @@ impl Logs {
             } else {
                 printer.print(line)?
             }
+        }
+        if lines.is_empty() && live.is_none() {
+            scope.must_exist(&bus).await?;
         }
         let Some(mut live) = live else { return Ok(()) };
         while let Some(message) = live.next().await {
@@ -134,11 +138,42 @@ impl Scope {
         })
     }
 
+    /// Narrows it to one stream, before any tail is cut off.
+    fn only(&mut self, stream: Option<&str>) {
+        let Some(stream) = stream else { return };
+        let mut tokens: Vec<&str> = self
+            .filter
+            .split('.')
+            .filter(|token| *token != ">")
+            .collect();
+        tokens.truncate(4);
+        while tokens.len() < 4 {
+            tokens.push("*");
+        }
+        self.filter = format!("{}.{stream}", tokens.join("."));
+    }
+
     /// What is written from now on.
     pub(crate) async fn subscribe(&self, bus: &Bus) -> Result<Messages, Failure> {
         bus.subscribe(&format!("orch.logs.{}", self.filter))
             .await
             .map_err(|error| Failure::new(Code::NoAnswer, chain(&error)))
+    }
+
+    /// Nothing was written: by a job that is there, or is there none?
+    async fn must_exist(&self, bus: &Bus) -> Result<(), Failure> {
+        let Some(job) = self
+            .filter
+            .split('.')
+            .next()
+            .and_then(|job| Name::new(job).ok())
+        else {
+            return Ok(());
+        };
+        match job_view(bus, &job).await {
+            Err(failure) if failure.code == Code::NotFound => Err(failure),
+            _ => Ok(()),
+        }
     }
 
     /// What was written: from the bus, or from the tasks themselves while no manager is there; and

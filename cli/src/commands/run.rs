@@ -19,6 +19,9 @@ use crate::commands::validate::{JobFile, read_job};
 use crate::exit::{Code, Failure, chain};
 use crate::output::{self, progress::Progress};
 
+/// Output that has been silent for so long after the end has all come.
+const QUIET: Duration = Duration::from_millis(300);
+
 /// How long a service must keep running before `run` calls it running.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -41,7 +44,7 @@ pub(crate) struct Run {
     /// Give up following after this long, with exit code 124; the job goes on
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
-    /// How long a service may take until it runs, exit code 2 past it
+    /// How long a service may take until it runs, a batch until it begins; exit code 2 past it
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "TIME")]
     deadline: Duration,
 }
@@ -54,7 +57,7 @@ impl Run {
             .await
             .map_err(|failure| match failure.code {
                 // With --once the task's code is what is expected; ours must not look like one.
-                Code::Task(_) | Code::Usage => failure,
+                Code::Task(_) | Code::Usage | Code::TimedOut => failure,
                 _ if once => Failure {
                     code: Code::Own,
                     ..failure
@@ -103,7 +106,8 @@ impl Run {
             signal = tokio::signal::ctrl_c() => {
                 signal.map_err(|error| Failure::error(format!("Ctrl-C: {error}")))?;
                 output::note(&format!("\ndetached; {job} goes on (loomctl status {job})"));
-                Ok(())
+                // A script must not take a job that has not ended for one that succeeded.
+                if self.once { Err(Failure::silent(Code::Own)) } else { Ok(()) }
             }
         }
     }
@@ -213,10 +217,10 @@ impl Follow {
                     ));
                     return Ok(());
                 }
-                if start.elapsed() > self.deadline {
-                    progress.finish();
-                    return Err(unplaced(&view));
-                }
+            }
+            if start.elapsed() > self.deadline && is_waiting(&view) {
+                progress.finish();
+                return Err(unplaced(&view));
             }
             self.wake().await;
         }
@@ -224,8 +228,13 @@ impl Follow {
 
     /// Streams the output and ends as the job does.
     async fn once(mut self, global: &Global, mut live: Messages) -> Result<(), Failure> {
+        let start = Instant::now();
         let mut printer = logs::Printer::new(global.output, false, false);
         let scope = logs::Scope::of(&self.bus, &Address::Job(self.job.clone())).await?;
+        if let Some(view) = self.look().await? {
+            // A job that ran already has said something before we listened.
+            self.print_kept(&scope, &view, &mut printer).await?;
+        }
         loop {
             tokio::select! {
                 message = live.next() => {
@@ -242,15 +251,17 @@ impl Follow {
             let Some(view) = self.look().await? else {
                 continue;
             };
+            if start.elapsed() > self.deadline && is_waiting(&view) {
+                return Err(unplaced(&view));
+            }
             if view.summary.status.is_terminal() {
-                // What came last may still be on its way: the history has it in order.
-                for line in scope
-                    .history(&self.bus, None, Some(view.summary.job.submitted_at))
-                    .await?
-                    .0
-                {
-                    printer.print(&line)?;
+                // Shipping trails the end: what is on its way comes first, in order.
+                while let Ok(Some(message)) = tokio::time::timeout(QUIET, live.next()).await {
+                    for line in logs::lines_of(&message) {
+                        printer.print(&line)?;
+                    }
                 }
+                self.print_kept(&scope, &view, &mut printer).await?;
                 let code = view.summary.job.exit_code.unwrap_or_default();
                 if view.summary.status == JobStatus::Completed {
                     return Ok(());
@@ -262,6 +273,30 @@ impl Follow {
                 ));
             }
         }
+    }
+}
+
+impl Follow {
+    /// Prints what the bus has kept of this round and was not printed yet.
+    async fn print_kept(
+        &self,
+        scope: &logs::Scope,
+        view: &JobView,
+        printer: &mut logs::Printer,
+    ) -> Result<(), Failure> {
+        let since = view.summary.job.submitted_at;
+        for line in scope.history(&self.bus, None, Some(since)).await?.0 {
+            printer.print(&line)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether what the deadline is for has not come: a service that runs, a batch that has begun.
+fn is_waiting(view: &JobView) -> bool {
+    match view.summary.kind {
+        Kind::Service => view.summary.running < view.summary.wanted,
+        Kind::Batch => view.summary.job.started_at.is_none(),
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Version {}
 #[derive(Serialize)]
 struct Facts {
     version: &'static str,
-    format: u32,
+    wire_format: u32,
     target: String,
 }
 
@@ -23,7 +23,7 @@ impl Version {
         let Self {} = self;
         let facts = Facts {
             version: env!("CARGO_PKG_VERSION"),
-            format: loom_schemas::wire::FORMAT,
+            wire_format: loom_schemas::wire::FORMAT,
             target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         };
         output::one(
@@ -33,7 +33,7 @@ impl Version {
             |_| {
                 format!(
                     "loomctl {} (log and message format {}, {})\n",
-                    facts.version, facts.format, facts.target
+                    facts.version, facts.wire_format, facts.target
                 )
             },
         )

@@ -152,7 +152,7 @@ fn many_short(dev: &Dev, nats: &mut Client) {
             .expect("accepted");
         loop {
             let event = events
-                .next(Duration::from_secs(60))
+                .next(Duration::from_mins(1))
                 .expect("the bus")
                 .expect("an event");
             if event.subject.ends_with(".completed") {
@@ -182,16 +182,18 @@ fn signal() {
     let dev = Dev::start(&[]);
     let job = "name: web\nbash: |\n  trap : HUP\n  while true; do sleep 1; done\n";
     dev.run(job, &[]).expect_code(0);
-    let bus = dev.bus.clone();
+    let (mut server, plain) = plain_server();
+    let bus = plain.clone();
     std::thread::spawn(move || {
         let mut echo = Client::connect(&bus).expect("the bus answers");
         echo.subscribe("bench.echo").expect("subscribed");
-        while let Ok(message) = echo.next(Duration::from_secs(60)) {
+        while let Ok(message) = echo.next(Duration::from_mins(1)) {
             if let Some(reply) = message.and_then(|message| message.reply) {
                 echo.publish(&reply, b"ok").expect("the bus answers");
             }
         }
     });
+    let mut bare_nats = Client::connect(&plain).expect("the bus answers");
     let mut nats = dev.nats();
     until("the echo is there", || {
         let answer = nats
@@ -207,7 +209,7 @@ fn signal() {
     let mut bare = Vec::new();
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        nats.request("bench.echo", b"HUP").expect("answered");
+        bare_nats.request("bench.echo", b"HUP").expect("answered");
         bare.push(start.elapsed().as_secs_f64() * 1e3);
         let start = Instant::now();
         nats.request("orch.task.web.main.0.signal", b"WINCH")
@@ -222,6 +224,27 @@ fn signal() {
         Some(raw),
         "p50 raw + 1",
     );
+    server.kill().expect("it can be killed");
+    server.wait().expect("it ends");
+}
+
+/// A nats-server with nothing of ours, for what a bare round trip costs.
+fn plain_server() -> (std::process::Child, String) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
+        .to_string();
+    let server = Command::new(loom_tests::cluster::checkout().join(".loom/bin/nats-server"))
+        .args(["-a", "127.0.0.1", "-p", &port])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("nats-server starts");
+    let url = format!("nats://127.0.0.1:{port}");
+    until("the plain server answers", || {
+        Client::connect(&url).map_err(|error| error.to_string())
+    });
+    (server, url)
 }
 
 /// Start on an existing directory, and what it costs when nothing happens.

@@ -19,7 +19,6 @@ const ELSEWHERE: &[&str] = &[
 /// One line of a console block, without its comment.
 #[derive(Debug)]
 struct Typed {
-    document: String,
     command: String,
     code: i32,
     error: bool,
@@ -42,7 +41,6 @@ fn typed(document: &str) -> Vec<Typed> {
                 .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next())
                 .and_then(|digits| digits.parse().ok());
             commands.push(Typed {
-                document: document.to_owned(),
                 command: command.trim().to_owned(),
                 code: code.unwrap_or(0),
                 error: comment.contains("error"),
@@ -120,7 +118,7 @@ fn plain_nats(dev: &Dev, typed: &Typed) {
         .position(|word| *word == "-H" || *word == "--header")
     {
         let (name, value) = words[at + 1].split_once(':').unwrap();
-        headers.push_str(&format!("{}: {}\r\n", name.trim(), value.trim()));
+        headers = format!("{headers}{}: {}\r\n", name.trim(), value.trim());
         words.drain(at..=at + 1);
     }
     let mut nats = dev.nats();

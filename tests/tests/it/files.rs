@@ -62,7 +62,13 @@ fn bad_usage_is_64_and_later_verbs_say_not_yet() {
     let said = run_alone(&["plan", "job.yaml"]).expect_code(64);
     assert!(said.err.contains("not supported yet"), "{}", said.err);
     run_alone(&["--help"]).expect_code(0);
-    run_alone(&["version"]).expect_code(0);
+    let version = run_alone(&["version", "-o", "json"]).expect_code(0);
+    assert_eq!(
+        version.out.matches("\"format\"").count(),
+        1,
+        "{}",
+        version.out
+    );
 }
 
 #[test]

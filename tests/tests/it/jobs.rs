@@ -59,6 +59,15 @@ fn once_streams_the_output_and_ends_with_the_tasks_own_code() {
     let said = dev.run(job, &["--once"]).expect_code(7);
     assert!(said.out.contains("to out"), "{said:?}");
     assert!(said.out.contains("to err"), "{said:?}");
+    let many = "name: many\nkind: batch\nbash: 'seq 1 20000; exit 4'\nrestart: {on: never}\n";
+    let said = dev.run(many, &["--once"]).expect_code(4);
+    assert_eq!(said.out.lines().count(), 20_000);
+    assert!(said.out.ends_with("\n19999\n20000\n"));
+    let said = dev
+        .ctl(&["logs", "once", "--stream", "stderr", "--tail", "1"])
+        .expect_code(0);
+    assert_eq!(said.out, "once/0 | to err\n");
+    dev.ctl(&["logs", "no-such-job"]).expect_code(4);
     let missing = "name: missing\nkind: batch\nexec: [/no/such/program]\n";
     let said = dev.run(missing, &["--once"]).expect_code(125);
     assert!(said.err.contains("/no/such/program"), "{}", said.err);
@@ -105,6 +114,17 @@ fn a_service_is_followed_until_it_runs_then_signalled_paused_scaled_and_stopped(
         .expect_code(0)
         .json();
     assert_eq!(rows["items"].as_array().map(Vec::len), Some(2), "{rows}");
+
+    until("who told what is in the history", || {
+        let said = dev.ctl(&["events", "command.web.>"]).expect_code(0);
+        if said.out.contains("signal done  by dev") {
+            Ok(())
+        } else {
+            Err(said.out)
+        }
+    });
+    let said = dev.ctl(&["events", "web", "--limit", "3"]).expect_code(0);
+    assert_eq!(said.out.lines().count(), 3, "{}", said.out);
 
     dev.ctl(&["pause", "web/1"]).expect_code(0);
     until("the pause is shown", || {

@@ -51,7 +51,7 @@ fn tasks_survive_kill_9_of_everything_else_and_keep_their_pids() {
             Err(format!("{now:?} for {before:?}"))
         }
     });
-    dev.ctl(&["signal", "web", "0"]).code;
+    dev.ctl(&["signal", "web", "WINCH"]).expect_code(0);
     // A task that ends while no agent is there is found out and replaced.
     dev.kill();
     signal(before[0], Signal::SIGKILL);

@@ -1,5 +1,12 @@
 //! Tests of the whole program, and of the house it lives in.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::large_stack_arrays,
+    clippy::too_many_lines,
+    reason = "all of it is tests"
+)]
+
 mod clients;
 mod documents;
 mod files;

@@ -4,28 +4,28 @@ use jiff::Timestamp;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, Slot};
 use loom_schemas::record::{JobRecord, Order, SlotRecord, Wanted};
-use loom_schemas::spec::JobSpec;
+use loom_schemas::spec::{JobSpec, REPLICAS_MAX};
 use loom_schemas::wire::{JobAddress, JobRequest, ScaleRequest};
 
 use super::{Asker, find, new_round};
 use crate::reconcile::{replicas, retire, stopped_by};
 use crate::state::{Draft, is_live, job_event};
 
-/// The most slots a task may be scaled to.
-const REPLICAS_MAX: u32 = 1_000_000;
+/// The longest reason, in characters.
+const REASON_MAX: usize = 1_000;
 
 /// Stops a job, a task of it or one index; true if anything changed.
 ///
 /// Tasks and indexes stay down until restarted, scaled or submitted again. Of a job that has ended
 /// nothing is left to stop.
 pub fn stop(draft: &mut Draft, request: &JobRequest, asker: Asker<'_>) -> Result<bool, WireError> {
+    let reason = reason_of(request)?.unwrap_or_default();
     let (job, spec) = find(draft.state(), &request.address.job)?;
     let slots = slots_at(job, spec, &request.address)?;
     if job.status.is_terminal() {
         return Ok(false);
     }
     let mut job = job.clone();
-    let reason = request.reason.clone().unwrap_or_default();
     if request.address.task.is_none() && request.address.index.is_none() {
         let stop = Wanted::Stop {
             by: asker.user.to_owned(),
@@ -67,6 +67,7 @@ pub fn restart(
     asker: Asker<'_>,
     now: Timestamp,
 ) -> Result<bool, WireError> {
+    let reason = reason_of(request)?;
     let (job, spec) = find(draft.state(), &request.address.job)?;
     let slots = slots_at(job, spec, &request.address)?;
     let mut job = job.clone();
@@ -82,12 +83,7 @@ pub fn restart(
         let mut event = job_event(now, &job, "accepted");
         event.by = Some(asker.user.to_owned());
         event.request = asker.request.map(str::to_owned);
-        event.reason = Some(
-            request
-                .reason
-                .clone()
-                .unwrap_or_else(|| "restarted".to_owned()),
-        );
+        event.reason = Some(reason.unwrap_or_else(|| "restarted".to_owned()));
         draft.event(event);
         draft.put_job(job);
         return Ok(true);
@@ -117,10 +113,15 @@ pub fn scale(
     let (job, spec) = find(draft.state(), &request.job)?;
     let name = task_at(spec, request.task.as_ref())?;
     let task = spec.tasks.get(&name).ok_or_else(|| no_task(spec, &name))?;
-    if request.replicas > REPLICAS_MAX {
+    let others = spec.tasks.iter().filter(|(other, _)| **other != name);
+    let others: u64 = others
+        .map(|(other, task)| u64::from(replicas(job, other, task)))
+        .sum();
+    let total = others + u64::from(request.replicas);
+    if total > REPLICAS_MAX {
         return Err(WireError::invalid(format!(
-            "{} replicas: the most is {REPLICAS_MAX}",
-            request.replicas
+            "{total} replicas in job {}: at most {REPLICAS_MAX} a job",
+            job.name
         )));
     }
     if job.status.is_terminal() || job.wanted != Wanted::Run {
@@ -147,6 +148,17 @@ pub fn scale(
     draft.event(event);
     draft.put_job(next);
     Ok(true)
+}
+
+/// The reason of a request; it goes into records and events, so it is bounded.
+fn reason_of(request: &JobRequest) -> Result<Option<String>, WireError> {
+    let reason = request.reason.clone();
+    match reason.as_ref().map_or(0, |reason| reason.chars().count()) {
+        length if length > REASON_MAX => Err(WireError::invalid(format!(
+            "a reason of {length} characters: at most {REASON_MAX}"
+        ))),
+        _ => Ok(reason),
+    }
 }
 
 /// The slots of an address, as they are wanted now.

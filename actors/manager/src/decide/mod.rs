@@ -13,7 +13,7 @@ mod tests;
 
 pub use change::{restart, scale, stop};
 pub use cluster::elected;
-pub use node::{Up, bye, hello, node_down, node_up};
+pub use node::{Up, bye, hello, is_given_up, node_down, node_up};
 pub use report::report;
 pub use submit::{Accepted, Submission, submit};
 

@@ -13,7 +13,7 @@ use loom_schemas::words::RunState;
 use super::report::report;
 use crate::plan::deadlines;
 use crate::reconcile::{Action, loss, retire};
-use crate::state::{Draft, is_live, run_event};
+use crate::state::{Draft, State, is_live, run_event};
 
 /// A node says who it is and everything it has.
 ///
@@ -51,6 +51,15 @@ pub enum Up {
     NeedsHello,
 }
 
+/// Whether a node is down and its runs may have been given up.
+pub fn is_given_up(state: &State, node: &Name, lost_after: Duration, now: Timestamp) -> bool {
+    let down = state
+        .node(node)
+        .is_some_and(|node| node.status != NodeStatus::Up);
+    let deadline = || deadlines(state, lost_after).remove(node);
+    down && deadline().is_none_or(|at| at <= now)
+}
+
 /// A node is heard again without having restarted.
 pub fn node_up(draft: &mut Draft, node: &Name, lost_after: Duration, now: Timestamp) -> Up {
     let Some(old) = draft.state().node(node).cloned() else {
@@ -59,8 +68,7 @@ pub fn node_up(draft: &mut Draft, node: &Name, lost_after: Duration, now: Timest
     if old.status == NodeStatus::Up {
         return Up::Up;
     }
-    let deadline = deadlines(draft.state(), lost_after).remove(node);
-    if deadline.is_none_or(|at| at <= now) {
+    if is_given_up(draft.state(), node, lost_after, now) {
         return Up::NeedsHello;
     }
     draft.put_node(NodeRecord {

@@ -252,7 +252,7 @@ impl Leading {
                 effect::refuse([request], error);
             }
             // The next leader reads it again from the queue.
-            Held::Queued(_) | Held::Tick => {}
+            Held::Queued(_) | Held::NotThere(_) | Held::Tick => {}
         }
     }
 

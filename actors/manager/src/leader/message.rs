@@ -75,5 +75,7 @@ pub(crate) enum Held {
     Asked(Box<Request>, Wish),
     Said(Box<Request>, Name, Word),
     Queued(Box<Queued>),
+    /// Nobody serves this node's subject.
+    NotThere(Name),
     Tick,
 }

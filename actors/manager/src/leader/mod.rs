@@ -316,6 +316,7 @@ impl Leading {
             Held::Asked(request, wish) => self.asked(request, wish),
             Held::Said(request, node, word) => self.said(request, &node, word),
             Held::Queued(queued) => self.queued(*queued),
+            Held::NotThere(node) => self.is_not_there(&node),
             Held::Tick => self.look_around(),
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use loom_bus::call::CallError;
-use loom_bus::connection::Bus;
+use loom_bus::connection::{Bus, BusError};
 use loom_bus::header::EPOCH;
 use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
@@ -16,7 +16,7 @@ use loom_schemas::wire::{Assign, AssignReply};
 use super::effect::{self, Answer, Waiting};
 use super::outbox::{Letter, Outcome};
 use super::wish::Word;
-use super::{Ending, Leading, ManagerMessage};
+use super::{Ending, Held, Leading, ManagerMessage};
 use crate::decide;
 use crate::state::Draft;
 use crate::work::carry_out;
@@ -39,7 +39,8 @@ impl Leading {
             }
             Word::Status(report) => self
                 .is_foreign(Some(&report.cluster))
-                .or_else(|| self.is_unknown(node)),
+                .or_else(|| self.is_unknown(node))
+                .or_else(|| self.is_given_up(node)),
             Word::Bye(_) => self.is_unknown(node),
         };
         let mut draft = Draft::new(self.head.clone());
@@ -83,6 +84,16 @@ impl Leading {
     fn is_unknown(&self, node: &Name) -> Option<WireError> {
         let known = self.head.node(node).is_some();
         (!known).then(|| WireError::not_found(format!("node {node} is not known: say hello")))
+    }
+
+    /// Nothing but `hello` brings a node back whose runs may have been given up.
+    fn is_given_up(&self, node: &Name) -> Option<WireError> {
+        let now = Timestamp::now();
+        let given_up = decide::is_given_up(&self.head, node, self.lost_after(), now);
+        given_up.then(|| {
+            let message = format!("node {node} was given up: say hello");
+            WireError::unavailable(message)
+        })
     }
 
     /// Looks which nodes fell silent and which are heard again.
@@ -221,13 +232,15 @@ impl Leading {
             Outcome::Foreign(cluster) => {
                 tracing::error!(%node, cluster, "a node belongs to another cluster");
             }
-            Outcome::NobodyThere => self.is_not_there(node, now),
+            // A decision waits for the pass under way.
+            Outcome::NobodyThere => self.hold(Held::NotThere(node.clone())),
             Outcome::Failed(reason) => tracing::debug!(%node, reason, "a node was not told"),
         }
     }
 
     /// Nobody serves a node's subject.
-    fn is_not_there(&mut self, node: &Name, now: Instant) {
+    pub(super) fn is_not_there(&mut self, node: &Name) {
+        let now = Instant::now();
         let up = self
             .head
             .node(node)
@@ -277,6 +290,10 @@ async fn tell(bus: &Bus, node: &Name, assign: &Assign, wait: Duration) -> Outcom
         Ok(AssignReply::Stale { .. }) => Outcome::Stale,
         Ok(AssignReply::Foreign { cluster }) => Outcome::Foreign(cluster),
         Err(CallError::NoResponders) => Outcome::NobodyThere,
+        Err(CallError::Send(BusError::TooLarge { size, limit })) => {
+            tracing::error!(%node, size, limit, "an assignment is larger than a message can be");
+            Outcome::Failed(format!("{size} bytes, at most {limit} fit into a message"))
+        }
         Err(error) => Outcome::Failed(error.to_string()),
     }
 }

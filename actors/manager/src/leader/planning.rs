@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::scheduler::SLOTS_OF_A_PASS;
 use super::{Leading, ManagerMessage, Pass, SchedulerMessage};
 use crate::follower::chain;
 use crate::state::State;
@@ -25,6 +26,8 @@ pub(crate) struct Planning {
     not_before: Option<Instant>,
     /// Whether this manager has listened for long enough to give anybody up.
     patient: bool,
+    /// How often the pass was halved because what it came to was larger than a commit can be.
+    halvings: u32,
 }
 
 /// The pass under way, if there is one.
@@ -54,6 +57,26 @@ impl Planning {
         }
     }
 
+    /// How many slots the next pass may change.
+    fn slots(&self) -> usize {
+        SLOTS_OF_A_PASS
+            .checked_shr(self.halvings)
+            .unwrap_or_default()
+            .max(1)
+    }
+
+    /// What came of a pass was too large for a commit; false if it cannot be made any smaller.
+    fn halve(&mut self) -> bool {
+        let more = self.slots() > 1;
+        self.halvings += u32::from(more);
+        more
+    }
+
+    /// A pass was taken in: the next may be larger again.
+    fn restore(&mut self) {
+        self.halvings = self.halvings.saturating_sub(1);
+    }
+
     fn is_due(&mut self, head: &State, now: Timestamp) -> bool {
         if self.is_under_way() || self.not_before.is_some_and(|at| at > Instant::now()) {
             return false;
@@ -76,6 +99,7 @@ impl Leading {
         let order = SchedulerMessage::Plan {
             state: Box::new(self.head.clone()),
             lost_after: self.lost_after(),
+            slots: self.planning.slots(),
         };
         self.planning.pass = PassState::UnderWay;
         self.planning.woken = false;
@@ -118,8 +142,18 @@ impl Leading {
         if decided.changes.is_empty() && decided.events.is_empty() && decided.assigns.is_empty() {
             // Only marks were cleared: nothing to commit.
             self.head = decided.state;
-        } else if !self.propose(decided, Vec::new(), None) {
-            tracing::error!("a plan is larger than one commit can be");
+            self.planning.restore();
+        } else if self.propose(decided, Vec::new(), None) {
+            self.planning.restore();
+        } else if self.planning.halve() {
+            let slots = self.planning.slots();
+            tracing::warn!(
+                slots,
+                "a plan is larger than one commit can be: a smaller one is made"
+            );
+            self.planning.woken = true;
+        } else {
+            tracing::error!("a plan for one slot is larger than one commit can be");
             self.planning.not_before = Some(Instant::now() + PAUSE);
         }
     }
@@ -145,5 +179,25 @@ impl Leading {
         if wait < self.context.options.timings.tick {
             self.myself.send_after(wait, || ManagerMessage::Wake);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_that_is_too_large_is_halved_down_to_one_slot_and_grows_again() {
+        let mut planning = Planning::default();
+        assert_eq!(planning.slots(), SLOTS_OF_A_PASS);
+        let mut sizes = Vec::new();
+        while planning.halve() {
+            sizes.push(planning.slots());
+        }
+        assert_eq!(sizes, [128, 64, 32, 16, 8, 4, 2, 1]);
+        for _ in 0..20 {
+            planning.restore();
+        }
+        assert_eq!(planning.slots(), SLOTS_OF_A_PASS);
     }
 }

@@ -14,7 +14,7 @@ use crate::state::{CodecError, Decided, Draft, State};
 use crate::work::{Worker, carry_out};
 
 /// At most so many slots are changed in one pass: what a request has to wait for at most.
-const SLOTS_OF_A_PASS: usize = 256;
+pub(super) const SLOTS_OF_A_PASS: usize = 256;
 
 /// Plans.
 pub(crate) struct Scheduler;
@@ -32,6 +32,8 @@ pub(crate) enum SchedulerMessage {
         state: Box<State>,
         /// Runs of nodes that are down for so long are lost.
         lost_after: Duration,
+        /// At most so many slots are changed.
+        slots: usize,
     },
     /// The pass came to this.
     Planned(Box<Pass>),
@@ -81,11 +83,12 @@ impl Actor for Scheduler {
             SchedulerMessage::Plan {
                 state: cluster,
                 lost_after,
+                slots,
             } => {
                 let options = PlanOptions {
                     strategy: state.context.options.strategy,
                     lost_after,
-                    slots: SLOTS_OF_A_PASS,
+                    slots,
                 };
                 let pass = tokio::task::spawn_blocking(move || pass(*cluster, &options));
                 let work = async move {

@@ -65,6 +65,8 @@ fn what_an_end_means_depends_on_kind_and_restart() {
         (Kind::Batch, Failure, Rejected, Stand::Failed),
         (Kind::Batch, Failure, Lost, again(Why::Lost)),
         (Kind::Batch, Never, Lost, Stand::Failed),
+        (Kind::Batch, Never, Killed, again(Why::Failed)),
+        (Kind::Service, Never, Killed, again(Why::Failed)),
         (Kind::Service, Any, Completed, again(Why::Failed)),
         (Kind::Service, Any, Failed, again(Why::Failed)),
         (Kind::Service, Any, Killed, again(Why::Failed)),

@@ -43,7 +43,7 @@ pub enum Why {
 /// |---|---|---|---|---|
 /// | completed | done | again, paused | done | done |
 /// | failed, rejected | failed | again, paused | again, paused | failed |
-/// | killed by nobody's order here | again, paused | again, paused | again, paused | failed |
+/// | killed by nobody's order here | again, paused | again, paused | again, paused | again, paused |
 /// | lost | again | again | again | failed |
 ///
 /// A run that was ordered to stop, or of an earlier round, is followed by another at once; a
@@ -66,6 +66,8 @@ pub fn stand(job: &JobRecord, kind: Kind, task: &TaskSpec, slot: &SlotRecord) ->
         _ if run.version != job.version => Stand::Again(Why::Ordered),
         RunState::Completed if on == RestartOn::Any => Stand::Again(Why::Failed),
         RunState::Completed => Stand::Done,
+        // Its node was stopped: it did not end by itself, so `never` does not speak of it.
+        RunState::Killed => Stand::Again(Why::Failed),
         _ if on == RestartOn::Never => Stand::Failed,
         RunState::Failed | RunState::Rejected if batch => Stand::Failed,
         RunState::Lost => Stand::Again(Why::Lost),

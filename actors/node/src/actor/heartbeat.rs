@@ -13,7 +13,8 @@ use crate::usage::Meter;
 
 impl State {
     pub(super) fn heartbeat(&self) {
-        if !self.link.is_connected() {
+        // One that came after bye would bring the node up again.
+        if !self.link.is_connected() || self.is_saying_bye() {
             return;
         }
         let context = Arc::clone(&self.context);

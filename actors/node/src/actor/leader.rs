@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use loom_bus::call::CallError;
 use loom_schemas::error::ErrorCode;
+use loom_schemas::ids::Epoch;
 use loom_schemas::subject;
 use loom_schemas::wire::{Hello, StatusReport, StatusTaken, Welcome};
 
@@ -135,11 +136,17 @@ impl State {
             let (own, other) = (own.as_deref().unwrap_or_default(), &welcome.cluster);
             return self.belongs_elsewhere(format!("this node's is {own}, the leader's {other}"));
         }
-        if matches!(verdict, Verdict::Stale | Verdict::Resync) {
+        let now = clock::since_boot();
+        if verdict == Verdict::Stale {
             tracing::warn!("a leader that leads no more answered hello, asking again");
-            return self
-                .link
-                .failed(clock::since_boot(), Failure::Silent, rand::random());
+            if self.link.stale(now, rand::random()) {
+                self.log_was_rewound(welcome.assignment.epoch);
+            }
+            return;
+        }
+        if verdict == Verdict::Resync {
+            tracing::warn!("hello was answered with a part of the assignment, asking again");
+            return self.link.failed(now, Failure::Silent, rand::random());
         }
         let touched = if verdict == Verdict::Take {
             self.record(Record::Assign(welcome.assignment))
@@ -167,6 +174,14 @@ impl State {
         let node = &self.context.name;
         tracing::error!(%node, reason, "the leader leads another cluster: this node ends");
         self.context.phase.send_replace(Phase::Foreign { reason });
+        self.me.stop(None);
+    }
+
+    fn log_was_rewound(&mut self, led: Epoch) {
+        let (node, own) = (&self.context.name, self.ledger.assignment.epoch);
+        let reason = format!("this node obeyed epoch {own}, the leader's is {led}");
+        tracing::error!(%node, reason, "the bus's store is older than this node's data: it ends");
+        self.context.phase.send_replace(Phase::Rewound { reason });
         self.me.stop(None);
     }
 

@@ -52,6 +52,7 @@ impl State {
             .map(|task| task.told.task.stop.grace.into())
             .max();
         let grace: Duration = grace.unwrap_or_default();
+        self.context.longest_grace.send_replace(grace);
         let tasks_until = match tasks {
             TasksOnStop::Keep => clock::since_boot(),
             TasksOnStop::Stop => clock::since_boot() + grace + TASKS_WAIT,
@@ -89,6 +90,12 @@ impl State {
         }
     }
 
+    pub(super) fn is_saying_bye(&self) -> bool {
+        self.leaving
+            .as_ref()
+            .is_some_and(|leaving| leaving.saying_bye)
+    }
+
     fn look_again_after(&self, pause: Duration) {
         self.me.send_after(pause, || NodeMessage::Wake);
     }
@@ -109,8 +116,8 @@ impl State {
             {
                 tracing::debug!(%error, "nobody heard bye");
             }
-            // An error means that the runtime is going down.
-            let _ = kept.await;
+            // A disk that takes nothing must not keep the node from ending.
+            let _ = tokio::time::timeout(WORDS_WAIT, kept).await;
             // A node that is gone has left.
             let _ = me.cast(NodeMessage::ByeSaid);
         });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use loom_bus::connection::Bus;
 use loom_bus::serve::Request;
@@ -85,8 +86,23 @@ pub(crate) enum Phase {
         /// Which is whose, in words.
         reason: String,
     },
+    /// The leader's log is older than what the node obeyed: the node has ended.
+    Rewound {
+        /// Which epoch is whose.
+        reason: String,
+    },
     /// It has ended, for this reason if nobody asked it to.
     Ended(Option<String>),
+}
+
+impl Phase {
+    /// Whether the node has ended for good.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(
+            self,
+            Self::Foreign { .. } | Self::Rewound { .. } | Self::Ended(_)
+        )
+    }
 }
 
 /// What an agent's actors have in common; stays when the node's actor is restarted.
@@ -106,4 +122,6 @@ pub(crate) struct Context {
     /// What the drivers had something of before the agent began anything.
     pub(crate) found: Vec<RunId>,
     pub(crate) phase: watch::Sender<Phase>,
+    /// How long a task of a node that is stopped may take to end; zero until it is.
+    pub(crate) longest_grace: watch::Sender<Duration>,
 }

@@ -92,8 +92,10 @@ impl Actor for NodeActor {
             .contact
             .as_ref()
             .map(|(boot, at)| (boot.as_str(), *at));
-        let contact = contact_after_start(kept, &context.boot_id, clock::since_boot());
-        let link = Link::new(context.timings.clone(), contact);
+        let now = clock::since_boot();
+        let contact = contact_after_start(kept, &context.boot_id, now);
+        let mut link = Link::new(context.timings.clone(), contact, now);
+        let withheld = link.withholds_addresses(now);
         let until = watch::Sender::new(link.may_start_until());
         Ok(State {
             me: myself,
@@ -108,7 +110,7 @@ impl Actor for NodeActor {
             contact_kept: contact,
             wake: None,
             silent: false,
-            withheld: false,
+            withheld,
             swept: false,
             leaving: None,
             loops: Vec::new(),

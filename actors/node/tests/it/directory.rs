@@ -67,3 +67,30 @@ async fn options_that_make_no_sense_and_no_bus_are_clear_errors() {
     // The directory is free again.
     world.node("node-1").await.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_on_the_bus_is_refused() {
+    let world = World::new().await;
+    let node = world.node("node-1").await;
+    let elsewhere = || NodeOptions {
+        data_dir: world.directory.path().join("elsewhere"),
+        ..world.options("node-1")
+    };
+    let error = loom_node::start(elsewhere()).await.unwrap_err();
+    assert!(matches!(error, StartError::NameTaken(_)), "{error}");
+    node.kill().await;
+    world.start(elsewhere()).await.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_leaders_log_was_rewound_says_so() {
+    let world = World::new().await;
+    world.node("node-1").await.kill().await;
+    world.leader.said().epoch.sequence = 3;
+    let mut options = world.options("node-1");
+    options.timings.lost_after = std::time::Duration::from_millis(300);
+    let node = loom_node::start(options).await.unwrap();
+    let error = node.ready().await.unwrap_err();
+    assert!(matches!(error, StartError::StoreRewound { .. }), "{error}");
+    assert!(node.stopped().await.unwrap().contains("epoch"));
+}

@@ -200,9 +200,17 @@ impl Machine {
         reports: &mut Vec<RunReport>,
     ) {
         let age = Duration::try_from(now.at.duration_since(started.at)).unwrap_or_default();
+        // What was due before the adoption, an earlier agent or actor has sent.
+        let adopted = matches!(self.phase, Phase::Adopting { .. });
+        let warned = desired.task.timeout.as_ref().is_some_and(|timeout| {
+            let after = Duration::from(timeout.after);
+            let warning = timeout.warn.as_ref();
+            warning.is_some_and(|warn| age >= after.saturating_sub(warn.before.into()))
+        });
         self.phase = Phase::Running(Live {
-            since: now.clock.saturating_sub(age),
-            warned: false,
+            since: now.clock,
+            elapsed_before: age,
+            warned: adopted && warned,
             stopping: None,
         });
         self.pass_start();
@@ -308,13 +316,7 @@ impl Machine {
                 }
             }
             Phase::Running(live) => {
-                let why = Why::now(
-                    live.since,
-                    self.stopped.as_ref(),
-                    self.restart,
-                    desired,
-                    now,
-                );
+                let why = Why::now(live, self.stopped.as_ref(), self.restart, desired, now);
                 match (&mut live.stopping, why) {
                     // An order to stop for good outdoes a restart under way.
                     (Some(stopping), Some(why @ Why::Ordered(_)))

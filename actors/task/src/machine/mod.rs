@@ -98,10 +98,20 @@ enum Phase {
 
 #[derive(Clone, Debug)]
 struct Live {
-    /// When it started, by the monotonic clock.
+    /// Since when it is followed, by the monotonic clock.
     since: Duration,
+    /// How long it had run by then; more than the whole clock under a young agent.
+    elapsed_before: Duration,
     warned: bool,
     stopping: Option<Stopping>,
+}
+
+impl Live {
+    /// When it will have run for `limit`, by the monotonic clock; zero if before that clock began.
+    fn reaches(&self, limit: Duration) -> Duration {
+        let end = self.since.saturating_add(limit);
+        end.saturating_sub(self.elapsed_before)
+    }
 }
 
 #[derive(Clone, Debug)]

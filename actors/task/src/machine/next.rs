@@ -65,7 +65,7 @@ impl Machine {
         let Some(timeout) = &desired.task.timeout else {
             return Call::Wait { until: None };
         };
-        let deadline = live.since.saturating_add(timeout.after.into());
+        let deadline = live.reaches(timeout.after.into());
         let warning = timeout.warn.as_ref().filter(|_| !live.warned);
         let warn_at = warning.map(|warn| deadline.saturating_sub(warn.before.into()));
         match (warning, warn_at) {

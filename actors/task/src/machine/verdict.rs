@@ -1,7 +1,5 @@
 //! What the end of a run means.
 
-use std::time::Duration;
-
 use loom_schemas::record::Exit;
 use loom_schemas::units::Millis;
 use loom_schemas::wire::Assigned;
@@ -9,7 +7,7 @@ use loom_schemas::words::RunState;
 use nix::sys::signal::Signal;
 
 use super::restart::Cause;
-use super::{End, Moment};
+use super::{End, Live, Moment};
 use crate::driver::Ended;
 
 /// Why a run is being ended.
@@ -24,9 +22,9 @@ pub(super) enum Why {
 }
 
 impl Why {
-    /// Whether a run that started at `since` is to end now.
+    /// Whether a run is to end now.
     pub(super) fn now(
-        since: Duration,
+        live: &Live,
         stopped: Option<&String>,
         restart_done: u32,
         desired: &Assigned,
@@ -37,7 +35,7 @@ impl Why {
         }
         let timeout = desired.task.timeout.as_ref();
         match timeout {
-            Some(timeout) if now.clock >= since.saturating_add(timeout.after.into()) => {
+            Some(timeout) if now.clock >= live.reaches(timeout.after.into()) => {
                 Some(Self::TimedOut(timeout.after))
             }
             _ => (desired.restart > restart_done).then_some(Self::Restart),

@@ -37,6 +37,7 @@
 //!   one of its stream. A full file is renamed once, to `<name>.<offset of its end, 15 digits>`.
 //!   The writer holds an exclusive `flock` on the current file.
 
+mod dispositions;
 pub(crate) mod lines;
 pub(crate) mod record;
 mod supervise;

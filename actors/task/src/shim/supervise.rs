@@ -16,6 +16,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, WaitStatus, getpid, set_child_subreaper, setsid, wait};
 
+use super::dispositions;
 use super::lines::Splitter;
 use super::record::{self, Process, STARTED, STATUS, ShimLaunch, StartedRecord, StatusRecord};
 use super::tree::{self, descendants};
@@ -128,6 +129,9 @@ impl Shim {
         for group in &launch.enter {
             let name = format!("enter {}", group.display());
             fs::write(group, "0").map_err(Refusal::of(name))?;
+        }
+        if let Err(error) = dispositions::stop_ignoring() {
+            notes.push(format!("signals ignored since before the start: {error}"));
         }
         let spawned = spawn(&launch);
         for group in &launch.leave {

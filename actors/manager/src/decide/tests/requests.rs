@@ -163,3 +163,24 @@ fn an_address_that_names_nothing_is_refused() {
         "job web has no task api: main"
     );
 }
+
+#[test]
+fn reasons_and_scales_are_bounded() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let long = JobRequest {
+        reason: Some("ä".repeat(1001)),
+        ..whole("web")
+    };
+    let refused = leader.decide(|draft| stop(draft, &long, ANNA)).0;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Invalid);
+    let refused = leader.decide(|draft| restart(draft, &long, ANNA, at(5))).0;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Invalid);
+    let many = ScaleRequest {
+        job: name("web"),
+        task: None,
+        replicas: 10_001,
+    };
+    let refused = leader.decide(|draft| scale(draft, &many, ANNA, at(5))).0;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Invalid);
+}

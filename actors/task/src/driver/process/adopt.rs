@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use loom_schemas::ids::RunId;
 use rustix::fs::{FlockOperation, flock};
 
-use super::run::{Run, Shim, open, read};
+use super::run::{Run, Shim, has_ended, open, read};
 use super::{Inner, failed};
 use crate::driver::DriverError;
 use crate::shim::record::{
@@ -50,6 +50,19 @@ pub(super) fn adopt(inner: &Arc<Inner>, id: RunId) -> Result<Option<Arc<Run>>, D
     Ok(found)
 }
 
+/// What is there of a run to remove: one whose exit was recorded is not followed any more; the
+/// caller holds the claim.
+pub(super) fn left(inner: &Arc<Inner>, id: RunId) -> Option<Arc<Run>> {
+    let directory = inner.directory_of(id);
+    if read(&directory, STATUS, StatusRecord::decode).is_some()
+        && let Some(launch) = read(&directory, LAUNCH, ShimLaunch::decode)
+    {
+        let started = read(&directory, STARTED, StartedRecord::decode);
+        return Some(Run::over(id, directory, launch, started));
+    }
+    look(inner, id)
+}
+
 /// What the directory of a run, and the kernel, say of it; the caller holds the claim.
 pub(super) fn look(inner: &Arc<Inner>, id: RunId) -> Option<Arc<Run>> {
     let directory = inner.directory_of(id);
@@ -62,6 +75,8 @@ pub(super) fn look(inner: &Arc<Inner>, id: RunId) -> Option<Arc<Run>> {
     if let Some(started) = &started
         && started.boot == boot_id()
         && let Some(fd) = open(started.shim)
+        // One that nobody reaps has a pidfd all the same.
+        && !has_ended(&fd)
     {
         let shim = Shim { fd, child: None };
         return Some(Run::watched(id, directory, launch, started.clone(), shim));

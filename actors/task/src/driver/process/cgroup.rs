@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ const PERIOD_US: u64 = 100_000;
 
 /// How long a group may take to be empty before its removal is left to the next clean-up.
 const REMOVE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How often a group is made again when the one above it went meanwhile.
+const MAKE_TRIES: usize = 10;
 
 /// The groups of one agent: `loom/<tag>` in every hierarchy it may use.
 #[derive(Debug, Default)]
@@ -86,13 +90,27 @@ impl Cgroups {
         let tree = of("freezer")
             .or_else(|| version2.filter(|h| h.path.join(SHIMS).join("cgroup.freeze").exists()));
         let [cpu, memory, pids] = CONTROLLERS.map(of);
-        Self {
+        let found = Self {
             tree,
             cpu,
             memory,
             pids,
             why,
+        };
+        let used: Vec<_> = found.used().filter_map(Hierarchy::identity).collect();
+        for (_, hierarchy) in &made {
+            if hierarchy.identity().is_some_and(|id| !used.contains(&id)) {
+                hierarchy.leave();
+            }
         }
+        found
+    }
+
+    /// The hierarchies that are used, some of them more than once.
+    fn used(&self) -> impl Iterator<Item = &Hierarchy> {
+        [&self.tree, &self.cpu, &self.memory, &self.pids]
+            .into_iter()
+            .flatten()
     }
 
     /// What of a run cannot be held to here, a word each, and in words what there is.
@@ -118,10 +136,7 @@ impl Cgroups {
     /// Makes the groups of a run and sets its limits.
     pub(super) fn make(&self, run: &str, wanted: &Resources) -> RunGroups {
         let mut made = RunGroups::default();
-        for hierarchy in [&self.tree, &self.cpu, &self.memory, &self.pids]
-            .into_iter()
-            .flatten()
-        {
+        for hierarchy in self.used() {
             let group = hierarchy.path.join(run);
             if made.groups.contains(&group) {
                 continue;
@@ -129,7 +144,7 @@ impl Cgroups {
             let mut created = fs::create_dir(&group);
             if matches!(&created, Err(error) if error.kind() == io::ErrorKind::NotFound) {
                 // Another driver on the same directory was the last to leave.
-                created = fs::create_dir_all(hierarchy.path.join(SHIMS))
+                created = make_directories(&hierarchy.path.join(SHIMS))
                     .and_then(|()| fs::create_dir(&group));
             }
             match created {
@@ -274,9 +289,7 @@ impl Cgroups {
 
     /// Every run that has a group here.
     pub(super) fn runs(&self) -> BTreeSet<String> {
-        [&self.tree, &self.cpu, &self.memory, &self.pids]
-            .into_iter()
-            .flatten()
+        self.used()
             .filter_map(|hierarchy| fs::read_dir(&hierarchy.path).ok())
             .flat_map(Iterator::flatten)
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -287,10 +300,8 @@ impl Cgroups {
 
     /// Kills what is in the groups of a run of which nothing else is known, and removes them.
     pub(super) fn clear(&self, run: &str) {
-        let hierarchies = [&self.tree, &self.cpu, &self.memory, &self.pids];
-        let groups: Vec<_> = hierarchies
-            .into_iter()
-            .flatten()
+        let groups: Vec<_> = self
+            .used()
             .map(|hierarchy| hierarchy.path.join(run))
             .collect();
         if let Some(tree) = &self.tree {
@@ -312,18 +323,26 @@ impl Cgroups {
 /// The groups of an agent go with it, unless runs are left in them.
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        for hierarchy in [&self.tree, &self.cpu, &self.memory, &self.pids]
-            .into_iter()
-            .flatten()
-        {
-            // The kernel refuses while anything is in them.
-            let _ = fs::remove_dir(hierarchy.path.join(SHIMS));
-            let _ = fs::remove_dir(&hierarchy.path);
-        }
+        self.used().for_each(Hierarchy::leave);
     }
 }
 
 impl Hierarchy {
+    /// Tells the groups from others, also where one hierarchy is mounted twice.
+    fn identity(&self) -> Option<(u64, u64)> {
+        let group = fs::metadata(&self.path).ok()?;
+        Some((group.dev(), group.ino()))
+    }
+
+    /// Removes the agent's groups; the kernel refuses while anything is in them.
+    fn leave(&self) {
+        let _ = fs::remove_dir(self.path.join(SHIMS));
+        let _ = fs::remove_dir(&self.path);
+        if let Some(all) = self.path.parent() {
+            let _ = fs::remove_dir(all);
+        }
+    }
+
     /// Makes `loom/<tag>` at the top of a hierarchy, else below the agent's own group (where a
     /// user was given that).
     fn make(mount: &Mount, tag: &str) -> io::Result<Self> {
@@ -366,7 +385,7 @@ impl Hierarchy {
 /// Makes `loom/<tag>/shims` below `top`, with the controllers handed down where that is needed.
 fn make_agents(top: &Path, tag: &str, version2: bool) -> io::Result<PathBuf> {
     let path = top.join("loom").join(tag);
-    fs::create_dir_all(path.join(SHIMS))?;
+    make_directories(&path.join(SHIMS))?;
     if version2 {
         for group in [top, &top.join("loom"), &path] {
             for controller in CONTROLLERS {
@@ -377,6 +396,20 @@ fn make_agents(top: &Path, tag: &str, version2: bool) -> io::Result<PathBuf> {
         }
     }
     Ok(path)
+}
+
+/// Makes a group and those above it, while others may remove these when they leave.
+fn make_directories(path: &Path) -> io::Result<()> {
+    let mut made = fs::create_dir_all(path);
+    for _ in 0..MAKE_TRIES {
+        match &made {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                made = fs::create_dir_all(path);
+            }
+            _ => break,
+        }
+    }
+    made
 }
 
 /// The agent's own group of version 2, relative to the mount.

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -64,8 +64,10 @@ struct Inner {
     shim: PathBuf,
     cgroups: Cgroups,
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
-    /// Runs that are being started or adopted, so that nobody does it twice.
+    /// Runs that are being started, adopted or removed, so that nobody does it twice.
     busy: Mutex<HashSet<RunId>>,
+    /// Told when one of them no longer is.
+    freed: Condvar,
 }
 
 /// Holds a run for one caller.
@@ -110,6 +112,7 @@ impl ProcessDriver {
             cgroups,
             runs: Mutex::default(),
             busy: Mutex::default(),
+            freed: Condvar::new(),
         })))
     }
 
@@ -209,19 +212,8 @@ impl Driver for ProcessDriver {
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {
-        async move {
-            match self.find(run).await {
-                Ok(found) if found.ended().is_none() => Err(DriverError::Failed {
-                    context: format!("remove run {run}, which has not ended"),
-                    source: io::ErrorKind::ResourceBusy.into(),
-                }),
-                Ok(_) | Err(DriverError::NotFound(_)) => {
-                    self.blocking(move |inner| inner.forget(run, files)).await
-                }
-                Err(error) => Err(error),
-            }
-        }
-        .boxed()
+        self.blocking(move |inner| remove(inner, run, files))
+            .boxed()
     }
 }
 
@@ -250,6 +242,17 @@ impl Inner {
         })
     }
 
+    /// The same for a removal, which waits for whoever holds the run; each of them ends in time.
+    fn claim_when_free(&self, run: RunId) -> Claim<'_> {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = self
+            .freed
+            .wait_while(busy, |busy| busy.contains(&run))
+            .unwrap_or_else(PoisonError::into_inner);
+        busy.insert(run);
+        Claim(self, run)
+    }
+
     fn forget(&self, run: RunId, files: bool) -> Result<(), DriverError> {
         let known = self.runs().remove(&run);
         match known {
@@ -276,7 +279,24 @@ impl Drop for Claim<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.1);
+        self.0.freed.notify_all();
     }
+}
+
+/// Removes what is left of a run that has ended, or of which nothing is known.
+fn remove(inner: &Arc<Inner>, id: RunId, files: bool) -> Result<(), DriverError> {
+    let _claim = inner.claim_when_free(id);
+    let found = inner.run(id).or_else(|| adopt::left(inner, id));
+    if let Some(run) = found
+        && run.ended().is_none()
+    {
+        inner.runs().insert(id, run);
+        return Err(DriverError::Failed {
+            context: format!("remove run {id}, which has not ended"),
+            source: io::ErrorKind::ResourceBusy.into(),
+        });
+    }
+    inner.forget(id, files)
 }
 
 /// Where a run's program starts and its files are.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use loom_schemas::ids::RunId;
 use loom_schemas::record::Exit;
 use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal as RawSignal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -300,6 +301,12 @@ pub(super) fn open(process: Process) -> Option<OwnedFd> {
     (start_ticks(process.pid) == Some(process.ticks)).then_some(fd)
 }
 
+/// Whether the process of a pidfd has ended, reaped or not.
+pub(super) fn has_ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
 /// Waits for the end of the shim, and records how the run ended.
 async fn watch_shim(run: Arc<Run>, shim: Shim) {
     let Shim { fd, child } = shim;
@@ -336,11 +343,8 @@ fn wait_gone(run: &Run) {
     let Some(shim) = run.started.as_ref().and_then(|started| open(started.shim)) else {
         return;
     };
-    let mut fds = [rustix::event::PollFd::new(
-        &shim,
-        rustix::event::PollFlags::IN,
-    )];
-    while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
+    let mut fds = [PollFd::new(&shim, PollFlags::IN)];
+    while poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
 }
 
 /// Reads a file of a run; none if it is not there or torn.

@@ -57,3 +57,51 @@ fn a_driver_that_does_not_answer_is_asked_again_and_starts_nothing() {
     assert_eq!(life.reports.len(), 1);
     assert!(life.reports[0].marks.unknown);
 }
+
+#[test]
+fn a_time_limit_goes_on_under_an_agent_younger_than_the_run() {
+    let mut progress = Progress::first(id(1));
+    progress.state = RunState::Running;
+    let mut desired = assigned();
+    desired.task.timeout = Some(TimeoutSpec {
+        after: Millis::secs(600),
+        warn: Some(TimeoutWarning {
+            signal: "USR1".into(),
+            before: Millis::secs(60),
+        }),
+    });
+    let adopted_after = |age: u64| {
+        let mut life = Life::new(desired.clone());
+        life.machine = Machine::resumed(progress.clone());
+        life.passes(Duration::from_secs(5));
+        life.call();
+        let running = Adopted::Running {
+            started: started(life.at() - Duration::from_secs(age)),
+            paused: false,
+        };
+        life.happens(Happened::Adopted(id(1), Ok(running)));
+        life
+    };
+    let run = id(1);
+    let signal = |signal| Call::Signal {
+        run,
+        signal,
+        tree: false,
+    };
+    let waits = |clock| Call::Wait {
+        until: Some(Duration::from_secs(clock)),
+    };
+    // Before the warning: it comes, once, at the run's 540 s.
+    let mut life = adopted_after(400);
+    assert_eq!(life.call(), waits(5 + 140));
+    life.passes(Duration::from_secs(140));
+    assert_eq!(life.call(), signal(Signal::SIGUSR1));
+    assert_eq!(life.call(), waits(5 + 200));
+    // After it: not again, and the end at the run's 600 s.
+    let mut life = adopted_after(570);
+    assert_eq!(life.call(), waits(5 + 30));
+    life.passes(Duration::from_secs(30));
+    assert_eq!(life.call(), signal(Signal::SIGTERM));
+    // After the end: at once.
+    assert_eq!(adopted_after(9000).call(), signal(Signal::SIGTERM));
+}

@@ -1,6 +1,7 @@
 //! Runs outlive the agent that started them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -100,6 +101,39 @@ async fn a_shim_outlives_its_executable() {
     fs::write(rig.directory.path().join("go"), "").unwrap();
     assert_eq!(rig.end(wanted.run).await.exit.code, Some(6));
     assert_eq!(rig.text(wanted.run).await, ["on"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_agent_was_born_ignoring_the_program_does_not_ignore() {
+    let mut rig = Rig::new();
+    let shim = rig.directory.path().join("ignoring");
+    let script = format!(
+        "#!/bin/sh\ntrap '' INT QUIT HUP USR1\nexec {} \"$@\"\n",
+        env!("CARGO_BIN_EXE_loom-shim")
+    );
+    fs::write(&shim, script).unwrap();
+    fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+    rig.use_shim(&shim, true);
+    let wanted = sh("grep SigIgn /proc/self/status; kill -QUIT $$; sleep 5");
+    start_retrying(&rig.driver, &wanted).await;
+    assert_eq!(rig.end(wanted.run).await.exit.signal, Some(3));
+    let text = rig.text(wanted.run).await.remove(0);
+    let mask = text.trim_start_matches("SigIgn:").trim();
+    let mask = u64::from_str_radix(mask, 16).unwrap();
+    assert_eq!(mask & 0x0fff_ffff, 0, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removals_of_one_run_wait_for_each_other() {
+    let rig = Rig::new();
+    let wanted = sh("exit 4");
+    rig.run(&wanted).await;
+    let second = driver(rig.directory.path(), true);
+    let removals = (0..8).map(|_| second.remove(wanted.run, true));
+    for outcome in futures::future::join_all(removals).await {
+        outcome.unwrap();
+    }
+    assert!(!rig.directory_of(wanted.run).exists());
 }
 
 /// A file just written cannot be executed while another test's fork still has it open.
