@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use loom_schemas::event::EventBody;
 use loom_schemas::wire::{EventList, EventQuery, EventRow, LogLine, LogLines, LogQuery};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{COMMANDS, EVENTS, HEADER_EVENT, LOGS};
 use crate::connection::Bus;
@@ -47,6 +47,14 @@ pub enum HistoryError {
     #[error("the history was not read within {QUERY_TIMEOUT:?}: ask for less")]
     Timeout,
 }
+
+/// How long making a consumer may take.
+const MAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a consumer may be silent before another one is made.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// The pause before another consumer.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where to begin reading.
 enum Start {
@@ -136,7 +144,11 @@ impl History {
                 return;
             };
             let subject = message.subject.to_string();
-            rows.push_back(EventRow { number: 0, subject, event });
+            rows.push_back(EventRow {
+                number: 0,
+                subject,
+                event,
+            });
             if rows.len() > limit {
                 rows.pop_front();
             }
@@ -194,41 +206,89 @@ impl History {
     /// Gives every message there is now, from `start` on, that matches.
     ///
     /// A consumer may sit on a copy of the stream that lags behind, and then take that copy's end
-    /// for the end. So the stream's leader says first which message is the last one.
+    /// for the end; or on a server that has just died. So the stream's leader says first which
+    /// message is the last one, and what a consumer does not yield the next one does.
     async fn read(
         &self,
         stream: &str,
         filter: String,
         start: Start,
-        keep: impl FnMut(Message),
+        mut keep: impl FnMut(Message),
     ) -> Result<(), HistoryError> {
         let Some(last) = self.js.last_message(stream, &filter).await? else {
             return Ok(());
         };
-        let nothing = match start {
-            Start::All => false,
-            Start::Sequence(first) => last.sequence < first,
-            Start::Time(first) => last.at < first,
+        let mut start = match start {
+            Start::Sequence(first) if last.sequence < first => return Ok(()),
+            Start::Time(first) if last.at < first => return Ok(()),
+            start => start,
         };
-        if nothing {
-            return Ok(());
-        }
-        let consumer = self.consumer(stream, filter, start).await?;
+        let read = async {
+            let mut seen = 0;
+            while let Err(error) = self
+                .pass(stream, &filter, &start, last.sequence, |message| {
+                    seen = message.info().map_or(seen, |info| info.stream_sequence);
+                    keep(message);
+                })
+                .await
+            {
+                tracing::debug!(%error, stream, "a consumer of the history stumbled");
+                sleep(PAUSE).await;
+                if seen > 0 {
+                    start = Start::Sequence(seen + 1);
+                }
+            }
+        };
+        timeout(QUERY_TIMEOUT, read)
+            .await
+            .map_err(|_| HistoryError::Timeout)
+    }
+
+    /// One consumer's worth of messages, up to the one with this sequence.
+    async fn pass(
+        &self,
+        stream: &str,
+        filter: &str,
+        start: &Start,
+        last: u64,
+        mut keep: impl FnMut(Message),
+    ) -> Result<(), HistoryError> {
+        let stumbled = |error: &dyn std::fmt::Display| HistoryError::Consumer(error.to_string());
+        let made = timeout(MAKE_TIMEOUT, self.consumer(stream, filter, start)).await;
+        let consumer = made.map_err(|_| HistoryError::Consumer("no consumer in time".into()))??;
         let name = consumer.cached_info().name.clone();
-        let read = read_until(consumer, last.sequence, keep);
-        let read = timeout(QUERY_TIMEOUT, read).await;
+        let messages = consumer.stream().max_messages_per_batch(1000).messages();
+        let mut messages = messages.await.map_err(|error| stumbled(&error))?;
+        loop {
+            let next = timeout(SILENCE, messages.next()).await;
+            let next = next.map_err(|_| HistoryError::Consumer("it is silent".into()))?;
+            let Some(message) = next else {
+                return Err(HistoryError::Consumer("it ended".into()));
+            };
+            let message = message.map_err(|error| stumbled(&error))?;
+            let sequence = message
+                .info()
+                .map_err(|error| stumbled(&error))?
+                .stream_sequence;
+            if sequence <= last {
+                keep(message);
+            }
+            if sequence >= last {
+                break;
+            }
+        }
         let context = self.js.context();
         let _ = context.delete_consumer_from_stream(name, stream).await;
-        read.map_err(|_| HistoryError::Timeout)?
+        Ok(())
     }
 
     async fn consumer(
         &self,
         stream: &str,
-        filter: String,
-        start: Start,
+        filter: &str,
+        start: &Start,
     ) -> Result<Consumer<pull::Config>, HistoryError> {
-        let deliver_policy = match start {
+        let deliver_policy = match *start {
             Start::All => DeliverPolicy::All,
             Start::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
             Start::Time(at) => {
@@ -240,7 +300,7 @@ impl History {
         let config = pull::Config {
             description: Some("reads the history".to_owned()),
             deliver_policy,
-            filter_subject: filter,
+            filter_subject: filter.to_owned(),
             ack_policy: AckPolicy::None,
             inactive_threshold: Duration::from_secs(30),
             num_replicas: 1,
@@ -254,31 +314,6 @@ impl History {
             .await;
         made.map_err(|error| HistoryError::Consumer(error.to_string()))
     }
-}
-
-/// Gives what a consumer yields up to the message with this sequence.
-async fn read_until(
-    consumer: Consumer<pull::Config>,
-    last: u64,
-    mut keep: impl FnMut(Message),
-) -> Result<(), HistoryError> {
-    let stumbled = |error: &dyn std::fmt::Display| HistoryError::Consumer(error.to_string());
-    let messages = consumer.stream().max_messages_per_batch(1000).messages();
-    let mut messages = messages.await.map_err(|error| stumbled(&error))?;
-    while let Some(message) = messages.next().await {
-        let message = message.map_err(|error| stumbled(&error))?;
-        let sequence = message
-            .info()
-            .map_err(|error| stumbled(&error))?
-            .stream_sequence;
-        if sequence <= last {
-            keep(message);
-        }
-        if sequence >= last {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// The whole filter: what a query says of it, behind the prefix of the stream's subjects.

@@ -21,7 +21,7 @@ use crate::stream::StreamError;
 /// How long a consumer may be silent before the stream is asked.
 const SILENCE: Duration = Duration::from_secs(3);
 /// How long making a consumer may take.
-const MAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const MAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before the next try while the bus is away.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Entries that may wait to be taken.

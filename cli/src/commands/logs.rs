@@ -59,9 +59,9 @@ impl Logs {
         lines.retain(|line| self.wants(line));
         for line in &lines {
             if from_files {
-                printer.print_from_file(line)?
+                printer.print_from_file(line)?;
             } else {
-                printer.print(line)?
+                printer.print(line)?;
             }
         }
         if lines.is_empty() && live.is_none() {

@@ -124,15 +124,15 @@ fn line(slot: &SlotRecord) -> String {
     if let Some(node) = &run.node
         && !run.state.is_terminal()
     {
-        text.push_str(&format!(" on {node}"));
+        text = format!("{text} on {node}");
     }
     if let (RunState::Failed, Some(code)) =
         (run.state, run.exit.as_ref().and_then(|exit| exit.code))
     {
-        text.push_str(&format!(" with exit code {code}"));
+        text = format!("{text} with exit code {code}");
     }
     if let Some(reason) = &run.reason {
-        text.push_str(&format!(" ({reason})"));
+        text = format!("{text} ({reason})");
     }
     text
 }

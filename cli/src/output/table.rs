@@ -30,7 +30,8 @@ pub(crate) fn render(mut table: Table) -> String {
 /// A label and a value on a line, aligned: the head of a detailed view.
 pub(crate) fn field(text: &mut String, label: &str, value: &str) {
     if !value.is_empty() {
-        text.push_str(&format!("{:<11}{value}\n", format!("{label}:")));
+        let label = format!("{label}:");
+        *text = format!("{text}{label:<11}{value}\n");
     }
 }
 

@@ -24,7 +24,7 @@ use crate::output;
 const BUS_RESTARTS: usize = 5;
 
 /// The time over which starts of the bus are counted.
-const BUS_RESTART_WINDOW: Duration = Duration::from_secs(60);
+const BUS_RESTART_WINDOW: Duration = Duration::from_mins(1);
 
 /// Host ports are shared out between the nodes of one process.
 const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;

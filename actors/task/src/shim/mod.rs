@@ -30,7 +30,7 @@
 //!   `boot` (`/proc/sys/kernel/random/boot_id`), `at` (nanoseconds since 1970), `output` (path),
 //!   `base` (bytes of the output that are older than the run), `note` (any number, for people).
 //! - `status`: `code` or `signal`, `oom` (0 or 1), `at`, `end_of_output`, `note`.
-//! - `launch`: the fields of [`record::ShimLaunch`]; later agents read from it only `tree`, `group`,
+//! - `launch`: the fields of `record::ShimLaunch`; later agents read from it only `tree`, `group`,
 //!   `unenforced` and `run`.
 //! - The output files are in the form that containers' logs have under Kubernetes (CRI): a line is
 //!   `<RFC 3339 time> <stdout|stderr> <F|P> <text>`; `P` marks a piece whose line goes on in the next
