@@ -6,18 +6,12 @@ cd "$(dirname "$0")/.."
 command -v cargo >/dev/null || { echo "test: cargo is needed (see rust-toolchain.toml for the version)" >&2; exit 1; }
 scripts/nats-server.sh
 
-# The go operator is tested with a real go; nothing is installed system-wide unless CI asks for it.
-if ! command -v go >/dev/null && [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  echo "test: installing golang-go (CI=true) for the tests of the go operator"
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends golang-go >/dev/null \
-    || echo "test: golang-go could not be installed; the tests of the go operator are skipped" >&2
-fi
-command -v go >/dev/null || echo "test: no go here; the tests of the go operator are skipped"
-
 # Tests of the program itself start this binary.
 cargo build --locked --package loom-cli --package loom-task
 if cargo nextest --version >/dev/null 2>&1; then
-  cargo nextest run --locked --workspace --config-file .ci/nextest.toml
+  cargo nextest run --locked --workspace --lib --bins --test it --config-file .ci/nextest.toml
+  # Has a main of its own: it kills itself.
+  cargo test --locked --package loom-bus --test parent_death
   exec cargo test --locked --workspace --doc
 fi
 exec cargo test --locked --workspace --no-fail-fast

@@ -159,6 +159,9 @@ fn ctrl_c_leaves_nothing_running_and_keep_tasks_leaves_the_tasks() {
 fn the_bus_is_started_again_and_nothing_acknowledged_is_lost() {
     let dev = Dev::start(&[]);
     dev.run(SERVICE, &[]).expect_code(0);
+    let count = "name: count\nbash: for i in $(seq 300); do echo $i; sleep 0.01; done; sleep 100\n";
+    dev.run(count, &["--detach"]).expect_code(0);
+    dev.wait_for_job("count", "running");
     let before = pids(&dev, "web");
     let server = dev.bus_pid();
     signal(server, Signal::SIGKILL);
@@ -170,4 +173,9 @@ fn the_bus_is_started_again_and_nothing_acknowledged_is_lost() {
         .expect_code(0);
     assert_eq!(pids(&dev, "web"), before);
     dev.ctl(&["signal", "web", "WINCH"]).expect_code(0);
+    until("what was written meanwhile is kept, without a gap", || {
+        let said = dev.ctl(&["logs", "count/0"]);
+        let whole = said.out.lines().eq((1..=300).map(|line| line.to_string()));
+        if whole { Ok(()) } else { Err(said.out) }
+    });
 }
