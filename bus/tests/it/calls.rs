@@ -22,7 +22,7 @@ async fn echo(bus: &Bus, subject: &'static str, value: Value) {
             request.reply(&value).await;
         }
     });
-    bus.flush().await;
+    bus.round_trip().await.unwrap();
 }
 
 #[tokio::test]

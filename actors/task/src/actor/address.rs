@@ -1,12 +1,13 @@
 //! The addresses of a task on the bus: subscribed while its run is alive.
 
+use std::future::Future;
 use std::time::Duration;
 
 use loom_bus::connection::Bus;
 use loom_bus::serve::{Requests, ServeLimits};
 use loom_schemas::subject;
 use ractor::ActorRef;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::message::{COMMAND_MAX, TaskMessage};
 use super::{Internal, State};
@@ -15,6 +16,9 @@ use super::{Internal, State};
 const WAITING_MAX: usize = 256;
 /// How long before an address is subscribed again after it failed.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a start is not reported for an address that is not subscribed: the bus may be away.
+const SUBSCRIBING: Duration = Duration::from_secs(1);
 
 /// How long the bus may take to hand out what it had when an address was given up.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -30,6 +34,8 @@ pub(super) struct Addresses {
 #[derive(Debug)]
 struct Address {
     subject: String,
+    /// Whether it has been subscribed.
+    subscribed: watch::Receiver<bool>,
     /// Dropped with the address, which is what its server waits for.
     _open: oneshot::Sender<()>,
 }
@@ -46,6 +52,23 @@ impl State {
     }
 }
 
+impl Addresses {
+    /// Resolves once what is held now is subscribed: whoever is told that a run has started, by
+    /// the same connection, may command it at once.
+    pub(super) fn subscribed(&self) -> impl Future<Output = ()> + use<> {
+        let held = [&self.run, &self.slot].into_iter().flatten();
+        let mut held: Vec<_> = held.map(|address| address.subscribed.clone()).collect();
+        async move {
+            let all = async {
+                for subscribed in &mut held {
+                    drop(subscribed.wait_for(|subscribed| *subscribed).await);
+                }
+            };
+            drop(tokio::time::timeout(SUBSCRIBING, all).await);
+        }
+    }
+}
+
 fn change(
     held: &mut Option<Address>,
     wanted: Option<String>,
@@ -57,9 +80,18 @@ fn change(
     }
     *held = wanted.map(|subject| {
         let (open, closed) = oneshot::channel();
-        tokio::spawn(serve(bus.clone(), subject.clone(), myself.clone(), closed));
+        let (subscribe, subscribed) = watch::channel(false);
+        let asked = serve(
+            bus.clone(),
+            subject.clone(),
+            myself.clone(),
+            closed,
+            subscribe,
+        );
+        tokio::spawn(asked);
         Address {
             subject,
+            subscribed,
             _open: open,
         }
     });
@@ -70,6 +102,7 @@ async fn serve(
     subject: String,
     actor: ActorRef<TaskMessage>,
     mut closed: oneshot::Receiver<()>,
+    subscribed: watch::Sender<bool>,
 ) {
     let limits = ServeLimits {
         max_in_flight: WAITING_MAX,
@@ -87,6 +120,7 @@ async fn serve(
                 }
             }
         };
+        subscribed.send_replace(true);
         loop {
             let request = tokio::select! {
                 biased;

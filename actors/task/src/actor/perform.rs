@@ -147,12 +147,15 @@ impl State {
             }
         };
         let driver = self.driver.clone();
+        self.refresh_addresses(myself);
+        let subscribed = self.addresses.subscribed();
         cast_outcome(myself, async move {
             let outcome = match caught(driver.start(launch)).await {
                 Ok(outcome) => outcome.map_err(|error| start_error(&error)),
                 Err(panic) => Err(StartError::Failed(panic)),
             };
             drop(permit);
+            subscribed.await;
             Happened::Started(run, outcome)
         });
     }

@@ -166,7 +166,12 @@ impl World {
     }
 
     pub(crate) async fn state(&self, state: RunState) -> RunReport {
-        self.report(|report| report.state == state).await
+        let report = self.report(|report| report.state == state).await;
+        // Users learn of it by the node's connection, behind what that has subscribed before.
+        if self.bus.is_connected() {
+            drop(self.bus.round_trip().await);
+        }
+        report
     }
 
     /// Asks the slot's address as the CLI does.
