@@ -301,6 +301,13 @@ pub struct Inspect {
 pub struct LogLines {
     /// Oldest first.
     pub lines: Vec<LogLine>,
+    /// How far the history was read: what [`LogQuery::after`] takes to go on from there.
+    #[serde(default)]
+    pub last: u64,
+    /// Whether there is more than fits into an answer: later lines behind `last` if the query had
+    /// `after`, else earlier ones than those that were asked for.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One line of output.
@@ -362,7 +369,39 @@ pub struct JobAddress {
     pub index: Option<u32>,
 }
 
-/// `orch.job.stop` and `orch.job.restart`.
+/// Reads `web`, `web/0`, `web/api` and `web/api/0`; an index without a task is of the only one.
+impl std::str::FromStr for JobAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown: String = text.chars().take(200).collect();
+        let wrong = |why: &str| {
+            format!("address `{shown}`: {why}; expected JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX")
+        };
+        let name = |part: &str| Name::new(part).map_err(|error| wrong(&error.to_string()));
+        let number = |part: &str| part.parse::<u32>().ok();
+        let mut parts = text.split('/');
+        let job = name(parts.next().unwrap_or_default())?;
+        let (second, third) = (parts.next(), parts.next());
+        let (task, index) = match (second, third) {
+            (None, _) => (None, None),
+            (Some(part), None) => match number(part) {
+                Some(index) => (None, Some(index)),
+                None => (Some(name(part)?), None),
+            },
+            (Some(task), Some(index)) => {
+                let index = number(index).ok_or_else(|| wrong("the last part is no index"))?;
+                (Some(name(task)?), Some(index))
+            }
+        };
+        if parts.next().is_some() {
+            return Err(wrong("too many parts"));
+        }
+        Ok(Self { job, task, index })
+    }
+}
+
+/// `orch.job.stop` and `orch.job.restart`; bare text is the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRequest {
     /// What to stop or restart.
@@ -568,13 +607,14 @@ pub struct EventQuery {
     /// A subject filter, relative to `orch.events.`; all if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
-    /// Only later ones.
+    /// Only those with a higher number; if there are more than the limit, the oldest of them, so
+    /// that one can go on from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
     /// Only those decided at or after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// At most so many, the newest ones.
+    /// At most so many: the newest ones, without `after`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }
@@ -614,6 +654,10 @@ pub struct LogQuery {
     /// At most so many lines, the newest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u32>,
+    /// A page: the oldest lines behind this place, which is the [`LogLines::last`] of an earlier
+    /// answer, or 0 for the beginning. `tail` has no meaning then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
 }
 
 /// `orch.api.bus.get`: what the bus keeps its promises with, as far as a manager can know.

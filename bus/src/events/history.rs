@@ -1,6 +1,7 @@
 //! What was published, read back: events with their numbers, and task output.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
@@ -8,18 +9,17 @@ use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use loom_schemas::event::EventBody;
-use loom_schemas::wire::{EventList, EventQuery, EventRow, LogLine, LogLines, LogQuery};
+use loom_schemas::wire::{EventList, EventQuery, EventRow};
 use tokio::time::{sleep, timeout};
 
-use super::{COMMANDS, EVENTS, HEADER_EVENT, LOGS};
+use super::{COMMANDS, EVENTS, HEADER_EVENT};
 use crate::connection::Bus;
-use crate::logs::{LogBlock, source_of};
 use crate::stream::{JetStream, StreamError};
+
+mod output;
 
 /// How many events are answered if the query does not say, and at most.
 const EVENTS_MAX: usize = 10_000;
-/// How many lines are answered if the query does not say, and at most.
-const LINES_MAX: usize = 100_000;
 /// The most bytes of text in one answer: it has to fit into one message.
 const BYTES_MAX: usize = 4_000_000;
 /// How long one query may take.
@@ -56,11 +56,33 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// The pause before another consumer.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Messages a consumer asks for at once.
+const BATCH: usize = 1000;
+
 /// Where to begin reading.
+#[derive(Clone, Copy)]
 enum Start {
     All,
     Sequence(u64),
     Time(Timestamp),
+}
+
+/// What is read, and how.
+struct Reading {
+    stream: &'static str,
+    filter: String,
+    start: Start,
+    /// Messages asked for at once: what is asked for and then not wanted was sent in vain.
+    batch: usize,
+}
+
+/// How far something was read.
+#[derive(Clone, Copy, Default)]
+struct Reached {
+    /// The sequence of the last message taken, or of the last one there was.
+    last: u64,
+    /// Whether it stopped before the end.
+    more: bool,
 }
 
 impl History {
@@ -83,7 +105,8 @@ impl History {
         Ok(number.unwrap_or(last))
     }
 
-    /// Events that match, oldest first; if there are more than the limit, the newest of them.
+    /// Events that match, oldest first; if there are more than the limit, the newest of them, or
+    /// the oldest of those after a number.
     pub async fn events(&self, query: &EventQuery) -> Result<EventList, HistoryError> {
         let filter = filter("orch.events.", query.filter.as_deref())?;
         let limit = query
@@ -100,20 +123,32 @@ impl History {
         let mut bytes = 0;
         let keep = |message: Message| {
             let Some(row) = event_row(&message) else {
-                return;
+                return ControlFlow::Continue(());
             };
             let early = query.since.is_some_and(|since| row.event.at < since);
             if early || query.after.is_some_and(|after| row.number <= after) {
-                return;
+                return ControlFlow::Continue(());
             }
-            bytes += message.payload.len() + 128;
-            rows.push_back((row, message.payload.len() + 128));
+            let size = message.payload.len() + 128;
+            if query.after.is_some() && (rows.len() >= limit || bytes + size > BYTES_MAX) {
+                list.more = true;
+                return ControlFlow::Break(());
+            }
+            bytes += size;
+            rows.push_back((row, size));
             while rows.len() > limit || bytes > BYTES_MAX {
                 bytes -= rows.pop_front().map_or(0, |(_, size)| size);
                 list.more = true;
             }
+            ControlFlow::Continue(())
         };
-        self.read(EVENTS, filter, start, keep).await?;
+        let reading = Reading {
+            stream: EVENTS,
+            filter,
+            start,
+            batch: BATCH,
+        };
+        self.read(reading, keep).await?;
         list.events = rows.into_iter().map(|(row, _)| row).collect();
         let more = self.commands(query, limit).await?;
         if !more.is_empty() {
@@ -141,7 +176,7 @@ impl History {
         let mut rows = VecDeque::new();
         let keep = |message: Message| {
             let Ok(event) = serde_json::from_slice::<EventBody>(&message.payload) else {
-                return;
+                return ControlFlow::Continue(());
             };
             let subject = message.subject.to_string();
             rows.push_back(EventRow {
@@ -152,45 +187,16 @@ impl History {
             if rows.len() > limit {
                 rows.pop_front();
             }
+            ControlFlow::Continue(())
         };
-        self.read(COMMANDS, filter, start, keep).await?;
+        let reading = Reading {
+            stream: COMMANDS,
+            filter,
+            start,
+            batch: BATCH,
+        };
+        self.read(reading, keep).await?;
         Ok(rows.into())
-    }
-
-    /// Lines of output that match, oldest first; of many the newest ones. Lines of a run that are
-    /// in the history twice, because a node sent them again, are answered once.
-    pub async fn logs(&self, query: &LogQuery) -> Result<LogLines, HistoryError> {
-        let filter = filter("orch.logs.", Some(&query.filter))?;
-        let tail = query
-            .tail
-            .map_or(LINES_MAX, |tail| tail as usize)
-            .min(LINES_MAX);
-        let start = query.since.map_or(Start::All, Start::Time);
-        let mut lines: VecDeque<LogLine> = VecDeque::new();
-        let mut bytes = 0;
-        let mut ends = std::collections::HashMap::new();
-        let keep = |message: Message| {
-            for line in log_lines(&message) {
-                let early = query.since.is_some_and(|since| line.at < since);
-                if early || query.run.is_some_and(|run| line.run != run) {
-                    continue;
-                }
-                let end = ends.entry((line.run, line.stream.clone())).or_insert(0);
-                if line.offset < *end {
-                    continue;
-                }
-                *end = line.offset + line.text.len() as u64 + 1;
-                bytes += line.text.len() + 160;
-                lines.push_back(line);
-                while lines.len() > tail || bytes > BYTES_MAX {
-                    bytes -= lines.pop_front().map_or(0, |line| line.text.len() + 160);
-                }
-            }
-        };
-        self.read(LOGS, filter, start, keep).await?;
-        let mut lines: Vec<LogLine> = lines.into();
-        lines.sort_by_key(|line| line.at);
-        Ok(LogLines { lines })
     }
 
     /// The sequence in the stream of the first event after this number.
@@ -203,39 +209,61 @@ impl History {
             .max(1))
     }
 
-    /// Gives every message there is now, from `start` on, that matches.
+    /// Gives every message there is now, from the start on, that matches, until one is not taken.
     ///
     /// A consumer may sit on a copy of the stream that lags behind, and then take that copy's end
     /// for the end; or on a server that has just died. So the stream's leader says first which
     /// message is the last one, and what a consumer does not yield the next one does.
     async fn read(
         &self,
-        stream: &str,
-        filter: String,
-        start: Start,
-        mut keep: impl FnMut(Message),
-    ) -> Result<(), HistoryError> {
-        let Some(last) = self.js.last_message(stream, &filter).await? else {
-            return Ok(());
+        mut reading: Reading,
+        mut keep: impl FnMut(Message) -> ControlFlow<()>,
+    ) -> Result<Reached, HistoryError> {
+        let last = self
+            .js
+            .last_message(reading.stream, &reading.filter)
+            .await?;
+        let Some(last) = last else {
+            return Ok(Reached::default());
         };
-        let mut start = match start {
-            Start::Sequence(first) if last.sequence < first => return Ok(()),
-            Start::Time(first) if last.at < first => return Ok(()),
-            start => start,
+        let all = Reached {
+            last: last.sequence,
+            more: false,
         };
+        match reading.start {
+            Start::Sequence(first) if last.sequence < first => return Ok(all),
+            Start::Time(first) if last.at < first => return Ok(all),
+            _ => {}
+        }
         let read = async {
             let mut seen = 0;
-            while let Err(error) = self
-                .pass(stream, &filter, &start, last.sequence, |message| {
-                    seen = message.info().map_or(seen, |info| info.stream_sequence);
-                    keep(message);
-                })
-                .await
-            {
-                tracing::debug!(%error, stream, "a consumer of the history stumbled");
+            loop {
+                let passed = self
+                    .pass(&reading, last.sequence, |message| {
+                        let sequence = message.info().map_or(seen, |info| info.stream_sequence);
+                        let flow = keep(message);
+                        if flow.is_continue() {
+                            seen = sequence;
+                        }
+                        flow
+                    })
+                    .await;
+                match passed {
+                    Ok(ControlFlow::Continue(())) => return all,
+                    Ok(ControlFlow::Break(())) => {
+                        return Reached {
+                            last: seen,
+                            more: true,
+                        };
+                    }
+                    Err(error) => {
+                        let stream = reading.stream;
+                        tracing::debug!(%error, stream, "a consumer of the history stumbled");
+                    }
+                }
                 sleep(PAUSE).await;
                 if seen > 0 {
-                    start = Start::Sequence(seen + 1);
+                    reading.start = Start::Sequence(seen + 1);
                 }
             }
         };
@@ -244,21 +272,20 @@ impl History {
             .map_err(|_| HistoryError::Timeout)
     }
 
-    /// One consumer's worth of messages, up to the one with this sequence.
+    /// One consumer's worth of messages, up to the one with this sequence or one not taken.
     async fn pass(
         &self,
-        stream: &str,
-        filter: &str,
-        start: &Start,
+        reading: &Reading,
         last: u64,
-        mut keep: impl FnMut(Message),
-    ) -> Result<(), HistoryError> {
+        mut keep: impl FnMut(Message) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, HistoryError> {
         let stumbled = |error: &dyn std::fmt::Display| HistoryError::Consumer(error.to_string());
-        let made = timeout(MAKE_TIMEOUT, self.consumer(stream, filter, start)).await;
+        let made = timeout(MAKE_TIMEOUT, self.consumer(reading)).await;
         let consumer = made.map_err(|_| HistoryError::Consumer("no consumer in time".into()))??;
         let name = consumer.cached_info().name.clone();
-        let messages = consumer.stream().max_messages_per_batch(1000).messages();
-        let mut messages = messages.await.map_err(|error| stumbled(&error))?;
+        let messages = consumer.stream().max_messages_per_batch(reading.batch);
+        let mut messages = messages.messages().await.map_err(|e| stumbled(&e))?;
+        let mut flow = ControlFlow::Continue(());
         loop {
             let next = timeout(SILENCE, messages.next()).await;
             let next = next.map_err(|_| HistoryError::Consumer("it is silent".into()))?;
@@ -271,24 +298,21 @@ impl History {
                 .map_err(|error| stumbled(&error))?
                 .stream_sequence;
             if sequence <= last {
-                keep(message);
+                flow = keep(message);
             }
-            if sequence >= last {
+            if sequence >= last || flow.is_break() {
                 break;
             }
         }
         let context = self.js.context();
-        let _ = context.delete_consumer_from_stream(name, stream).await;
-        Ok(())
+        let _ = context
+            .delete_consumer_from_stream(name, reading.stream)
+            .await;
+        Ok(flow)
     }
 
-    async fn consumer(
-        &self,
-        stream: &str,
-        filter: &str,
-        start: &Start,
-    ) -> Result<Consumer<pull::Config>, HistoryError> {
-        let deliver_policy = match *start {
+    async fn consumer(&self, reading: &Reading) -> Result<Consumer<pull::Config>, HistoryError> {
+        let deliver_policy = match reading.start {
             Start::All => DeliverPolicy::All,
             Start::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
             Start::Time(at) => {
@@ -300,7 +324,7 @@ impl History {
         let config = pull::Config {
             description: Some("reads the history".to_owned()),
             deliver_policy,
-            filter_subject: filter.to_owned(),
+            filter_subject: reading.filter.clone(),
             ack_policy: AckPolicy::None,
             inactive_threshold: Duration::from_secs(30),
             num_replicas: 1,
@@ -310,7 +334,7 @@ impl History {
         let made = self
             .js
             .context()
-            .create_consumer_on_stream(config, stream)
+            .create_consumer_on_stream(config, reading.stream)
             .await;
         made.map_err(|error| HistoryError::Consumer(error.to_string()))
     }
@@ -352,17 +376,6 @@ fn event_row(message: &Message) -> Option<EventRow> {
         subject: message.subject.to_string(),
         event,
     })
-}
-
-fn log_lines(message: &Message) -> Vec<LogLine> {
-    let read = || {
-        let (slot, _, stream) = source_of(&message.subject).ok()?;
-        let headers = message.headers.as_ref()?;
-        let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
-        let block = LogBlock::decode(header, &message.payload).ok()?;
-        Some(block.into_lines(&slot, stream))
-    };
-    read().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -260,7 +260,7 @@ async fn tail(
             return Err(WireError::new(ErrorCode::Internal, message));
         }
     };
-    let mut room = TEXT_MAX;
+    let (mut room, found) = (TEXT_MAX, lines.len());
     let fits = |line: &&output::Line| {
         let fits = line.text.len() <= room;
         room = room.saturating_sub(line.text.len() + 64);
@@ -280,7 +280,11 @@ async fn tail(
         })
         .collect();
     lines.reverse();
-    to_value(&LogLines { lines })
+    to_value(&LogLines {
+        more: lines.len() < found,
+        lines,
+        ..LogLines::default()
+    })
 }
 
 fn to_value<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, WireError> {

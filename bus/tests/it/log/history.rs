@@ -59,6 +59,12 @@ async fn events_are_found_by_subject_number_time_and_count() {
         ..EventQuery::default()
     };
     assert_eq!(numbers(after).await, (vec![28, 29, 30], false));
+    let page = EventQuery {
+        after: Some(3),
+        limit: Some(2),
+        ..EventQuery::default()
+    };
+    assert_eq!(numbers(page).await, (vec![4, 5], true));
     let since = EventQuery {
         since: Some(Timestamp::from_second(1_700_000_028).unwrap()),
         ..EventQuery::default()
@@ -142,9 +148,92 @@ async fn output_is_kept_after_the_run_and_told_once() {
         ..LogQuery::default()
     };
     assert_eq!(texts(other).await, [""; 0]);
+    let two = texts(LogQuery {
+        tail: Some(2),
+        ..all()
+    });
+    assert_eq!(two.await.len(), 2);
     let late = LogQuery {
         since: Some(Timestamp::now() + SignedDuration::from_secs(60)),
         ..all()
     };
     assert_eq!(texts(late).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn output_larger_than_an_answer_comes_in_pages_and_goes_on_from_a_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let manager = Manager::started(&server.url, "m1", quick()).await;
+    let slot = Slot::new(name("web"), name("main"), 0);
+    let subject = subject::logs(&slot, &name("n1"), "stdout");
+    let text = |number: u64| format!("{number:06}{}", "x".repeat(993));
+    let publish = async |first: u64| {
+        let block = LogBlock {
+            run: RunId(Uuid::from_u128(1)),
+            offset: first * 1000,
+            lines: (first..first + 60)
+                .map(|number| (Timestamp::now(), text(number)))
+                .collect(),
+        };
+        let (headers, payload) = block.encode().unwrap();
+        manager
+            .bus
+            .publish(&subject, payload, &headers)
+            .await
+            .unwrap();
+    };
+    for block in 0..100 {
+        publish(block * 60).await;
+    }
+    let history = History::new(&manager.bus);
+    let after = |after| LogQuery {
+        filter: "web.>".to_owned(),
+        after: Some(after),
+        ..LogQuery::default()
+    };
+    let last = |count| LogQuery {
+        filter: "web.>".to_owned(),
+        tail: Some(count),
+        ..LogQuery::default()
+    };
+    until("all is kept", || async {
+        let answer = history.logs(&last(1)).await.unwrap();
+        answer.lines.iter().any(|line| line.text == text(5999))
+    })
+    .await;
+    let (mut place, mut pages, mut next) = (0, 0, 0);
+    loop {
+        let page = history.logs(&after(place)).await.unwrap();
+        for line in &page.lines {
+            assert_eq!(line.text, text(next));
+            next += 1;
+        }
+        assert!(page.last > place);
+        (place, pages) = (page.last, pages + 1);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(next, 6000);
+    assert!(pages > 1, "6 MB in one answer");
+    let nothing = history.logs(&after(place)).await.unwrap();
+    assert_eq!(
+        (nothing.lines.len(), nothing.last, nothing.more),
+        (0, place, false)
+    );
+    publish(6000).await;
+    until("what came later is there", || async {
+        history.logs(&after(place)).await.unwrap().lines.len() == 60
+    })
+    .await;
+
+    let few = history.logs(&last(100)).await.unwrap();
+    assert_eq!((few.lines.len(), few.more), (100, false));
+    assert_eq!(few.lines[0].text, text(5960));
+    let most = history.logs(&last(5900)).await.unwrap();
+    assert!(most.more && most.lines.len() < 5900, "{}", most.lines.len());
+    assert_eq!(most.lines.last().unwrap().text, text(6059));
+    let none = history.logs(&last(0)).await.unwrap();
+    assert_eq!((none.lines.len(), none.last), (0, place + 1));
 }

@@ -12,6 +12,9 @@ use crate::output::{Line, Stream};
 /// More than the files add to the text of a line: its time, its stream and what parts them.
 const OVERHEAD_MAX: u64 = 128;
 
+/// The most lines in one message: short ones take more room in an answer than in the files.
+const LINES_MAX: usize = 4096;
+
 /// What has been read and not been sent.
 pub(super) struct Blocks {
     run: RunId,
@@ -131,7 +134,7 @@ impl Blocks {
         while let Some((begin, _, text)) = waiting.front() {
             let size = text.len() as u64 + 1;
             let full = end + size - offset > BLOCK_BYTES_MAX as u64;
-            if *begin != end || (full && !lines.is_empty()) {
+            if *begin != end || (full && !lines.is_empty()) || lines.len() >= LINES_MAX {
                 break;
             }
             end += size;
