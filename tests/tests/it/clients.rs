@@ -207,3 +207,33 @@ fn a_client_that_dies_half_way_disturbs_nobody() {
     dev.run("name: whole\nkind: batch\nbash: 'true'\n", &[])
         .expect_code(0);
 }
+
+#[test]
+fn verbs_with_one_argument_take_bare_text() {
+    let dev = Dev::start(&[]);
+    dev.run(&TRAP.replace("name: web", "name: web\nreplicas: 2"), &[])
+        .expect_code(0);
+    let mut nats = dev.nats();
+    let answer = nats.request("orch.job.restart", b"web/main/1").unwrap();
+    assert_eq!(answer.json()["changed"], true, "{}", answer.text());
+    let answer = nats.request("orch.job.stop", b"web/1").unwrap();
+    assert_eq!(answer.json()["changed"], true, "{}", answer.text());
+    until("one runs", || {
+        let job = dev.job("web");
+        if job["summary"]["running"] == 1 {
+            Ok(())
+        } else {
+            Err(job.to_string())
+        }
+    });
+    let answer = nats.request("orch.job.stop", b"web\n").unwrap();
+    assert_eq!(answer.json()["job"], "web", "{}", answer.text());
+    dev.wait_for_job("web", "killed");
+    for wrong in ["Web", "web/x/y", "web/main/0/1", "nobody"] {
+        let answer = nats.request("orch.job.stop", wrong.as_bytes()).unwrap();
+        assert!(
+            answer.headers.contains("Service-Error"),
+            "{wrong}: {answer:?}"
+        );
+    }
+}

@@ -45,10 +45,21 @@ pub(crate) const JOB_VERBS: [&str; 8] = [
 pub(crate) fn read_wish(request: &Request) -> Result<Wish, WireError> {
     match request.token(2).unwrap_or_default() {
         "submit" => submission(request).map(|submission| Wish::Submit(Box::new(submission))),
-        "stop" => request.decode().map(Wish::Stop),
-        "restart" => request.decode().map(Wish::Restart),
+        "stop" => job_request(request).map(Wish::Stop),
+        "restart" => job_request(request).map(Wish::Restart),
         "scale" => request.decode().map(Wish::Scale),
         verb => Err(not_yet(&format!("`{verb}` of a job"))),
+    }
+}
+
+/// Bare text is an address, as in `web/api/0`.
+fn job_request(request: &Request) -> Result<JobRequest, WireError> {
+    match request.text() {
+        Some(text) => Ok(JobRequest {
+            address: text.parse().map_err(WireError::invalid)?,
+            reason: None,
+        }),
+        None => request.decode(),
     }
 }
 
