@@ -9,11 +9,13 @@
 //! | [`shim`] | the program between the agent and a process, which outlives the agent |
 //! | [`output`] | what a run wrote |
 //! | [`actor`] | the task actor: one placement, its commands, its output on the bus |
+//! | [`limits`] | how many files an agent and its programs may have open |
 //! | [`signals`] | signals as people write them |
 
 pub mod actor;
 pub mod driver;
 pub mod launch;
+pub mod limits;
 pub mod machine;
 pub mod operator;
 pub mod output;

@@ -21,6 +21,7 @@ use super::lines::Splitter;
 use super::record::{self, Process, STARTED, STATUS, ShimLaunch, StartedRecord, StatusRecord};
 use super::tree::{self, descendants};
 use super::writer::{Stream, Writer};
+use crate::limits::restore_open_files;
 
 /// How much is taken out of a pipe at once.
 const CHUNK: usize = 16 * 1024;
@@ -52,6 +53,7 @@ struct Shim {
 pub(super) fn supervise(directory: &Path) -> io::Result<()> {
     // Blocked, not ignored: what is ignored the program would inherit.
     SigSet::all().thread_block()?;
+    restore_open_files();
     let mut signals = SigSet::empty();
     signals.add(NixSignal::SIGCHLD);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;

@@ -21,6 +21,7 @@ use super::run::{Run, Shim};
 use super::{Inner, adopt, failed, work};
 use crate::driver::DriverError;
 use crate::launch::{Launch, LaunchFile};
+use crate::limits::{OPEN_FILES, open_files_before};
 use crate::shim::SHIM_WORD;
 use crate::shim::record::{LAUNCH, ShimLaunch, StartedRecord};
 
@@ -241,6 +242,7 @@ fn run_shim(
             .arg(SHIM_WORD)
             .arg(directory)
             .env_clear()
+            .envs(open_files_before().map(|limit| (OPEN_FILES, limit)))
             .stdin(Stdio::from(file))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
