@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Loom at work: a cluster on this machine, a service, a batch job, a signal; leaves nothing behind.
+# LOOMCTL=PATH shows that program; without it one is built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v cargo >/dev/null || { echo "demo: cargo is needed (see rust-toolchain.toml for the version)" >&2; exit 1; }
 scripts/nats-server.sh
-echo "demo: building loomctl (the first time takes some minutes)"
-cargo build --locked --quiet --package loom-cli
-PATH="$PWD/target/debug:$PATH"
+if [ -z "${LOOMCTL:-}" ]; then
+  command -v cargo >/dev/null || { echo "demo: cargo is needed (see rust-toolchain.toml for the version)" >&2; exit 1; }
+  echo "demo: building loomctl (the first time takes some minutes)"
+  cargo build --locked --quiet --package loom-cli
+  LOOMCTL=${CARGO_TARGET_DIR:-target}/debug/loomctl
+fi
+PATH="$(cd "$(dirname "$LOOMCTL")" && pwd):$PATH"
 
 work=$(mktemp -d)
 dev=
@@ -22,6 +26,17 @@ trap leave EXIT
 
 say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
 try() { printf '\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+
+# Every process whose command line names a path, as the kernel lists them.
+processes_of() {
+  local process words
+  for process in /proc/[0-9]*; do
+    { mapfile -d '' -t words <"$process/cmdline"; } 2>/dev/null || continue
+    case "${words[*]}" in
+      *"$1"*) echo "${process#/proc/} ${words[*]}" ;;
+    esac
+  done
+}
 
 say "A whole cluster in one process: bus, manager, node"
 printf '\033[1m$ loomctl dev\033[0m\n'
@@ -59,9 +74,9 @@ try loomctl stop web --reason "end of the demo"
 try loomctl status
 kill -INT "$dev"
 wait "$dev" && dev=
-if pgrep -f "$work/data" >/dev/null; then
-  echo "demo: something was left behind:" >&2
-  pgrep -af "$work/data" >&2
+left=$(processes_of "$work/data")
+if [ -n "$left" ]; then
+  printf 'demo: something was left behind:\n%s\n' "$left" >&2
   exit 1
 fi
 say "Stopped, and nothing was left behind. Next: README.md, docs/jobs.md, docs/bus.md"
