@@ -134,8 +134,8 @@ impl Verb {
             Self::Inspect(verb) => verb.execute(global).await,
             Self::Logs(verb) => verb.execute(global).await,
             Self::Events(verb) => verb.execute(global).await,
-            Self::Schema(verb) => verb.execute(),
-            Self::Completion(verb) => verb.execute(),
+            Self::Schema(verb) => verb.execute(global),
+            Self::Completion(verb) => verb.execute(global),
             Self::Doctor(verb) => verb.execute(global).await,
             Self::Version(verb) => verb.execute(global),
         }

@@ -95,6 +95,33 @@ pub(crate) async fn command(
     Ok(Outcome { rows })
 }
 
+/// Sends a command to one of the tasks an address matches: in order of their slots, the first that
+/// does it. The rows are that of the one, or those of all that were asked in vain.
+pub(crate) async fn any(
+    bus: &Bus,
+    address: &Address,
+    verb: &str,
+    command: &TaskCommand,
+    timeout: Duration,
+) -> Result<Outcome, Failure> {
+    let look = TaskCommand::default();
+    let seen = self::command(bus, address, "inspect", &look, timeout).await?;
+    let mut refused = Vec::new();
+    for row in seen.rows {
+        let Row::Answer(there) = row else { continue };
+        for row in single(bus, &subject::run(there.run, verb), command, timeout).await? {
+            if row.error().is_none() {
+                return Ok(Outcome { rows: vec![row] });
+            }
+            refused.push(row);
+        }
+    }
+    if refused.is_empty() {
+        return Err(nobody(address));
+    }
+    Ok(Outcome { rows: refused })
+}
+
 fn nobody(address: &Address) -> Failure {
     Failure::new(
         Code::NotFound,

@@ -8,11 +8,13 @@ mod exit;
 mod fanout;
 mod output;
 mod start;
+mod usage;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::exit::{Code, Failure};
 
@@ -40,11 +42,14 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: cli::Cli) -> Result<(), Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::error(format!("the runtime cannot be started: {error}")))?
-        .block_on(cli.verb.execute(&cli.global))
+        .map_err(|error| Failure::error(format!("the runtime cannot be started: {error}")))?;
+    let done = runtime.block_on(cli.verb.execute(&cli.global));
+    // What still blocks a thread, such as a disk that hangs, keeps nobody waiting.
+    runtime.shutdown_background();
+    done
 }
 
 /// Verbs that are decided but not built.
@@ -85,11 +90,18 @@ fn usage(error: &clap::Error) -> ExitCode {
         output::note(&format!("loomctl: `{word}` is not supported yet"));
         return ExitCode::from(Code::Usage.number());
     }
-    // Nobody can be told that the terminal is gone.
-    let _ = error.print();
-    if error.use_stderr() {
-        ExitCode::from(Code::Usage.number())
-    } else {
-        ExitCode::SUCCESS
+    if !error.use_stderr() {
+        // Nobody can be told that the terminal is gone.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
     }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Whoever types only `loomctl` wants to know what there is.
+        let _ = error.print();
+    } else {
+        for line in usage::lines(&error.render().to_string()) {
+            output::note(&line);
+        }
+    }
+    ExitCode::from(Code::Usage.number())
 }

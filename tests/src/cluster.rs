@@ -95,7 +95,7 @@ pub fn run_alone(arguments: &[&str]) -> Said {
         .into()
 }
 
-fn command(bus: &str, arguments: &[&str]) -> Command {
+pub(crate) fn command(bus: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(loomctl());
     command
         .args(arguments)
@@ -152,6 +152,28 @@ impl Dev {
     /// # Panics
     /// When it ends before it is ready.
     pub fn start_again(&mut self) {
+        self.begin_again();
+        let mut child = self.child.take().expect("it was started");
+        let file = self.path("ready.json");
+        let ready: Value = until("loomctl dev is ready", || {
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("loomctl dev ended with {status}: {}", self.log());
+            }
+            let text = fs::read(&file).map_err(|e| format!("{e}; log: {}", self.log()))?;
+            serde_json::from_slice(&text).map_err(|e| e.to_string())
+        });
+        ready["bus"]
+            .as_str()
+            .expect("a bus")
+            .clone_into(&mut self.bus);
+        self.child = Some(child);
+    }
+
+    /// Starts it on the same directory and waits for nothing.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn begin_again(&mut self) {
         let ready = self.path("ready.json");
         let _ = fs::remove_file(&ready);
         let log = fs::File::options()
@@ -159,7 +181,7 @@ impl Dev {
             .append(true)
             .open(self.path("dev.log"))
             .expect("a log file");
-        let mut child = command("", &["dev", "--listen", "127.0.0.1:0"])
+        let child = command("", &["dev", "--listen", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg("--ready-file")
@@ -171,17 +193,6 @@ impl Dev {
             .stderr(log)
             .spawn()
             .expect("loomctl starts");
-        let ready: Value = until("loomctl dev is ready", || {
-            if let Ok(Some(status)) = child.try_wait() {
-                panic!("loomctl dev ended with {status}: {}", self.log());
-            }
-            let text = fs::read(&ready).map_err(|e| format!("{e}; log: {}", self.log()))?;
-            serde_json::from_slice(&text).map_err(|e| e.to_string())
-        });
-        ready["bus"]
-            .as_str()
-            .expect("a bus")
-            .clone_into(&mut self.bus);
         self.child = Some(child);
     }
 

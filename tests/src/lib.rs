@@ -3,4 +3,5 @@
 
 pub mod cluster;
 pub mod nats;
+pub mod parts;
 pub mod wait;

@@ -20,7 +20,11 @@ use crate::output::{self, table};
 const CLOCK_TOLERANCE_MS: i64 = 1_000;
 
 /// Check this machine and its bus: what is there, what is missing, and what to do.
+///
+/// Ends with 7 where the bus or a leader is missing, with 1 where anything else is bad.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl doctor --bus nats://10.0.0.7:4222")]
 pub(crate) struct Doctor {}
 
 /// How a check ended.
@@ -50,7 +54,7 @@ fn check(name: &'static str, verdict: Verdict, says: impl Into<String>) -> Check
 }
 
 impl Doctor {
-    /// Looks at everything and prints a row a check; 1 if something is bad.
+    /// Looks at everything and prints a row a check.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let Self {} = self;
         let mut checks = machine();
@@ -76,9 +80,22 @@ impl Doctor {
                 table::render(table)
             },
         )?;
-        if checks.iter().any(|check| check.verdict == Verdict::Bad) {
-            return Err(Failure::silent(Code::Error));
-        }
+        verdict(&checks)
+    }
+}
+
+/// 7 where the bus or a leader is missing, 1 where anything else is bad.
+fn verdict(checks: &[Check]) -> Result<(), Failure> {
+    let bad = |names: &[&str]| {
+        let bad = |check: &Check| check.verdict == Verdict::Bad;
+        let named = |check: &Check| names.is_empty() || names.contains(&check.name);
+        checks.iter().any(|check| bad(check) && named(check))
+    };
+    if bad(&["bus", "managers"]) {
+        Err(Failure::silent(Code::NoAnswer))
+    } else if bad(&[]) {
+        Err(Failure::silent(Code::Error))
+    } else {
         Ok(())
     }
 }

@@ -1,27 +1,27 @@
 //! `loomctl events`.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
-use loom_bus::Message;
 use loom_schemas::ids::Name;
-use loom_schemas::subject;
-use loom_schemas::wire::{EventList, EventQuery, EventRow};
+use loom_schemas::wire::EventRow;
 
 use crate::cli::Global;
-use crate::client;
-use crate::exit::{Code, Failure, chain};
+use crate::exit::Failure;
 use crate::output::{self, Form, time};
+use crate::watch::events::{Follow, history};
 
 /// Show what happened, from the history and with -f as it goes on.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl events web
+  loomctl events -f 'job.*.failed'
+  loomctl events --since 1h -o jsonl")]
 pub(crate) struct Events {
     /// A job's or node's name, or a subject filter below orch.events: `task.web.>`
     filter: Option<String>,
     /// Go on with what happens
     #[arg(short, long)]
     follow: bool,
-    /// Only those of so long ago or later
+    /// Only those of so long ago or later: 30s, 10m, 2h
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     since: Option<std::time::Duration>,
     /// At most so many of the history, the newest
@@ -78,69 +78,49 @@ impl Filter {
 impl Events {
     /// Shows the history, then what comes.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
-        let filter = Filter::parse(self.filter.as_deref())?;
+        let form = global.output;
+        form.must_fit_a_stream(self.follow)?;
+        let filter = Filter::parse(self.filter.as_deref())?.subject();
+        let filter = filter.as_deref();
         let bus = global.bus.connect().await?;
-        // Subscribed before the history is read, so that nothing falls between.
-        let live = if self.follow {
-            let pattern = filter.subject().unwrap_or_else(|| ">".to_owned());
-            let live = bus.subscribe(&format!("orch.events.{pattern}")).await;
-            Some(live.map_err(|error| Failure::new(Code::NoAnswer, chain(&error)))?)
+        let since = self.since.map(|ago| Timestamp::now() - ago);
+        // Listened to before the history is read, so that nothing falls between.
+        let follow = if self.follow {
+            Some(Follow::open(&bus, filter, since).await?)
         } else {
             None
         };
-        let since = self.since.map(|ago| Timestamp::now() - ago);
-        let query = EventQuery {
-            filter: filter.subject(),
-            after: None,
-            since,
-            limit: Some(self.limit),
-        };
-        let list: EventList = client::ask(&bus, &subject::api("event", "list"), &query).await?;
-        let mut seen = BTreeSet::new();
-        for row in &list.events {
-            seen.insert(row.number);
-            print(global.output, row)?;
-        }
+        let list = history(&bus, filter, since, self.limit).await?;
         if list.more {
             output::note(&format!(
-                "only the newest {} are shown; see --limit",
-                self.limit
+                "loomctl: only the newest {} are shown (--limit {} shows more)",
+                list.events.len(),
+                u64::from(self.limit) * 10
             ));
         }
-        let Some(mut live) = live else { return Ok(()) };
-        while let Some(message) = live.next().await {
-            let Some(row) = row_of(&message) else {
-                continue;
-            };
-            let is_new = row.number == 0 || seen.insert(row.number);
-            if is_new {
-                print(global.output, &row)?;
-            }
+        let Some(mut follow) = follow else {
+            return all(form, &list.events);
+        };
+        for row in follow.take(list.events) {
+            print(form, &row)?;
         }
-        Err(Failure::new(Code::NoAnswer, "the bus is gone"))
+        loop {
+            print(form, &follow.next().await?)?;
+        }
     }
 }
 
-/// A live event with the number it has in the history; 0 for those of the nodes, which have none.
-fn row_of(message: &Message) -> Option<EventRow> {
-    let number = message
-        .headers
-        .get("Orch-Event")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
-    let event = serde_json::from_slice(&message.payload).ok()?;
-    Some(EventRow {
-        number,
-        subject: message.subject.clone(),
-        event,
-    })
+fn all(form: Form, rows: &[EventRow]) -> Result<(), Failure> {
+    if form.is_one_document() {
+        return output::list(form, rows, |_| String::new(), |_| String::new());
+    }
+    rows.iter().try_for_each(|row| print(form, row))
 }
 
 fn print(form: Form, row: &EventRow) -> Result<(), Failure> {
     match form {
         Form::Table | Form::Wide => output::text(&(line(row) + "\n")),
         Form::Name => output::text(&format!("{}\n", row.subject)),
-        // A stream has no end that a single document could wait for.
         Form::Json | Form::Jsonl | Form::Yaml => output::json_line(row),
     }
 }
@@ -190,7 +170,7 @@ mod tests {
         for bad in ["", "task..web", "task.>.web", "a b.c"] {
             assert_eq!(
                 Filter::parse(Some(bad)).unwrap_err().code,
-                Code::Usage,
+                crate::exit::Code::Usage,
                 "{bad}"
             );
         }

@@ -13,6 +13,8 @@ use crate::output::{self, table};
 
 /// List the managers.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl manager ls")]
 pub(crate) struct ManagerLs {}
 
 impl ManagerLs {

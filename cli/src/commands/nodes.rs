@@ -14,10 +14,14 @@ use crate::output::{self, table, time};
 
 /// List the nodes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl node ls -o wide")]
 pub(crate) struct NodeLs {}
 
 /// Show one node.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl node status node-1")]
 pub(crate) struct NodeStatusVerb {
     /// The node
     node: Name,

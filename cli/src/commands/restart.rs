@@ -6,12 +6,13 @@ use loom_schemas::wire::{Committed, JobRequest};
 use crate::address::Address;
 use crate::cli::Global;
 use crate::client;
-use crate::commands::stop::job_address;
+use crate::commands::stop::{Changed, job_address};
 use crate::exit::Failure;
-use crate::output;
 
 /// Restart a job, a task or one index in place.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl restart web/0 --reason \"it hangs\"")]
 pub(crate) struct Restart {
     /// JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX
     address: String,
@@ -30,7 +31,13 @@ impl Restart {
             address,
             reason: self.reason,
         };
-        let _: Committed = client::ask(&bus, &subject::job("restart"), &request).await?;
-        output::text(&format!("{} is being restarted\n", self.address))
+        let done: Committed = client::ask(&bus, &subject::job("restart"), &request).await?;
+        Changed::new(&self.address, done).print(global, |done| {
+            if done {
+                "is being restarted"
+            } else {
+                "has nothing to restart"
+            }
+        })
     }
 }

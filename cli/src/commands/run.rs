@@ -4,20 +4,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use loom_bus::{Bus, Messages};
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Name, Revision};
 use loom_schemas::subject;
 use loom_schemas::wire::{JobView, SubmitOutcome, Submitted};
 use loom_schemas::words::{JobStatus, Kind, RunState};
 use tokio::time::Instant;
 
-use crate::address::Address;
 use crate::cli::Global;
 use crate::client;
-use crate::commands::logs;
-use crate::commands::stop::job_view;
+use crate::commands::stop::job_view_at;
 use crate::commands::validate::{JobFile, read_job};
 use crate::exit::{Code, Failure, chain};
-use crate::output::{self, progress::Progress};
+use crate::output::{self, Form, progress::Progress};
+use crate::watch::output::Follow as Output;
+use crate::watch::printer::Printer;
+use crate::watch::scope::Scope;
 
 /// Output that has been silent for so long after the end has all come.
 const QUIET: Duration = Duration::from_millis(300);
@@ -29,6 +30,10 @@ const SETTLED: Duration = Duration::from_secs(1);
 ///
 /// Ctrl-C detaches; the job goes on.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl run web.yaml
+  loomctl run --once hello.yaml; echo \"exit code $?\"
+  loomctl run --detach --if-version 0 - < web.yaml")]
 pub(crate) struct Run {
     /// Job file: YAML, TOML or JSON by extension; - is standard input
     file: PathBuf,
@@ -67,17 +72,23 @@ impl Run {
     }
 
     async fn submit_and_follow(self, global: &Global) -> Result<(), Failure> {
+        if self.once && (global.output.is_one_document() || global.output == Form::Name) {
+            return Err(Failure::usage(
+                "--once streams lines; use -o table, wide or jsonl with it",
+            ));
+        }
         let file = read_job(&self.file)?;
         let job = file.spec.name.clone();
         let bus = global.bus.connect().await?;
         let pattern = format!("orch.events.*.{job}.>");
         let events = subscribe(&bus, &pattern).await?;
-        let scope = logs::Scope::of(&bus, &Address::Job(job.clone())).await?;
-        let live = if self.once {
-            Some(scope.subscribe(&bus).await?)
-        } else {
-            None
-        };
+        // Listened to before it runs, so that nothing it says is missed.
+        let mut output = None;
+        if self.once {
+            let mut follow = Output::open(&bus, Scope::of_job(&job), None).await?;
+            follow.pass_over_kept().await?;
+            output = Some(follow);
+        }
 
         let submitted = submit(&bus, &file, self.if_version).await?;
         report(global, &submitted)?;
@@ -90,10 +101,11 @@ impl Run {
             job: job.clone(),
             events,
             deadline: self.deadline,
+            revision: submitted.revision,
         };
         let followed = async {
-            match live {
-                Some(live) => follow.once(global, live).await,
+            match output {
+                Some(output) => follow.once(global, output).await,
                 None => follow.until_the_end(global).await,
             }
         };
@@ -172,6 +184,8 @@ struct Follow {
     job: Name,
     events: Messages,
     deadline: Duration,
+    /// The commit the job was accepted in: nothing from before it is of interest.
+    revision: Revision,
 }
 
 impl Follow {
@@ -182,8 +196,8 @@ impl Follow {
 
     /// The job now; none while no manager answers, which passes.
     async fn look(&self) -> Result<Option<JobView>, Failure> {
-        match job_view(&self.bus, &self.job).await {
-            Ok(view) => Ok(Some(view)),
+        match job_view_at(&self.bus, &self.job, Some(self.revision)).await {
+            Ok(view) => Ok(Some(of_this_round(view))),
             Err(failure) if failure.code == Code::NoAnswer => Ok(None),
             Err(failure) => Err(failure),
         }
@@ -227,69 +241,77 @@ impl Follow {
     }
 
     /// Streams the output and ends as the job does.
-    async fn once(mut self, global: &Global, mut live: Messages) -> Result<(), Failure> {
-        let start = Instant::now();
-        let mut printer = logs::Printer::new(global.output, false, false);
-        let scope = logs::Scope::of(&self.bus, &Address::Job(self.job.clone())).await?;
-        if let Some(view) = self.look().await? {
-            // A job that ran already has said something before we listened.
-            self.print_kept(&scope, &view, &mut printer).await?;
+    async fn once(mut self, global: &Global, mut output: Output) -> Result<(), Failure> {
+        let printer = Printer::new(global.output, global.output == Form::Wide, false);
+        let view = tokio::select! {
+            view = self.end() => view?,
+            failure = print_all(&mut output, &printer) => return Err(failure),
+        };
+        // Shipping trails the end: what is on its way comes first, in order.
+        while let Ok(line) = tokio::time::timeout(QUIET, output.next()).await {
+            printer.print(&line?)?;
         }
+        output.look_back();
+        while let Some(line) = output.next_kept().await? {
+            printer.print(&line)?;
+        }
+        let code = view.summary.job.exit_code.unwrap_or_default();
+        if view.summary.status == JobStatus::Completed {
+            return Ok(());
+        }
+        let shown = u8::try_from(code).ok().filter(|code| *code != 0);
+        Err(shown.map_or_else(
+            || Failure::new(Code::Own, reason(&view)),
+            |code| Failure::silent(Code::Task(code)),
+        ))
+    }
+
+    /// Waits until the job has ended.
+    async fn end(&mut self) -> Result<JobView, Failure> {
+        let start = Instant::now();
         loop {
-            tokio::select! {
-                message = live.next() => {
-                    let Some(message) = message else {
-                        return Err(Failure::new(Code::NoAnswer, "the bus is gone"));
-                    };
-                    for line in logs::lines_of(&message) {
-                        printer.print(&line)?;
-                    }
-                    continue;
+            if let Some(view) = self.look().await? {
+                if view.summary.status.is_terminal() {
+                    return Ok(view);
                 }
-                () = self.wake() => {}
-            }
-            let Some(view) = self.look().await? else {
-                continue;
-            };
-            if start.elapsed() > self.deadline && is_waiting(&view) {
-                return Err(unplaced(&view));
-            }
-            if view.summary.status.is_terminal() {
-                // Shipping trails the end: what is on its way comes first, in order.
-                while let Ok(Some(message)) = tokio::time::timeout(QUIET, live.next()).await {
-                    for line in logs::lines_of(&message) {
-                        printer.print(&line)?;
-                    }
+                if start.elapsed() > self.deadline && is_waiting(&view) {
+                    return Err(unplaced(&view));
                 }
-                self.print_kept(&scope, &view, &mut printer).await?;
-                let code = view.summary.job.exit_code.unwrap_or_default();
-                if view.summary.status == JobStatus::Completed {
-                    return Ok(());
-                }
-                let shown = u8::try_from(code).ok().filter(|code| *code != 0);
-                return Err(shown.map_or_else(
-                    || Failure::new(Code::Own, reason(&view)),
-                    |code| Failure::silent(Code::Task(code)),
-                ));
             }
+            self.wake().await;
         }
     }
 }
 
-impl Follow {
-    /// Prints what the bus has kept of this round and was not printed yet.
-    async fn print_kept(
-        &self,
-        scope: &logs::Scope,
-        view: &JobView,
-        printer: &mut logs::Printer,
-    ) -> Result<(), Failure> {
-        let since = view.summary.job.submitted_at;
-        for line in scope.history(&self.bus, None, Some(since)).await?.0 {
-            printer.print(&line)?;
+/// Prints lines as they come; ends only by a failure.
+async fn print_all(output: &mut Output, printer: &Printer) -> Failure {
+    loop {
+        let done = match output.next().await {
+            Ok(line) => printer.print(&line),
+            Err(failure) => return failure,
+        };
+        if let Err(failure) = done {
+            return failure;
         }
-        Ok(())
     }
+}
+
+/// The job without what is left of earlier rounds; slots count once they run its version.
+fn of_this_round(mut view: JobView) -> JobView {
+    let (round, version) = (view.summary.job.round, view.summary.job.version);
+    for slot in &mut view.slots {
+        slot.current.take_if(|run| run.round != round);
+        slot.incoming.take_if(|run| run.round != round);
+        slot.ended.retain(|run| run.round == round);
+    }
+    let count = |state| {
+        let current = view.slots.iter().filter_map(|slot| slot.current.as_ref());
+        let count = current.filter(|run| run.state == state && run.version == version);
+        u32::try_from(count.count()).unwrap_or(u32::MAX)
+    };
+    (view.summary.running, view.summary.completed) =
+        (count(RunState::Running), count(RunState::Completed));
+    view
 }
 
 /// Whether what the deadline is for has not come: a service that runs, a batch that has begun.

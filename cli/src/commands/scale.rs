@@ -11,10 +11,22 @@ use crate::output;
 
 /// Change how many replicas a task has.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl scale web=5
+  loomctl scale shop/api=0")]
 pub(crate) struct Scale {
     /// JOB=N, or JOB/TASK=N
     #[arg(value_name = "ADDR=N")]
     target: String,
+}
+
+/// What became of it, as programs get it.
+#[derive(serde::Serialize)]
+struct Scaled<'a> {
+    address: &'a str,
+    replicas: u32,
+    #[serde(flatten)]
+    committed: Committed,
 }
 
 impl Scale {
@@ -41,6 +53,17 @@ impl Scale {
         };
         let done: Committed = client::ask(&bus, &subject::job("scale"), &request).await?;
         let already = if done.changed { "" } else { " already" };
-        output::text(&format!("{address} has{already} {replicas} replicas\n"))
+        let scaled = Scaled {
+            address,
+            replicas,
+            committed: done,
+        };
+        let word = if replicas == 1 { "replica" } else { "replicas" };
+        output::one(
+            global.output,
+            &scaled,
+            |scaled| scaled.address.to_owned(),
+            |_| format!("{address} has{already} {replicas} {word}\n"),
+        )
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use loom_schemas::spec::nearest_signal;
 use loom_schemas::wire::{Inspect, TaskCommand};
 
 use crate::address::{Address, parse_pair};
@@ -31,10 +32,17 @@ pub(crate) struct Many {
     /// Be content when so many tasks have done it
     #[arg(long, value_name = "N")]
     min_ok: Option<usize>,
+    /// Only one of them: the first that does it
+    #[arg(long, conflicts_with = "min_ok")]
+    any: bool,
 }
 
 /// Send a signal to tasks.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl signal web/0 HUP
+  loomctl signal web USR1 --any
+  loomctl signal -l tier=front SIGTERM --all")]
 pub(crate) struct SignalVerb {
     /// ADDR and SIG, or only SIG with -l: `web/0 HUP`, `-l tier=front SIGUSR1`
     #[arg(required = true, num_args = 1..=2, value_name = "ADDR SIG")]
@@ -46,8 +54,11 @@ pub(crate) struct SignalVerb {
     all: bool,
 }
 
-/// Pause tasks.
+/// Pause tasks: no process of theirs is scheduled until they are resumed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl pause web/1
+  loomctl pause -l tier=front")]
 pub(crate) struct Pause {
     #[command(flatten)]
     target: Target,
@@ -55,6 +66,8 @@ pub(crate) struct Pause {
 
 /// Let paused tasks go on.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl resume web/1")]
 pub(crate) struct Resume {
     #[command(flatten)]
     target: Target,
@@ -62,6 +75,9 @@ pub(crate) struct Resume {
 
 /// Show what the task itself says of its run.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl inspect web
+  loomctl inspect web/0 -o json")]
 pub(crate) struct InspectVerb {
     #[command(flatten)]
     target: Target,
@@ -79,6 +95,12 @@ impl SignalVerb {
                 ));
             }
         };
+        if let Err(wrong) = loom_task::signals::parse(signal) {
+            return Err(Failure::usage(match nearest_signal(signal) {
+                Some(name) => format!("{wrong}; did you mean {name}?"),
+                None => wrong,
+            }));
+        }
         let command = TaskCommand {
             signal: Some(signal.clone()),
             all: self.all,
@@ -125,7 +147,11 @@ async fn send(
 ) -> Result<(), Failure> {
     let address = Address::of(address, &many.labels)?;
     let bus = global.bus.connect().await?;
-    let outcome = fanout::command(&bus, &address, verb, command, many.timeout).await?;
+    let outcome = if many.any {
+        fanout::any(&bus, &address, verb, command, many.timeout).await?
+    } else {
+        fanout::command(&bus, &address, verb, command, many.timeout).await?
+    };
     output::list(
         global.output,
         &outcome.rows,

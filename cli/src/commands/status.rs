@@ -15,6 +15,10 @@ use crate::output::{self, table, time};
 
 /// Show jobs, a job, a task or a run, and why it stands as it does.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl status
+  loomctl status web/0
+  loomctl status -l tier=front -o wide")]
 pub(crate) struct Status {
     /// Nothing for all jobs, or JOB, JOB/INDEX, JOB/TASK, JOB/TASK/INDEX, or a run's id
     address: Option<String>,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use loom_bus::Bus;
-use loom_schemas::ids::Name;
+use loom_bus::header::MIN_REVISION;
+use loom_schemas::ids::{Name, Revision};
 use loom_schemas::subject;
 use loom_schemas::wire::{Committed, JobAddress, JobGet, JobRequest, JobView};
 use loom_schemas::words::RunState;
@@ -17,6 +18,9 @@ use crate::output;
 
 /// Stop a job, a task or one index, and wait until nothing of it runs.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl stop web --reason \"new release\"
+  loomctl stop web/2 --detach")]
 pub(crate) struct Stop {
     /// JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX
     address: String,
@@ -42,21 +46,44 @@ impl Stop {
             reason: self.reason.clone(),
         };
         let done: Committed = client::ask(&bus, &subject::job("stop"), &request).await?;
-        if !done.changed {
-            output::note(&format!("{} was stopped already", self.address));
-        }
         if !self.detach {
-            wait_until_gone(&bus, &address, self.timeout).await?;
+            wait_until_gone(&bus, &address, done.revision, self.timeout).await?;
         }
-        if done.changed && global.output.is_for_people() {
-            let word = if self.detach {
-                "is being stopped"
-            } else {
-                "is stopped"
-            };
-            output::text(&format!("{} {word}\n", self.address))?;
-        }
-        Ok(())
+        Changed::new(&self.address, done).print(global, |done| match (done, self.detach) {
+            (false, _) => "was stopped already",
+            (true, true) => "is being stopped",
+            (true, false) => "is stopped",
+        })
+    }
+}
+
+/// What became of a write, as programs get it.
+#[derive(serde::Serialize)]
+pub(crate) struct Changed<'a> {
+    /// As it was typed.
+    address: &'a str,
+    #[serde(flatten)]
+    committed: Committed,
+}
+
+impl<'a> Changed<'a> {
+    /// For the address as it was typed.
+    pub(crate) fn new(address: &'a str, committed: Committed) -> Self {
+        Self { address, committed }
+    }
+
+    /// Prints it: for people the address and what it is now, by whether anything changed.
+    pub(crate) fn print(
+        &self,
+        global: &Global,
+        says: impl FnOnce(bool) -> &'static str,
+    ) -> Result<(), Failure> {
+        output::one(
+            global.output,
+            self,
+            |done| done.address.to_owned(),
+            |_| format!("{} {}\n", self.address, says(self.committed.changed)),
+        )
     }
 }
 
@@ -100,22 +127,34 @@ pub(crate) async fn job_address(bus: &Bus, address: Address) -> Result<JobAddres
 
 /// One job as a manager sees it.
 pub(crate) async fn job_view(bus: &Bus, job: &Name) -> Result<JobView, Failure> {
-    client::ask(
-        bus,
-        &subject::api("job", "get"),
-        &JobGet { job: job.clone() },
-    )
-    .await
+    job_view_at(bus, job, None).await
 }
 
-async fn wait_until_gone(bus: &Bus, address: &JobAddress, limit: Duration) -> Result<(), Failure> {
+/// One job as a manager sees it that has applied this revision.
+pub(crate) async fn job_view_at(
+    bus: &Bus,
+    job: &Name,
+    revision: Option<Revision>,
+) -> Result<JobView, Failure> {
+    let at = revision.map(|revision| (MIN_REVISION, revision.to_string()));
+    let headers: Vec<_> = at.into_iter().collect();
+    let get = JobGet { job: job.clone() };
+    client::ask_with(bus, &subject::api("job", "get"), &get, &headers).await
+}
+
+async fn wait_until_gone(
+    bus: &Bus,
+    address: &JobAddress,
+    revision: Revision,
+    limit: Duration,
+) -> Result<(), Failure> {
     let deadline = Instant::now() + limit;
     let mut events = bus
         .subscribe(&format!("orch.events.task.{}.>", address.job))
         .await
         .map_err(|error| Failure::new(Code::NoAnswer, crate::exit::chain(&error)))?;
     loop {
-        let view = match job_view(bus, &address.job).await {
+        let view = match job_view_at(bus, &address.job, Some(revision)).await {
             Ok(view) => view,
             Err(failure) if failure.code == Code::NotFound => return Ok(()),
             Err(failure) => return Err(failure),

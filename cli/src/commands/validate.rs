@@ -3,57 +3,112 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use loom_schemas::spec::{self, JobSpec, Syntax};
+use loom_schemas::spec::{self, JobSpec, Problem, ProblemKind, Report, Syntax};
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
 use crate::output;
 
 /// Check a job file without a cluster.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl validate web.yaml
+  loomctl validate jobs/*.yaml -o json")]
 pub(crate) struct Validate {
     /// Job files: YAML, TOML or JSON by extension; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
+/// What became of one file.
 #[derive(Serialize)]
 struct Checked {
     file: String,
-    job: String,
+    valid: bool,
+    job: Option<String>,
     tasks: usize,
+    problems: Vec<Problem>,
 }
 
 impl Validate {
     /// Checks every file and prints every problem.
     pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
-        let mut good = Vec::new();
-        let mut bad = None;
+        let mut worst = None;
+        let mut all = Vec::new();
         for path in &self.files {
-            match read_job(path) {
-                Ok(job) => good.push(Checked {
-                    file: path.display().to_string(),
-                    job: job.spec.name.to_string(),
-                    tasks: job.spec.tasks.len(),
-                }),
-                Err(failure) => {
-                    bad = bad.or(Some(failure.code));
+            let (checked, failure) = check(path);
+            if let Some(failure) = failure {
+                worst = worst.or(Some(failure.code));
+                if !global.output.is_for_programs() {
                     output::note(failure.message.as_deref().unwrap_or_default());
                 }
+            }
+            if checked.valid || global.output.is_for_programs() {
+                all.push(checked);
             }
         }
         output::list(
             global.output,
-            &good,
-            |file| file.job.clone(),
+            &all,
+            |file| file.job.clone().unwrap_or_default(),
             |_| {
-                good.iter().fold(String::new(), |text, file| {
-                    text + &format!("{}: job {} is valid\n", file.file, file.job)
+                all.iter().fold(String::new(), |text, file| {
+                    let job = file.job.as_deref().unwrap_or_default();
+                    text + &format!("{}: job {job} is valid\n", file.file)
                 })
             },
         )?;
-        bad.map_or(Ok(()), |code| Err(Failure::silent(code)))
+        worst.map_or(Ok(()), |code| Err(Failure::silent(code)))
+    }
+}
+
+/// Checks one file: what programs are told, and what people are.
+fn check(path: &Path) -> (Checked, Option<Failure>) {
+    let mut checked = Checked {
+        file: path.display().to_string(),
+        valid: false,
+        job: None,
+        tasks: 0,
+        problems: Vec::new(),
+    };
+    let error = match read_job(path) {
+        Ok(job) => {
+            checked.valid = true;
+            checked.job = Some(job.spec.name.to_string());
+            checked.tasks = job.spec.tasks.len();
+            return (checked, None);
+        }
+        Err(error) => error,
+    };
+    checked.problems = match &error {
+        Unread::Wrong(report) => report.problems.clone(),
+        Unread::Missing(failure) => vec![Problem {
+            line: 0,
+            column: 0,
+            path: String::new(),
+            message: failure.message.clone().unwrap_or_default(),
+            help: String::new(),
+            kind: ProblemKind::Invalid,
+        }],
+    };
+    (checked, Some(error.into()))
+}
+
+/// Why there is no job.
+pub(crate) enum Unread {
+    /// There is no file, or none that can be read.
+    Missing(Failure),
+    /// It does not say what it should.
+    Wrong(Report),
+}
+
+impl From<Unread> for Failure {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Missing(failure) => failure,
+            Unread::Wrong(report) => Self::new(Code::Error, report.to_string()),
+        }
     }
 }
 
@@ -68,7 +123,7 @@ pub(crate) struct JobFile {
 }
 
 /// Reads a job file with the scripts it names, which are relative to it.
-pub(crate) fn read_job(path: &Path) -> Result<JobFile, Failure> {
+pub(crate) fn read_job(path: &Path) -> Result<JobFile, Unread> {
     let is_stdin = path.as_os_str() == "-";
     let name = if is_stdin {
         "<stdin>".to_owned()
@@ -87,19 +142,18 @@ pub(crate) fn read_job(path: &Path) -> Result<JobFile, Failure> {
         Syntax::of_path(path)
     };
     let syntax = syntax.ok_or_else(|| {
-        Failure::usage(format!(
+        Unread::Missing(Failure::usage(format!(
             "{name}: expected a file ending in .yaml, .yml, .toml or .json"
-        ))
+        )))
     })?;
-    read.map_err(|error| Failure::error(format!("{name}: {error}")))?;
+    read.map_err(|error| Unread::Missing(Failure::error(format!("{name}: {error}"))))?;
     let directory = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
     let mut script = |file: &str| {
         let path = directory.join(file);
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    let refused = |report: spec::Report| Failure::error(report.to_string());
-    let spec = spec::read_with_files(&text, syntax, &name, &mut script).map_err(refused)?;
-    let embedded = spec::embed_files(&text, syntax, &name, &mut script).map_err(refused)?;
+    let spec = spec::read_with_files(&text, syntax, &name, &mut script).map_err(Unread::Wrong)?;
+    let embedded = spec::embed_files(&text, syntax, &name, &mut script).map_err(Unread::Wrong)?;
     let content_type = match syntax {
         _ if embedded != text => "application/json",
         Syntax::Yaml => "application/yaml",

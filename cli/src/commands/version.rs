@@ -8,6 +8,8 @@ use crate::output;
 
 /// Print the version.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl version -o json")]
 pub(crate) struct Version {}
 
 #[derive(Serialize)]

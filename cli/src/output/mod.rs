@@ -36,6 +36,36 @@ impl Form {
     pub(crate) fn is_for_people(self) -> bool {
         matches!(self, Self::Table | Self::Wide)
     }
+
+    /// Whether programs read it, and what went wrong is part of it.
+    pub(crate) fn is_for_programs(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl | Self::Yaml)
+    }
+
+    /// Whether it is one document, which has an end.
+    pub(crate) fn is_one_document(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
+
+    /// Refuses a form that needs an end where there is none.
+    pub(crate) fn must_fit_a_stream(self, is_stream: bool) -> Result<(), Failure> {
+        if is_stream && self.is_one_document() {
+            return Err(Failure::usage(
+                "-o json and yaml are one document, and what is followed has no end; use -o jsonl",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses every form but the default one, of a verb that prints nothing but text.
+    pub(crate) fn must_be_default(self, verb: &str) -> Result<(), Failure> {
+        if self == Self::Table {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "{verb} has no other form of output; leave out -o"
+        )))
+    }
 }
 
 /// A list as programs get it.

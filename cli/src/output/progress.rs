@@ -42,7 +42,7 @@ impl Progress {
             return;
         }
         for slot in &view.slots {
-            let text = line(slot);
+            let text = line(slot, view.summary.job.version);
             if self.shown.get(&slot.slot) == Some(&text) {
                 continue;
             }
@@ -112,7 +112,7 @@ fn style() -> ProgressStyle {
 }
 
 /// `  web/0  running on node-1`.
-fn line(slot: &SlotRecord) -> String {
+fn line(slot: &SlotRecord, version: u32) -> String {
     let name = slot.slot.to_string();
     if let Some(waiting) = &slot.waiting {
         return format!("  {name:<20} waiting: {waiting}");
@@ -125,6 +125,9 @@ fn line(slot: &SlotRecord) -> String {
         && !run.state.is_terminal()
     {
         text = format!("{text} on {node}");
+    }
+    if run.version != version {
+        text = format!("{text}, still version {}", run.version);
     }
     if let (RunState::Failed, Some(code)) =
         (run.state, run.exit.as_ref().and_then(|exit| exit.code))

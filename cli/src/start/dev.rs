@@ -9,16 +9,20 @@ use loom_bus::{Bus, ConnectOptions};
 use loom_manager::{ManagerHandle, ManagerOptions};
 use loom_node::{BusAccess, CapacityOverride, NodeHandle, NodeOptions, TasksOnStop};
 use loom_schemas::ids::Name;
-use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::words::DriverKind;
 
+use self::left::left_behind;
+use self::share::{parse_shape, port_share, share};
 use super::manager::Scheduling;
-use super::{Ready, data_dir, log_to_stderr, told_to_stop, write_ready};
+use super::{Ready, StopSignals, data_dir, log_to_stderr, raise_open_files, write_ready};
 use crate::cli::Global;
 use crate::commands::run::submit;
 use crate::commands::validate::{JobFile, read_job};
 use crate::exit::{Failure, chain};
 use crate::output;
+
+mod left;
+mod share;
 
 /// How often the bus is started again within [`BUS_RESTART_WINDOW`] before the cluster gives up.
 const BUS_RESTARTS: usize = 5;
@@ -26,14 +30,15 @@ const BUS_RESTARTS: usize = 5;
 /// The time over which starts of the bus are counted.
 const BUS_RESTART_WINDOW: Duration = Duration::from_mins(1);
 
-/// Host ports are shared out between the nodes of one process.
-const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
-
 /// Start bus, manager and node in this process: a whole cluster on one machine.
 ///
-/// Ctrl-C stops it and leaves nothing running. Started again on the same directory it goes on
-/// where it was.
+/// Ctrl-C stops it and leaves nothing running, a second one ends it at once. Started again on the
+/// same directory it goes on where it was.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl dev
+  loomctl dev web.yaml --nodes 3
+  loomctl dev --nodes 0 --sim-nodes 500 --sim-shape cpu=32,memory=128GiB")]
 pub(crate) struct Dev {
     /// Jobs to run at once
     #[arg(value_name = "FILE")]
@@ -66,10 +71,11 @@ pub(crate) struct Dev {
     ready_file: Option<PathBuf>,
 }
 
-/// What runs in this process.
+/// What runs in this process, as far as it was started.
+#[derive(Default)]
 struct Cluster {
-    bus: Embedded,
-    manager: ManagerHandle,
+    bus: Option<Embedded>,
+    manager: Option<ManagerHandle>,
     nodes: Vec<NodeHandle>,
 }
 
@@ -77,6 +83,7 @@ impl Dev {
     /// Starts the cluster, waits, and stops it.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         log_to_stderr();
+        global.output.must_be_default("dev")?;
         if global.bus.bus.is_some() && std::env::var_os("LOOM_BUS").is_none() {
             return Err(Failure::usage(
                 "dev starts its own bus; use --listen in place of --bus",
@@ -89,20 +96,75 @@ impl Dev {
             .map(|path| read_job(path))
             .collect::<Result<Vec<_>, _>>()?;
         let data_dir = data_dir(self.data_dir.as_ref(), "dev")?;
-        let mut cluster = tokio::select! {
-            cluster = self.start(&data_dir) => cluster?,
-            stopped = told_to_stop() => return stopped,
+        raise_open_files();
+        let mut signals = StopSignals::listen()?;
+        let mut cluster = Cluster::default();
+        // Boxed: it holds a whole start on its stack.
+        let life = Box::pin(self.live(&mut cluster, &data_dir, &jobs, &mut signals));
+        let ended = life.await;
+        let (tasks, outcome) = match ended {
+            Ended::Told if self.keep_tasks => (TasksOnStop::Keep, Ok(())),
+            Ended::Told => (TasksOnStop::Stop, Ok(())),
+            // Nobody asked for that: what runs is adopted by the next start.
+            Ended::Failed(failure) => (TasksOnStop::Keep, Err(failure)),
+            Ended::ToldTwice => return Err(left_behind(cluster.access().as_ref()).await),
         };
-        self.announce(&cluster, &data_dir)?;
-        let outcome = self.serve(&mut cluster, &data_dir, &jobs).await;
-        cluster
-            .stop(if self.keep_tasks {
-                TasksOnStop::Keep
-            } else {
-                TasksOnStop::Stop
-            })
-            .await;
-        outcome
+        let access = cluster.access();
+        if outcome.is_ok() {
+            output::note("\nstopping; Ctrl-C again ends it at once");
+        }
+        // Pinned here: dropped with the branch, the bus would be gone before it was asked.
+        let mut stopping = std::pin::pin!(cluster.stop(tasks));
+        tokio::select! {
+            () = &mut stopping => outcome,
+            () = signals.next() => Err(left_behind(access.as_ref()).await),
+        }
+    }
+
+    /// The cluster's life, up to the moment it is to be stopped.
+    async fn live(
+        &self,
+        cluster: &mut Cluster,
+        data_dir: &Path,
+        jobs: &[JobFile],
+        signals: &mut StopSignals,
+    ) -> Ended {
+        {
+            let mut start = std::pin::pin!(self.start(cluster, data_dir));
+            tokio::select! {
+                started = &mut start => if let Err(failure) = started {
+                    return Ended::Failed(failure);
+                },
+                () = signals.next() => {
+                    if self.keep_tasks {
+                        return Ended::Told;
+                    }
+                    output::note("\nstopping, once what an earlier start left is there to be stopped");
+                    // A node has to be there to stop what it finds.
+                    return tokio::select! {
+                        // What could not be started has nothing to stop.
+                        _ = &mut start => Ended::Told,
+                        () = signals.next() => Ended::ToldTwice,
+                    };
+                }
+            }
+        }
+        let ready = async {
+            for node in &cluster.nodes {
+                node.ready().await.map_err(|e| Failure::error(chain(&e)))?;
+            }
+            self.announce(cluster, data_dir)
+        };
+        tokio::select! {
+            ready = ready => if let Err(failure) = ready {
+                return Ended::Failed(failure);
+            },
+            () = signals.next() => return Ended::Told,
+        }
+        match self.serve(cluster, data_dir, jobs, signals).await {
+            Ok(()) => Ended::Told,
+            Err(failure) => Ended::Failed(failure),
+        }
     }
 
     async fn start_bus(&self, data_dir: &Path) -> Result<Embedded, Failure> {
@@ -114,8 +176,9 @@ impl Dev {
             .map_err(|error| Failure::error(chain(&error)))
     }
 
-    async fn start(&self, data_dir: &Path) -> Result<Cluster, Failure> {
-        let bus = self.start_bus(data_dir).await?;
+    /// Starts every part; those that were started are in `cluster`, also when it fails.
+    async fn start(&self, cluster: &mut Cluster, data_dir: &Path) -> Result<(), Failure> {
+        let bus = cluster.bus.insert(self.start_bus(data_dir).await?);
         let connect = |name: &str, require_jetstream| ConnectOptions {
             url: bus.url().to_owned(),
             login: bus.orch_login(),
@@ -137,6 +200,7 @@ impl Dev {
         let manager = loom_manager::start(options)
             .await
             .map_err(|error| Failure::error(chain(&error)))?;
+        cluster.manager = Some(manager);
         let failed = |error: loom_bus::ConnectError| Failure::error(chain(&error));
         let access = BusAccess::Shared {
             control: Bus::connect(connect("nodes", false))
@@ -146,24 +210,14 @@ impl Dev {
                 .await
                 .map_err(failed)?,
         };
-        let mut nodes = Vec::new();
         for options in self.node_options(&access, data_dir)? {
             let name = options.name.clone();
             let node = loom_node::start(options)
                 .await
                 .map_err(|error| Failure::error(format!("node {name}: {}", chain(&error))))?;
-            nodes.push(node);
+            cluster.nodes.push(node);
         }
-        for node in &nodes {
-            node.ready()
-                .await
-                .map_err(|error| Failure::error(chain(&error)))?;
-        }
-        Ok(Cluster {
-            bus,
-            manager,
-            nodes,
-        })
+        Ok(())
     }
 
     /// What each node is started with: real ones share out what this machine has.
@@ -200,7 +254,7 @@ impl Dev {
     }
 
     fn announce(&self, cluster: &Cluster, data_dir: &Path) -> Result<(), Failure> {
-        let url = cluster.bus.url();
+        let url = cluster.bus.as_ref().map_or("", Embedded::url);
         let names: Vec<String> = cluster
             .nodes
             .iter()
@@ -247,13 +301,21 @@ impl Dev {
         cluster: &mut Cluster,
         data_dir: &Path,
         jobs: &[JobFile],
+        signals: &mut StopSignals,
     ) -> Result<(), Failure> {
-        submit_all(cluster, jobs).await?;
+        let access = cluster.access();
+        tokio::select! {
+            submitted = submit_all(access.as_ref(), jobs) => submitted?,
+            () = signals.next() => return Ok(()),
+        }
+        let Some(bus) = &mut cluster.bus else {
+            return Ok(());
+        };
         let mut ended: Vec<Instant> = Vec::new();
         loop {
             let last_words = tokio::select! {
-                stopped = told_to_stop() => return stopped,
-                last_words = cluster.bus.died() => last_words,
+                () = signals.next() => return Ok(()),
+                last_words = bus.died() => last_words,
             };
             ended.retain(|at| at.elapsed() < BUS_RESTART_WINDOW);
             ended.push(Instant::now());
@@ -264,25 +326,29 @@ impl Dev {
                 )));
             }
             tracing::warn!("nats-server ended by itself and is started again: {last_words}");
-            cluster.bus = self.start_bus(data_dir).await?;
+            *bus = self.start_bus(data_dir).await?;
         }
     }
 }
 
+/// Why a cluster is to be stopped.
+enum Ended {
+    /// By a signal.
+    Told,
+    /// By a second one, while it was not there yet.
+    ToldTwice,
+    /// Something it cannot do without is missing.
+    Failed(Failure),
+}
+
 /// Submits the jobs named on the command line.
-async fn submit_all(cluster: &Cluster, jobs: &[JobFile]) -> Result<(), Failure> {
-    if jobs.is_empty() {
+async fn submit_all(access: Option<&ConnectOptions>, jobs: &[JobFile]) -> Result<(), Failure> {
+    let (Some(access), [_, ..]) = (access, jobs) else {
         return Ok(());
-    }
-    let bus = Bus::connect(ConnectOptions {
-        url: cluster.bus.url().to_owned(),
-        login: cluster.bus.user_login(),
-        name: "loomctl dev".to_owned(),
-        require_jetstream: false,
-        timeout: Duration::from_secs(5),
-    })
-    .await
-    .map_err(|error| Failure::error(chain(&error)))?;
+    };
+    let bus = Bus::connect(access.clone())
+        .await
+        .map_err(|error| Failure::error(chain(&error)))?;
     for job in jobs {
         let done = submit(&bus, job, None).await?;
         output::note(&format!("{}: accepted, version {}", done.job, done.version));
@@ -291,77 +357,29 @@ async fn submit_all(cluster: &Cluster, jobs: &[JobFile]) -> Result<(), Failure> 
 }
 
 impl Cluster {
+    /// How a user reaches its bus.
+    fn access(&self) -> Option<ConnectOptions> {
+        let bus = self.bus.as_ref()?;
+        Some(ConnectOptions {
+            url: bus.url().to_owned(),
+            login: bus.user_login(),
+            name: "loomctl dev".to_owned(),
+            ..ConnectOptions::default()
+        })
+    }
+
     /// Nodes first, so that the manager hears of their tasks' ends; the bus last.
     async fn stop(self, tasks: TasksOnStop) {
         futures::future::join_all(self.nodes.into_iter().map(|node| node.stop(tasks))).await;
-        self.manager.stop().await;
-        self.bus.stop().await;
+        if let Some(manager) = self.manager {
+            manager.stop().await;
+        }
+        if let Some(bus) = self.bus {
+            bus.stop().await;
+        }
     }
 }
 
 fn fixed_name(text: &str) -> Result<Name, Failure> {
     Name::new(text).map_err(|error| Failure::error(error.to_string()))
-}
-
-/// A node's share of this machine where several run on it.
-fn share(nodes: u16, data_dir: &Path) -> CapacityOverride {
-    let host = loom_node::host_capacity(data_dir);
-    CapacityOverride {
-        cpu: Some(MilliCores(host.cpu.0 / u32::from(nodes))),
-        memory: Some(Bytes(host.memory.0 / u64::from(nodes))),
-        disk: Some(Bytes(host.disk.0 / u64::from(nodes))),
-    }
-}
-
-/// The host ports of node `number` of `nodes`, from 1.
-fn port_share(number: u16, nodes: u16) -> std::ops::RangeInclusive<u16> {
-    let each = (PORTS.end() - PORTS.start() + 1) / nodes;
-    let first = PORTS.start() + each * (number - 1);
-    first..=first + each - 1
-}
-
-/// Reads `cpu=16,memory=64GiB`.
-fn parse_shape(text: &str) -> Result<CapacityOverride, String> {
-    let mut shape = CapacityOverride {
-        disk: Some(Bytes::mib(1024 * 1024)),
-        ..Default::default()
-    };
-    for part in text.split(',') {
-        let (key, value) = crate::address::parse_pair(part)?;
-        match key.as_str() {
-            "cpu" => shape.cpu = Some(quantity(&value)?),
-            "memory" => shape.memory = Some(quantity(&value)?),
-            "disk" => shape.disk = Some(quantity(&value)?),
-            _ => return Err(format!("`{key}`: expected cpu, memory or disk")),
-        }
-    }
-    Ok(shape)
-}
-
-fn quantity<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_share_the_ports_without_overlap() {
-        let shares: Vec<_> = (1..=3).map(|number| port_share(number, 3)).collect();
-        for pair in shares.windows(2) {
-            assert!(pair[0].end() < pair[1].start());
-        }
-        assert!(*shares[2].end() <= *PORTS.end());
-    }
-
-    #[test]
-    fn a_shape_has_units() {
-        let shape = parse_shape("cpu=16,memory=64GiB").unwrap();
-        assert_eq!(shape.cpu, Some(MilliCores(16_000)));
-        assert_eq!(shape.memory, Some(Bytes::mib(64 * 1024)));
-        for bad in ["", "cpu", "cpu=x", "memory=64", "gpu=1"] {
-            assert!(parse_shape(bad).is_err(), "{bad}");
-        }
-    }
 }

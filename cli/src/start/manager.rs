@@ -7,13 +7,17 @@ use loom_manager::ManagerOptions;
 use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
 
-use super::{Ready, data_dir, host_name, log_to_stderr, told_to_stop, write_ready};
+use super::{
+    Ready, data_dir, host_name, log_to_stderr, raise_open_files, told_to_stop, write_ready,
+};
 use crate::cli::Global;
 use crate::exit::{Failure, chain};
 use crate::output;
 
 /// Start a manager: one leads, the others stand by.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl manager start --bus nats://10.0.0.7:4222 --name m1 --data-dir /var/lib/loom/m1")]
 pub(crate) struct ManagerStart {
     /// Its name; the host's if none
     #[arg(long)]
@@ -67,6 +71,8 @@ impl ManagerStart {
     /// Runs the manager until told to stop.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         log_to_stderr();
+        global.output.must_be_default("manager start")?;
+        raise_open_files();
         let name = match self.name {
             Some(name) => name,
             None => Name::new(&host_name())

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::Failure;
@@ -51,18 +51,45 @@ pub(crate) fn write_ready(path: &Path, ready: &Ready<'_>) -> Result<(), Failure>
     std::fs::rename(&fresh, path).map_err(failed)
 }
 
+/// SIGINT, SIGTERM and SIGHUP, none of them lost between two waits.
+pub(crate) struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl StopSignals {
+    /// Listens from now on.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| Failure::error(format!("signals: {error}"));
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            hang_up: signal(SignalKind::hangup()).map_err(failed)?,
+        })
+    }
+
+    /// Resolves at the next one. Cancelling loses none.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
 /// Resolves at SIGINT, SIGTERM or SIGHUP.
 pub(crate) async fn told_to_stop() -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::error(format!("signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hang_up.recv() => {}
-    }
+    StopSignals::listen()?.next().await;
     Ok(())
+}
+
+/// Lets an agent have as many files open as it may: a fleet of nodes takes two each.
+pub(crate) fn raise_open_files() {
+    if let Err(error) = loom_task::limits::raise_open_files() {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
 }
 
 /// `~/.local/share/loom/<name>`, or under `XDG_DATA_HOME`.

@@ -7,7 +7,10 @@ use loom_node::{BusAccess, NodeOptions, TasksOnStop};
 use loom_schemas::ids::Name;
 use loom_schemas::words::DriverKind;
 
-use super::{Ready, data_dir, host_name, log_to_stderr, parse_ports, told_to_stop, write_ready};
+use super::{
+    Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_ports, raise_open_files,
+    told_to_stop, write_ready,
+};
 use crate::address::parse_pair;
 use crate::cli::Global;
 use crate::exit::{Failure, chain};
@@ -17,6 +20,8 @@ use crate::output;
 ///
 /// Ctrl-C or SIGTERM ends the agent; its tasks go on and are adopted by the next one.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl node start --bus nats://10.0.0.7:4222 --name n1 --allow-process --label disk=ssd")]
 pub(crate) struct NodeStart {
     /// Its name; the host's if none
     #[arg(long)]
@@ -61,6 +66,8 @@ impl NodeStart {
     /// Runs the agent until told to stop.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         log_to_stderr();
+        global.output.must_be_default("node start")?;
+        raise_open_files();
         let name = match self.name {
             Some(name) => name,
             None => Name::new(&host_name())
@@ -105,19 +112,25 @@ impl NodeStart {
                 },
             )?;
         }
+        let mut signals = StopSignals::listen()?;
         tokio::select! {
             reason = node.stopped() => {
                 let reason = reason.unwrap_or_else(|| "it ended".to_owned());
                 return Err(Failure::error(format!("node {name}: {reason}")));
             }
-            stopped = told_to_stop() => stopped?,
+            () = signals.next() => {}
         }
-        node.stop(if self.stop_tasks {
+        let tasks = if self.stop_tasks {
             TasksOnStop::Stop
         } else {
             TasksOnStop::Keep
-        })
-        .await;
-        Ok(())
+        };
+        tokio::select! {
+            () = node.stop(tasks) => Ok(()),
+            () = signals.next() => Err(Failure::error(format!(
+                "node {name} ended at once, before its tasks had; an agent started on the same \
+                 data directory adopts them"
+            ))),
+        }
     }
 }

@@ -33,6 +33,7 @@ pub use lower::{PORTS_MAX, REPLICAS_MAX, TASKS_MAX, WORD_MAX, WORDS_MAX};
 pub use problem::{Problem, ProblemKind, Report};
 pub use read::{embed_files, read, read_with_files};
 pub use schema::json_schema;
+pub use signals::nearest_signal;
 pub use syntax::Syntax;
 
 /// The largest job file that is read, in bytes, scripts put in from files included.

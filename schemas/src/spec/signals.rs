@@ -37,6 +37,15 @@ const NAMES: [&str; 31] = [
     "SIGSYS",
 ];
 
+/// The full name of the signal that a text comes nearest to, if it comes near one.
+pub fn nearest_signal(text: &str) -> Option<&'static str> {
+    let upper = text.trim().to_uppercase();
+    let full = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
+    let near = |name: &&str| strsim::damerau_levenshtein(&full, name) <= 2;
+    let names = NAMES.into_iter().filter(near);
+    names.min_by_key(|name| strsim::damerau_levenshtein(&full, name))
+}
+
 /// The full name of a signal written `TERM` or `SIGTERM`; else message and help.
 pub(crate) fn full_name(text: &str) -> Result<String, (String, String)> {
     let full = format!("SIG{}", text.strip_prefix("SIG").unwrap_or(text));

@@ -8,9 +8,14 @@
 )]
 
 mod clients;
+mod demo;
 mod documents;
 mod files;
+mod follow;
+mod forms;
 mod jobs;
 mod kills;
+mod parts;
+mod stopping;
 mod tidy;
 mod troubles;

@@ -1,0 +1,72 @@
+//! What each node of several in one process gets of this machine, and the size of sim nodes.
+
+use std::path::Path;
+
+use loom_node::CapacityOverride;
+use loom_schemas::units::{Bytes, MilliCores};
+
+/// Host ports are shared out between the nodes of one process.
+const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
+
+/// A node's share of this machine where several run on it.
+pub(super) fn share(nodes: u16, data_dir: &Path) -> CapacityOverride {
+    let host = loom_node::host_capacity(data_dir);
+    CapacityOverride {
+        cpu: Some(MilliCores(host.cpu.0 / u32::from(nodes))),
+        memory: Some(Bytes(host.memory.0 / u64::from(nodes))),
+        disk: Some(Bytes(host.disk.0 / u64::from(nodes))),
+    }
+}
+
+/// The host ports of node `number` of `nodes`, from 1.
+pub(super) fn port_share(number: u16, nodes: u16) -> std::ops::RangeInclusive<u16> {
+    let each = (PORTS.end() - PORTS.start() + 1) / nodes;
+    let first = PORTS.start() + each * (number - 1);
+    first..=first + each - 1
+}
+
+/// Reads `cpu=16,memory=64GiB`.
+pub(super) fn parse_shape(text: &str) -> Result<CapacityOverride, String> {
+    let mut shape = CapacityOverride {
+        disk: Some(Bytes::mib(1024 * 1024)),
+        ..Default::default()
+    };
+    for part in text.split(',') {
+        let (key, value) = crate::address::parse_pair(part)?;
+        match key.as_str() {
+            "cpu" => shape.cpu = Some(quantity(&value)?),
+            "memory" => shape.memory = Some(quantity(&value)?),
+            "disk" => shape.disk = Some(quantity(&value)?),
+            _ => return Err(format!("`{key}`: expected cpu, memory or disk")),
+        }
+    }
+    Ok(shape)
+}
+
+fn quantity<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_share_the_ports_without_overlap() {
+        let shares: Vec<_> = (1..=3).map(|number| port_share(number, 3)).collect();
+        for pair in shares.windows(2) {
+            assert!(pair[0].end() < pair[1].start());
+        }
+        assert!(*shares[2].end() <= *PORTS.end());
+    }
+
+    #[test]
+    fn a_shape_has_units() {
+        let shape = parse_shape("cpu=16,memory=64GiB").unwrap();
+        assert_eq!(shape.cpu, Some(MilliCores(16_000)));
+        assert_eq!(shape.memory, Some(Bytes::mib(64 * 1024)));
+        for bad in ["", "cpu", "cpu=x", "memory=64", "gpu=1"] {
+            assert!(parse_shape(bad).is_err(), "{bad}");
+        }
+    }
+}
