@@ -2,11 +2,12 @@
 //! reason why. What an earlier agent started with the driver is still cared for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use loom_schemas::ids::RunId;
 use loom_schemas::words::DriverKind;
-use loom_task::driver::{Adopted, Driver, DriverError, Ended, Started};
+use loom_task::driver::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
 use loom_task::launch::Launch;
 use nix::sys::signal::Signal;
 
@@ -75,6 +76,15 @@ impl Driver for Refusal {
 
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
         self.to_run(run, |inner| inner.resume(run))
+    }
+
+    fn exec(
+        &self,
+        run: RunId,
+        argv: Vec<String>,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<ExecOutcome, DriverError>> {
+        self.to_run(run, |inner| inner.exec(run, argv, timeout))
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {

@@ -6,7 +6,10 @@
 pub mod process;
 pub mod sim;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -49,6 +52,16 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Undoes [`pause`](Self::pause).
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>>;
+
+    /// Runs one more program in a run that runs, as its user and with its directory, environment
+    /// and limits, and kills it when `timeout` has passed. A program that cannot be executed is no
+    /// error: its code is 126 or 127, and the output says why.
+    fn exec(
+        &self,
+        run: RunId,
+        argv: Vec<String>,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<ExecOutcome, DriverError>>;
 
     /// Forgets a run that has ended: its cgroup, its sockets, and with `files` its directory.
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>>;
@@ -97,6 +110,34 @@ pub struct Ended {
     pub at: Timestamp,
     /// A cause beside the exit, in words: `could not start: ...`.
     pub reason: Option<String>,
+}
+
+/// The most that is kept of the output of an [`exec`](Driver::exec), in bytes: its beginning.
+pub const EXEC_OUTPUT_MAX: usize = 16 * 1024;
+
+/// How a program ended that was run beside a run's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOutcome {
+    /// Its exit code, if it exited.
+    pub code: Option<i32>,
+    /// The signal it died of, if it did.
+    pub signal: Option<i32>,
+    /// It was killed because it took too long; then there is neither code nor signal.
+    pub timed_out: bool,
+    /// What it wrote to its standard output and error, up to [`EXEC_OUTPUT_MAX`].
+    pub output: Vec<u8>,
+}
+
+impl ExecOutcome {
+    /// Whether it exited with code 0, in time.
+    pub fn succeeded(&self) -> bool {
+        self.code == Some(0) && !self.timed_out
+    }
+}
+
+/// Exit code and signal of a process.
+fn exit_of(status: ExitStatus) -> (Option<i32>, Option<i32>) {
+    (status.code(), status.signal())
 }
 
 /// Why a driver could not.

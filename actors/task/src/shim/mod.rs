@@ -38,24 +38,41 @@
 //!   The writer holds an exclusive `flock` on the current file.
 
 mod dispositions;
+mod exec;
 pub(crate) mod lines;
 pub(crate) mod record;
 mod supervise;
 pub(crate) mod tree;
 pub(crate) mod writer;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+
+use record::ShimLaunch;
 
 /// The first argument that makes the executable a shim; the second is the run's directory.
 pub const SHIM_WORD: &str = "__shim";
+
+/// The first argument that makes the executable one more program of a run; the second is the run's
+/// directory, the rest the program and its arguments.
+pub const EXEC_WORD: &str = "__exec";
 
 /// Runs as a shim and returns its exit code if the command line says so; to be called first in
 /// `main`. None if this is not a shim.
 pub fn main_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().as_deref() != Some(OsStr::new(SHIM_WORD)) {
+    let word = arguments.next()?;
+    if word == OsStr::new(EXEC_WORD) {
+        let directory = arguments.next().map(PathBuf::from)?;
+        let argv: Vec<OsString> = arguments.collect();
+        let (code, why) = exec::exec(&directory, &argv);
+        let _ = writeln!(std::io::stderr(), "{why}");
+        return Some(code.into());
+    }
+    if word != OsStr::new(SHIM_WORD) {
         return None;
     }
     let directory = arguments.next().map(PathBuf::from)?;
@@ -63,4 +80,18 @@ pub fn main_if_asked() -> Option<ExitCode> {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     })
+}
+
+/// Gives a program the environment of the run, and nothing else.
+fn environment(command: &mut Command, launch: &ShimLaunch) {
+    command.env_clear();
+    for entry in &launch.env {
+        let bytes = entry.as_bytes();
+        let at = bytes
+            .iter()
+            .position(|byte| *byte == b'=')
+            .unwrap_or(bytes.len());
+        let value = bytes.get(at + 1..).unwrap_or_default();
+        command.env(OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(value));
+    }
 }

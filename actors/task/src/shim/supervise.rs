@@ -1,10 +1,8 @@
 //! What a shim does, from its start to its end.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -387,16 +385,8 @@ fn spawn(launch: &ShimLaunch) -> io::Result<std::process::Child> {
     if let Some(name) = launch.argv.first() {
         command.arg0(name);
     }
-    command.args(launch.argv.iter().skip(1)).env_clear();
-    for entry in &launch.env {
-        let bytes = entry.as_bytes();
-        let at = bytes
-            .iter()
-            .position(|byte| *byte == b'=')
-            .unwrap_or(bytes.len());
-        let value = bytes.get(at + 1..).unwrap_or_default();
-        command.env(OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(value));
-    }
+    command.args(launch.argv.iter().skip(1));
+    super::environment(&mut command, launch);
     command.current_dir(&launch.workdir).process_group(0);
     if let Some(gid) = launch.gid {
         command.gid(gid);

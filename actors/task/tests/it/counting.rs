@@ -1,13 +1,14 @@
 //! A driver that counts, or panics.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use loom_schemas::ids::RunId;
 use loom_schemas::words::DriverKind;
 use loom_task::driver::sim::SimDriver;
-use loom_task::driver::{Adopted, Driver, DriverError, Ended, Started};
+use loom_task::driver::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
 use loom_task::launch::Launch;
 use nix::sys::signal::Signal;
 
@@ -59,6 +60,15 @@ impl Driver for Counting {
 
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
         self.sim.resume(run)
+    }
+
+    fn exec(
+        &self,
+        run: RunId,
+        argv: Vec<String>,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<ExecOutcome, DriverError>> {
+        self.sim.exec(run, argv, timeout)
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {

@@ -9,6 +9,7 @@
 mod adopt;
 mod cgroup;
 mod diagnose;
+mod exec;
 mod run;
 mod start;
 
@@ -17,6 +18,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -26,7 +28,7 @@ use nix::sys::signal::Signal;
 
 use self::cgroup::Cgroups;
 use self::run::Run;
-use super::{Adopted, Driver, DriverError, Ended, Started};
+use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
 use crate::launch::Launch;
 
 /// The executable this process runs, also after the file was replaced or removed.
@@ -207,6 +209,19 @@ impl Driver for ProcessDriver {
         async move {
             let run = self.find(run).await?;
             self.blocking(move |_| run.resume()).await
+        }
+        .boxed()
+    }
+
+    fn exec(
+        &self,
+        run: RunId,
+        argv: Vec<String>,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<ExecOutcome, DriverError>> {
+        async move {
+            let run = self.find(run).await?;
+            exec::exec(&run, &self.0.shim, &argv, timeout).await
         }
         .boxed()
     }

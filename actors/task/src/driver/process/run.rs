@@ -83,6 +83,25 @@ impl Run {
         Arc::new(run)
     }
 
+    pub(super) fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Where its files are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether another program could run beside its own now.
+    pub(super) fn can_exec(&self) -> Result<(), DriverError> {
+        self.check_running()?;
+        if self.is_paused() {
+            let paused = std::io::Error::other("the run is paused");
+            return Err(self.failed("execute a program in", paused));
+        }
+        Ok(())
+    }
+
     pub(super) fn describe(&self) -> Started {
         let mut unenforced = self.launch.unenforced.clone();
         let started = self.started.as_ref();

@@ -5,6 +5,7 @@
 
 mod agent;
 mod ends;
+mod exec;
 mod figures;
 mod kernel;
 mod output;
