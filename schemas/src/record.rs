@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Name, RunId, Slot};
 use crate::spec::{JobSpec, Resources};
 use crate::units::{Bytes, MilliCores};
-use crate::words::{DriverKind, JobStatus, RunState, Strategy};
+use crate::words::{DriverKind, HealthStatus, JobStatus, RunState, Strategy};
 
 /// How many versions of a job are kept.
 pub const VERSIONS_KEPT: usize = 20;
@@ -134,6 +134,9 @@ pub struct RunRecord {
     /// Marks on `running`.
     #[serde(default)]
     pub marks: Marks,
+    /// What its health checks have come to; none where it has none, or does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// What the manager wants of it.
     pub order: Order,
     /// What it holds on its node.
@@ -181,6 +184,25 @@ pub struct Marks {
     /// Its node is silent or its driver away: nobody knows.
     #[serde(default)]
     pub unknown: bool,
+}
+
+/// What the health checks of a running run have come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// In a word.
+    pub status: HealthStatus,
+    /// Why it is not healthy, the last failure in words: `http GET / on port 20001: 503`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when the status is this, by the node's clock.
+    pub since: Timestamp,
+}
+
+impl Health {
+    /// Whether the checks find that it does its work.
+    pub fn is_healthy(&self) -> bool {
+        self.status == HealthStatus::Healthy
+    }
 }
 
 /// What the manager wants of a run.

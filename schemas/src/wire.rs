@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ErrorCode, WireError};
 use crate::event::EventBody;
 use crate::ids::{Epoch, Name, Revision, RunId, Slot};
-use crate::record::{Exit, JobRecord, Marks, NodeInfo, NodeRecord, Order, RunRecord, SlotRecord};
+use crate::record::{
+    Exit, Health, JobRecord, Marks, NodeInfo, NodeRecord, Order, RunRecord, SlotRecord,
+};
 use crate::spec::{JobSpec, TaskSpec};
 use crate::words::{JobStatus, Kind, RunState};
 
@@ -161,6 +163,9 @@ pub struct RunReport {
     /// Marks on `running`.
     #[serde(default)]
     pub marks: Marks,
+    /// What its health checks have come to, where it runs and has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// How often the placement was restarted before this run.
     #[serde(default)]
     pub restarts: u32,
@@ -280,6 +285,9 @@ pub struct Inspect {
     pub state: RunState,
     /// Marks on it.
     pub marks: Marks,
+    /// What its health checks have come to, where it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// The main process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -459,6 +467,10 @@ pub struct JobSummary {
     pub wanted: u32,
     /// Slots running.
     pub running: u32,
+    /// Slots running of which the health checks, if there are any, say healthy; none where no task
+    /// has a health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<u32>,
     /// Slots completed.
     pub completed: u32,
     /// Slots waiting for a node.

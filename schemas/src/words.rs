@@ -144,6 +144,39 @@ impl fmt::Display for JobStatus {
     }
 }
 
+/// What the health checks of a running run have come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// No check has succeeded yet, and not enough have failed.
+    Pending,
+    /// The last check succeeded, or too few have failed since.
+    Healthy,
+    /// As many checks in a row failed as the task allows.
+    Unhealthy,
+    /// A status this build does not know, from a newer one.
+    #[serde(other)]
+    Unknown,
+}
+
+impl HealthStatus {
+    /// The word as it stands in events and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for HealthStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// How long a job is meant to live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -344,6 +344,7 @@ fn first_report(assigned: &Assigned) -> RunReport {
         state: RunState::Scheduled,
         passed: Vec::new(),
         marks: Marks::default(),
+        health: None,
         restarts: 0,
         will_restart: false,
         pid: None,

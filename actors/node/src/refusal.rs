@@ -87,6 +87,10 @@ impl Driver for Refusal {
         self.to_run(run, |inner| inner.exec(run, argv, timeout))
     }
 
+    fn played_health(&self, run: RunId) -> Option<Result<(), String>> {
+        self.inner.as_ref()?.played_health(run)
+    }
+
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {
         match &self.inner {
             Some(inner) => inner.remove(run, files),

@@ -61,6 +61,7 @@ pub(crate) fn task() -> TaskSpec {
             grace: Millis::secs(1),
         },
         timeout: None,
+        health: None,
         logs: LogSpec {
             max_size: Bytes::mib(1),
             keep: 1,
@@ -113,6 +114,7 @@ pub(crate) fn report(run_number: u8, placement: u8, state: RunState) -> RunRepor
         state,
         passed: Vec::new(),
         marks: Marks::default(),
+        health: None,
         restarts: 0,
         will_restart: false,
         pid: None,

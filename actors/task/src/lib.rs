@@ -2,6 +2,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`health`] | whether a run does its work: a pure watch, and the probes |
 //! | [`machine`] | the life of a placement on its node, pure |
 //! | [`operator`] | spec in, launch out, pure |
 //! | [`launch`] | what an operator makes and a driver runs |
@@ -14,6 +15,7 @@
 
 pub mod actor;
 pub mod driver;
+pub mod health;
 pub mod launch;
 pub mod limits;
 pub mod machine;

@@ -16,7 +16,7 @@ pub(crate) const TASK: &str = "TaskFile";
 pub(crate) const JOB_FIELDS: [&str; 5] = ["name", "owner", "kind", "labels", "tasks"];
 
 /// The fields of a task.
-pub(crate) const TASK_FIELDS: [&str; 20] = [
+pub(crate) const TASK_FIELDS: [&str; 21] = [
     "bash",
     "python",
     "go",
@@ -35,6 +35,7 @@ pub(crate) const TASK_FIELDS: [&str; 20] = [
     "restart",
     "stop",
     "timeout",
+    "health",
     "logs",
     "sim",
 ];
@@ -54,7 +55,7 @@ pub(crate) const JOB_LATER: [&str; 10] = [
 ];
 
 /// Fields of a task that the language has and this build does not.
-pub(crate) const TASK_LATER: [&str; 25] = [
+pub(crate) const TASK_LATER: [&str; 24] = [
     "image",
     "job",
     "plugin",
@@ -74,7 +75,6 @@ pub(crate) const TASK_LATER: [&str; 25] = [
     "result",
     "volumes",
     "secrets",
-    "health",
     "commands",
     "lost_after",
     "on_return",
@@ -152,6 +152,8 @@ pub(crate) struct TaskFile {
     pub(crate) stop: Field<StopFile>,
     /// Time limit of one run: a duration, or a map. Default: none.
     pub(crate) timeout: Field<Form<Span, TimeoutFile>>,
+    /// How its node finds out whether it does its work: one of `http`, `tcp` and `exec`.
+    pub(crate) health: Field<HealthFile>,
     /// What is kept of its output.
     pub(crate) logs: Field<LogsFile>,
     /// What the `sim` driver plays for it; only nodes with that driver take such a task.
@@ -236,6 +238,32 @@ pub(crate) struct WarnFile {
     pub(crate) before: Field<Span>,
 }
 
+/// A health check: exactly one of `http`, `tcp` and `exec` says what is asked.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Health")]
+pub(crate) struct HealthFile {
+    /// A path to `GET`; healthy if the answer's status is from 200 to 399.
+    pub(crate) http: Field<Text>,
+    /// The port that `http` asks, by name. Default: the task's only one.
+    pub(crate) port: Field<Name>,
+    /// The name of a port to connect to.
+    pub(crate) tcp: Field<Name>,
+    /// A program and its arguments, run beside the task; healthy if it ends with exit code 0.
+    #[schemars(length(min = 1, max = 1000))]
+    pub(crate) exec: Field<Vec<Field<Text>>>,
+    /// From one check to the next. Default: 10s.
+    pub(crate) interval: Field<Span>,
+    /// A check that takes longer has failed. Default: 2s.
+    pub(crate) timeout: Field<Span>,
+    /// So many failures in a row make a run unhealthy. Default: 3.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) retries: Field<Whole>,
+    /// Failures so soon after the start do not count, until the first success. Default:
+    /// `interval`.
+    pub(crate) start_period: Field<Span>,
+}
+
 /// What is kept of a task's output.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -268,4 +296,8 @@ pub(crate) struct SimFile {
     pub(crate) start_error: Field<String>,
     /// Whether only SIGKILL ends it. Default: false.
     pub(crate) ignore_stop: Field<bool>,
+    /// Health checks fail until it has run so long. Default: 0s.
+    pub(crate) healthy_after: Field<Span>,
+    /// Health checks fail once it has run so long. Default: never.
+    pub(crate) unhealthy_after: Field<Span>,
 }

@@ -198,6 +198,7 @@ impl<'a> Lowering<'a> {
         let restart = self.restart(task.restart, kind);
         let stop = self.stop(task.stop);
         let timeout = self.timeout(task.timeout);
+        let health = self.health(task.health, &ports, &texts);
         let logs = self.logs(task.logs, replicas > 1, &texts);
         let sim = self.sim(task.sim);
         let operators = Operators {
@@ -219,6 +220,7 @@ impl<'a> Lowering<'a> {
             restart,
             stop,
             timeout,
+            health,
             logs,
             sim,
         })

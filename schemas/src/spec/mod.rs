@@ -5,6 +5,7 @@
 
 mod field;
 mod file;
+mod health;
 mod json;
 mod lower;
 mod msgpack;
@@ -93,6 +94,9 @@ pub struct TaskSpec {
     /// Time limit of one run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<TimeoutSpec>,
+    /// How its node finds out whether it does its work; it is not checked if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
     /// What is kept of its output.
     pub logs: LogSpec,
     /// What the `sim` driver plays for it; only nodes with that driver take such a task.
@@ -248,6 +252,41 @@ pub struct TimeoutWarning {
     pub before: Millis,
 }
 
+/// How a node finds out whether a run does its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthSpec {
+    /// What is asked.
+    pub check: HealthCheck,
+    /// From the end of one check to the next.
+    pub interval: Millis,
+    /// A check that takes longer has failed.
+    pub timeout: Millis,
+    /// So many failures in a row make a run unhealthy.
+    pub retries: u32,
+    /// Failures so soon after the start do not count, until the first success.
+    pub start_period: Millis,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthCheck {
+    /// `GET`; healthy if the answer's status is from 200 to 399. Redirects are not followed.
+    Http {
+        /// The path, with its query; references in it are filled in.
+        path: String,
+        /// A port of the task.
+        port: Name,
+    },
+    /// A connection; healthy if it is taken.
+    Tcp {
+        /// A port of the task.
+        port: Name,
+    },
+    /// A program run beside the task's own; healthy if its exit code is 0.
+    Exec(Vec<String>),
+}
+
 /// What is kept of a task's output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpec {
@@ -280,6 +319,12 @@ pub struct SimScript {
     /// Whether the stop signal is ignored, so that only `SIGKILL` ends it.
     #[serde(default)]
     pub ignore_stop: bool,
+    /// Health checks fail until it has run so long.
+    #[serde(default)]
+    pub healthy_after: Millis,
+    /// Health checks fail once it has run so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy_after: Option<Millis>,
 }
 
 #[cfg(test)]

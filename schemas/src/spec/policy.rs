@@ -153,6 +153,8 @@ impl Lowering<'_> {
             exit: self.whole(&file.exit, 0..=255, 0),
             start_error: file.start_error.value,
             ignore_stop: file.ignore_stop.value.unwrap_or(false),
+            healthy_after: span(&file.healthy_after).unwrap_or_default(),
+            unhealthy_after: span(&file.unhealthy_after),
         })
     }
 
@@ -163,13 +165,13 @@ impl Lowering<'_> {
             .ok()
     }
 
-    fn not_zero(&mut self, field: &Field<Span>) {
+    pub(super) fn not_zero(&mut self, field: &Field<Span>) {
         if span(field) == Some(Millis(0)) {
             self.push(field.problem("`0s` is out of range", "from 1ms"));
         }
     }
 }
 
-fn span(field: &Field<Span>) -> Option<Millis> {
+pub(super) fn span(field: &Field<Span>) -> Option<Millis> {
     field.value.map(|Span(millis)| millis)
 }

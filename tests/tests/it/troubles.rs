@@ -162,7 +162,7 @@ fn later_fields_and_kinds_say_not_yet() {
     let dev = Dev::start(&[]);
     for field in [
         "image: nginx",
-        "health: {http: /}",
+        "gang: true",
         "kind: system",
         "depends_on: [x]",
     ] {

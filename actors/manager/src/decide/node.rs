@@ -161,6 +161,7 @@ fn lose_missing(draft: &mut Draft, node: &Name, has: &BTreeSet<RunId>, now: Time
             run.reason = Some(reason);
             run.ended_at = Some(now);
             run.marks = loom_schemas::record::Marks::default();
+            run.health = None;
             draft.event(run_event(now, &record.slot, run, RunState::Lost.as_str()));
         } else {
             retire(&mut record);

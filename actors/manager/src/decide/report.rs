@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{ENDED_RUNS_KEPT, Marks, NodeStatus, Order, RunRecord, SlotRecord};
 use loom_schemas::wire::RunReport;
-use loom_schemas::words::RunState;
+use loom_schemas::words::{HealthStatus, RunState};
 
 use crate::plan::{new_run, unwanted};
 use crate::reconcile::unwanted_reason;
@@ -164,6 +164,7 @@ fn follow(record: &mut SlotRecord, report: &RunReport, now: Timestamp) {
     record.ended.push(RunRecord {
         will_restart: false,
         marks: Marks::default(),
+        health: None,
         ..former
     });
 }
@@ -174,6 +175,7 @@ fn restarted(pattern: &RunRecord, report: &RunReport, now: Timestamp) -> RunReco
         run: report.run,
         state: RunState::Pending,
         marks: Marks::default(),
+        health: None,
         restarts: report.restarts,
         will_restart: false,
         pid: None,
@@ -228,6 +230,7 @@ fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timesta
     } else if was_over {
         run.will_restart &= report.will_restart;
     }
+    run.health = report.health.clone().filter(|_| !run.state.is_terminal());
     run.marks = if run.state.is_terminal() {
         Marks::default()
     } else {
@@ -277,6 +280,30 @@ fn tell(
             }
             draft.event(event);
         }
+    }
+    tell_health(draft, slot, was, run, now);
+}
+
+/// A run that is found to do its work, or not to do it any more.
+fn tell_health(
+    draft: &mut Draft,
+    slot: &loom_schemas::ids::Slot,
+    was: Option<&RunRecord>,
+    run: &RunRecord,
+    now: Timestamp,
+) {
+    let Some(health) = &run.health else { return };
+    let before = was.and_then(|was| was.health.as_ref());
+    let turned = before.map(|before| before.status) != Some(health.status);
+    if turned
+        && matches!(
+            health.status,
+            HealthStatus::Healthy | HealthStatus::Unhealthy
+        )
+    {
+        let mut event = run_event(now, slot, run, health.status.as_str());
+        event.reason.clone_from(&health.reason);
+        draft.event(event);
     }
 }
 

@@ -117,6 +117,7 @@ fn nothing() -> TaskSpec {
             grace: Millis::secs(10),
         },
         timeout: None,
+        health: None,
         logs: LogSpec {
             max_size: Bytes::mib(10),
             keep: 5,

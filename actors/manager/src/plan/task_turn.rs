@@ -90,6 +90,7 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         node: None,
         state: RunState::Scheduled,
         marks: Marks::default(),
+        health: None,
         order: Order::Run,
         reserved,
         ports: BTreeMap::new(),

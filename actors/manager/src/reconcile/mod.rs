@@ -175,6 +175,7 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
             run.reason = Some(reason.clone());
             run.ended_at = Some(facts.now);
             run.marks = loom_schemas::record::Marks::default();
+            run.health = None;
         }),
         Action::Stop { reason } => each_live(record, |run| {
             if run.order == Order::Run {
@@ -234,6 +235,7 @@ pub fn same_in_place(old: &TaskSpec, new: &TaskSpec) -> bool {
         replicas: new.replicas,
         restart: new.restart.clone(),
         timeout: new.timeout.clone(),
+        health: new.health.clone(),
         ..old.clone()
     };
     alike == *new

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{Capacity, Marks, NodeInfo};
 use loom_schemas::spec::{
-    JobSpec, LogSpec, Operator, Resources, RestartOn, RestartSpec, StopSpec, TaskSpec,
+    HealthCheck, HealthSpec, JobSpec, LogSpec, Operator, Resources, RestartOn, RestartSpec,
+    StopSpec, TaskSpec,
 };
 use loom_schemas::units::{Bytes, MilliCores, Millis};
 use loom_schemas::wire::{Hello, RunReport};
@@ -78,6 +79,7 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
             grace: Millis::secs(10),
         },
         timeout: None,
+        health: None,
         logs: LogSpec {
             max_size: Bytes::mib(10),
             keep: 5,
@@ -85,6 +87,17 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
             to: None,
         },
         sim: None,
+    }
+}
+
+/// Checks that look every ten seconds.
+pub(crate) fn health() -> HealthSpec {
+    HealthSpec {
+        check: HealthCheck::Exec(vec!["true".to_owned()]),
+        interval: Millis::secs(10),
+        timeout: Millis::secs(2),
+        retries: 3,
+        start_period: Millis::secs(10),
     }
 }
 
@@ -152,6 +165,7 @@ pub(crate) fn report_of(slot: &loom_schemas::ids::Slot, run: RunId, state: RunSt
         state,
         passed: Vec::new(),
         marks: Marks::default(),
+        health: None,
         restarts: 0,
         will_restart: false,
         pid: None,

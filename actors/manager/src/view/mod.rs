@@ -2,7 +2,7 @@
 
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, RunId, Slot};
-use loom_schemas::record::{JobRecord, NodeRecord, RunRecord, SlotRecord};
+use loom_schemas::record::{Health, JobRecord, NodeRecord, RunRecord, SlotRecord};
 use loom_schemas::spec::JobSpec;
 use loom_schemas::wire::{Heartbeat, JobList, JobSummary, JobView, NodeList, NodeView, RunView};
 use loom_schemas::words::{Kind, RunState};
@@ -136,6 +136,10 @@ fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
     };
     let stopped = u32::try_from(job.stopped_slots.len()).unwrap_or(u32::MAX);
     line.wanted = line.wanted.saturating_sub(stopped);
+    if spec.tasks.values().any(|task| task.health.is_some()) {
+        let healthy = slots().filter(|slot| is_healthy(spec, slot)).count();
+        line.healthy = Some(u32::try_from(healthy).unwrap_or(u32::MAX));
+    }
     for slot in slots() {
         line.waiting += u32::from(slot.waiting.is_some());
         match slot.current.as_ref().map(|run| run.state) {
@@ -147,6 +151,18 @@ fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
     line
 }
 
+/// Whether the run of a slot does its work as far as its checks can tell; one without checks does
+/// while it runs.
+fn is_healthy(spec: &JobSpec, slot: &SlotRecord) -> bool {
+    let Some(run) = &slot.current else {
+        return false;
+    };
+    let checked = spec.tasks.get(&slot.slot.task);
+    let checked = checked.is_some_and(|task| task.health.is_some());
+    let healthy = run.health.as_ref().is_some_and(Health::is_healthy);
+    run.state == RunState::Running && !run.marks.unknown && (healthy || !checked)
+}
+
 /// A job of which only its own record is known.
 fn bare_summary(job: &JobRecord) -> JobSummary {
     JobSummary {
@@ -155,6 +171,7 @@ fn bare_summary(job: &JobRecord) -> JobSummary {
         labels: std::collections::BTreeMap::new(),
         wanted: 0,
         running: 0,
+        healthy: None,
         completed: 0,
         waiting: 0,
         job: job.clone(),

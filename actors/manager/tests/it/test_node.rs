@@ -310,6 +310,7 @@ fn report(assigned: &Assigned) -> RunReport {
         state: RunState::Running,
         passed: Vec::new(),
         marks: Marks::default(),
+        health: None,
         restarts: 0,
         will_restart: false,
         pid: Some(1),

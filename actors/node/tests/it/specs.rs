@@ -45,6 +45,7 @@ fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
             grace: Millis::secs(2),
         },
         timeout: None,
+        health: None,
         logs: LogSpec {
             max_size: Bytes::mib(1),
             keep: 1,

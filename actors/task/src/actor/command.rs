@@ -231,6 +231,7 @@ impl State {
         Inspect {
             state: self.machine.state(),
             marks: self.machine.marks(),
+            health: self.machine.health().cloned(),
             pid: started.and_then(|started| started.pid),
             started_at: started.map(|started| started.at),
             restarts: self.machine.restarts(),

@@ -6,6 +6,7 @@
 //!    |- start, signal, pause ...   spawned driver calls, each casts its outcome back
 //!    |- wait                       resolves when the run has ended        } ended
 //!    |- gate, timer                                                       } with
+//!    |- health check               one at a time, casts its outcome back  }
 //!    |- orch.run.<run>.*           served while the run is alive          } the
 //!    |- orch.task.<j>.<t>.<i>.*    the same, while it holds the address   } actor
 //!    `- shipping                   output to orch.logs.>, one a run       }
@@ -19,6 +20,7 @@
 mod address;
 mod background;
 mod command;
+mod health;
 mod lane;
 mod message;
 mod perform;
@@ -45,10 +47,12 @@ pub use message::{
 pub use verb::Verb;
 
 use crate::driver::Driver;
+use crate::health::Outcome;
 use crate::machine::{Happened, Machine, Moment};
 use address::Addresses;
 use background::Background;
 use command::Asked;
+use health::Checking;
 use lane::{Done, Lane};
 use shipping::Shipping;
 
@@ -63,6 +67,10 @@ enum Returned {
     Entered(RunId, StartPermit),
     Asked(Box<Asked>),
     Done(Box<Done>),
+    /// A health check is due.
+    CheckDue,
+    /// A health check has ended, of those begun with this number.
+    Checked(u64, Outcome),
     /// A run that ended before this actor began still has output to ship, in this directory.
     Unshipped(RunId, std::path::PathBuf),
     /// A run's output is shipped, or nobody waits for it any longer.
@@ -99,6 +107,9 @@ struct State {
     lane: Lane,
     beside: Arc<Semaphore>,
     shipping: BTreeMap<RunId, Shipping>,
+    checking: Option<Checking>,
+    /// How often checks were begun.
+    checks: u64,
     /// Set once it was told to forget the placement: until when output may still be shipped.
     forgetting: Option<Instant>,
 }
@@ -142,7 +153,8 @@ impl Actor for TaskActor {
                 Returned::Entered(run, permit) => state.entered(run, permit),
                 Returned::Done(done) => state.done(*done, &myself),
                 Returned::Unshipped(run, directory) => state.ship(run, directory, &myself),
-                Returned::Shipped => {}
+                Returned::Checked(number, outcome) => state.checked(number, outcome),
+                Returned::CheckDue | Returned::Shipped => {}
             },
         }
         state.go_on(&myself).await;
@@ -184,6 +196,8 @@ impl State {
             lane: Lane::default(),
             beside: Arc::new(Semaphore::new(BESIDE_MAX)),
             shipping: BTreeMap::new(),
+            checking: None,
+            checks: 0,
             forgetting: None,
         }
     }

@@ -41,6 +41,7 @@ impl State {
             self.wait_for_end(myself);
             self.ship_running(myself);
         }
+        self.check_health(myself);
         self.refresh_addresses(myself);
         self.shipping.retain(|_, shipping| !shipping.is_done());
         self.end_if_forgotten(myself);

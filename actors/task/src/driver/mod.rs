@@ -63,6 +63,12 @@ pub trait Driver: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'_, Result<ExecOutcome, DriverError>>;
 
+    /// What the script of a run says of its health now, where the driver plays one and nothing
+    /// could be asked; none if a check has to be made.
+    fn played_health(&self, _run: RunId) -> Option<Result<(), String>> {
+        None
+    }
+
     /// Forgets a run that has ended: its cgroup, its sockets, and with `files` its directory.
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>>;
 }

@@ -36,6 +36,8 @@ pub struct SimDriver {
 struct Run {
     script: SimScript,
     started: Option<Started>,
+    /// Since when it runs.
+    began: Option<Instant>,
     /// When it ends by itself.
     ends: Option<Instant>,
     /// Since when it is paused, and the signal that waits for its end meanwhile.
@@ -140,6 +142,7 @@ impl Run {
         Self {
             script,
             started: None,
+            began: None,
             ends: None,
             paused: None,
             ended: None,
@@ -158,7 +161,20 @@ impl Run {
             unenforced: Vec::new(),
         };
         self.started = Some(started.clone());
+        self.began = Some(Instant::now());
         started
+    }
+
+    fn health(&self) -> Result<(), String> {
+        let age = self.began.map(|began| began.elapsed()).unwrap_or_default();
+        let script = &self.script;
+        if age < Duration::from(script.healthy_after) {
+            return Err(format!("not before {}", script.healthy_after));
+        }
+        match script.unhealthy_after {
+            Some(after) if age >= Duration::from(after) => Err(format!("no longer after {after}")),
+            _ => Ok(()),
+        }
     }
 
     /// Ends it if its time has come.
@@ -309,6 +325,11 @@ impl Driver for SimDriver {
             })
         });
         std::future::ready(outcome).boxed()
+    }
+
+    fn played_health(&self, run: RunId) -> Option<Result<(), String>> {
+        let played = self.with(run, |known| Ok(known.health()));
+        Some(played.unwrap_or_else(|error| Err(error.to_string())))
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {

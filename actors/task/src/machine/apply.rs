@@ -44,13 +44,18 @@ impl Machine {
                     reports.push(self.report(desired));
                 }
             }
+            Happened::Checked(run, finding) if run == self.run && self.is_checked() => {
+                self.found(desired, finding, now);
+                reports.push(self.report(desired));
+            }
             // The rest is only about time or orders, or about a run that is not there any more.
             Happened::Ordered
             | Happened::Passed
             | Happened::Started(..)
             | Happened::Adopted(..)
             | Happened::Ended(..)
-            | Happened::Paused(..) => {}
+            | Happened::Paused(..)
+            | Happened::Checked(..) => {}
         }
         self.settle(desired, now, &mut reports);
         reports
@@ -220,6 +225,7 @@ impl Machine {
             unknown: false,
         };
         self.started = Some(started);
+        self.keep_health(desired, now);
         reports.push(self.report(desired));
     }
 
@@ -256,6 +262,7 @@ impl Machine {
         let pause = self.pause_before_next(desired, end.cause, now);
         self.go(end.state);
         self.marks = Marks::default();
+        self.health = None;
         let mut report = self.report(desired);
         report.will_restart = pause.is_some();
         report.reason = self.with_attempts(desired, &end, pause.is_some());
@@ -292,6 +299,10 @@ impl Machine {
         if let (None, Order::Stop { reason }) = (&self.stopped, &desired.order) {
             self.stopped = Some(reason.clone());
         }
+        if self.is_running() && self.keep_health(desired, now) {
+            reports.push(self.report(desired));
+        }
+        let unhealthy = self.unhealthy(desired);
         match &mut self.phase {
             Phase::Idle { .. } | Phase::Entering | Phase::Entered if self.stopped.is_some() => {
                 let end = End {
@@ -317,10 +328,11 @@ impl Machine {
             }
             Phase::Running(live) => {
                 let why = Why::now(live, self.stopped.as_ref(), self.restart, desired, now);
+                let why = why.or_else(|| unhealthy.map(Why::Unhealthy));
                 match (&mut live.stopping, why) {
                     // An order to stop for good outdoes a restart under way.
                     (Some(stopping), Some(why @ Why::Ordered(_)))
-                        if stopping.why == Why::Restart =>
+                        if matches!(stopping.why, Why::Restart | Why::Unhealthy(_)) =>
                     {
                         stopping.why = why;
                     }

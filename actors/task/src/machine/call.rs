@@ -7,6 +7,7 @@ use loom_schemas::ids::RunId;
 use nix::sys::signal::Signal;
 
 use crate::driver::{Adopted, Ended, Started};
+use crate::health::Finding;
 
 /// What to do next for a placement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub enum Happened {
     Adopted(RunId, Result<Adopted, String>),
     /// A run has ended, or waiting for its end has failed.
     Ended(RunId, Result<Ended, String>),
+    /// The health checks of a run have come to this.
+    Checked(RunId, Finding),
     /// A run was paused or resumed.
     Paused(RunId, bool),
 }

@@ -9,14 +9,15 @@ use loom_schemas::record::{Exit, Order};
 use loom_schemas::spec::{RestartOn, RestartSpec, TimeoutSpec, TimeoutWarning};
 use loom_schemas::units::Millis;
 use loom_schemas::wire::{Assigned, RunReport};
-use loom_schemas::words::RunState;
+use loom_schemas::words::{HealthStatus, RunState};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::samples::{assigned, started};
+use super::samples::{self, assigned, started};
 use super::{Call, Happened, Machine, Moment, StartError};
 use crate::driver::{Adopted, Ended};
+use crate::health::Finding;
 
 /// What the world may do between two calls of the machine.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ enum Step {
     /// The last event comes once more.
     Double,
     Pause(bool),
+    /// The health checks come to this.
+    Check(HealthStatus),
     /// Waiting fails: the driver has to be asked again.
     WaitFails,
     /// The actor is lost and another one goes on from the node's disk.
@@ -46,6 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => proptest::option::of(0..3_i32).prop_map(Step::Exit),
         2 => Just(Step::Double),
         1 => any::<bool>().prop_map(Step::Pause),
+        2 => prop_oneof![Just(HealthStatus::Healthy), Just(HealthStatus::Unhealthy)]
+            .prop_map(Step::Check),
         1 => Just(Step::WaitFails),
         1 => Just(Step::Crash),
     ]
@@ -59,8 +64,16 @@ fn spec() -> impl Strategy<Value = Assigned> {
     ];
     let window = proptest::option::of(1_000_u64..60_000);
     let timeout = proptest::option::of((1_u64..30_000, proptest::option::of(0_u64..40_000)));
-    (on, 1_u32..4, 0_u64..3_000, window, timeout, 0_u64..5_000).prop_map(
-        |(on, attempts, delay, window, timeout, grace)| {
+    (
+        on,
+        1_u32..4,
+        0_u64..3_000,
+        window,
+        timeout,
+        0_u64..5_000,
+        any::<bool>(),
+    )
+        .prop_map(|(on, attempts, delay, window, timeout, grace, health)| {
             let mut assigned = assigned();
             assigned.task.restart = RestartSpec {
                 on,
@@ -77,9 +90,9 @@ fn spec() -> impl Strategy<Value = Assigned> {
                 }),
             });
             assigned.task.stop.grace = Millis(grace);
+            assigned.task.health = health.then(samples::health);
             assigned
-        },
-    )
+        })
 }
 
 /// A world with one driver, and every law checked as it goes on.
@@ -289,6 +302,11 @@ impl World {
                 let run = self.machine.run();
                 self.tell(Happened::Paused(run, paused));
             }
+            Step::Check(status) => {
+                let run = self.machine.run();
+                let reason = (status == HealthStatus::Unhealthy).then(|| "503".to_owned());
+                self.tell(Happened::Checked(run, Finding { status, reason }));
+            }
             Step::WaitFails => {
                 let run = self.machine.run();
                 self.tell(Happened::Ended(run, Err("connection lost".into())));
@@ -318,6 +336,8 @@ impl World {
             } else {
                 assert_eq!(*ends, 0, "nothing after the end");
             }
+            let checked = report.state == RunState::Running && self.desired.task.health.is_some();
+            assert_eq!(report.health.is_some(), checked, "health is of what runs");
             let ranks: Vec<_> = report.passed.iter().map(|state| state.rank()).collect();
             assert!(ranks.is_sorted() && ranks.iter().all(|passed| *passed < report.state.rank()));
             assert!(!(report.will_restart && self.will_not_restart(report)));

@@ -10,6 +10,7 @@
 
 mod apply;
 mod call;
+mod health;
 mod next;
 mod progress;
 mod restart;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
-use loom_schemas::record::{Exit, Marks};
+use loom_schemas::record::{Exit, Health, Marks};
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::RunState;
 
@@ -58,6 +59,7 @@ pub struct Machine {
     reported: RunState,
     passed: Vec<RunState>,
     marks: Marks,
+    health: Option<Health>,
     restarts: u32,
     attempts: Vec<Timestamp>,
     restart: u32,
@@ -154,6 +156,7 @@ impl Machine {
             reported: progress.state,
             passed: Vec::new(),
             marks: Marks::default(),
+            health: progress.health,
             restarts: progress.restarts,
             attempts: progress.attempts,
             restart: progress.restart,
@@ -225,6 +228,7 @@ impl Machine {
             run: self.run,
             state: self.state,
             restarts: self.restarts,
+            health: self.health.clone(),
             attempts: self.attempts.clone(),
             restart: self.restart,
             kept: self.kept.clone(),
@@ -266,6 +270,7 @@ impl Machine {
             state: self.state,
             passed: std::mem::take(&mut self.passed),
             marks: self.marks,
+            health: self.health.clone(),
             restarts: self.restarts,
             will_restart: false,
             pid: started.and_then(|started| started.pid),

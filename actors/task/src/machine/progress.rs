@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
+use loom_schemas::record::Health;
 use loom_schemas::words::RunState;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ pub struct Progress {
     pub state: RunState,
     /// How often the placement was restarted before this run.
     pub restarts: u32,
+    /// What the health checks of the run had come to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Starts that count as attempts, oldest first.
     #[serde(default)]
     pub attempts: Vec<Timestamp>,
@@ -35,6 +39,7 @@ impl Progress {
             run: placement,
             state: RunState::Scheduled,
             restarts: 0,
+            health: None,
             attempts: Vec::new(),
             restart: 0,
             kept: Vec::new(),

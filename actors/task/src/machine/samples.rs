@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::Order;
 use loom_schemas::spec::{
-    LogSpec, Operator, Resources, RestartOn, RestartSpec, Script, StopSpec, TaskSpec,
+    HealthCheck, HealthSpec, LogSpec, Operator, Resources, RestartOn, RestartSpec, Script,
+    StopSpec, TaskSpec,
 };
 use loom_schemas::units::{Bytes, MilliCores, Millis};
 use loom_schemas::wire::Assigned;
@@ -25,6 +26,16 @@ pub(crate) fn started(at: Timestamp) -> Started {
         at,
         directory: None,
         unenforced: Vec::new(),
+    }
+}
+
+pub(crate) fn health() -> HealthSpec {
+    HealthSpec {
+        check: HealthCheck::Exec(vec!["true".into()]),
+        interval: Millis::secs(10),
+        timeout: Millis::secs(2),
+        retries: 3,
+        start_period: Millis::secs(10),
     }
 }
 
@@ -64,6 +75,7 @@ pub(crate) fn assigned() -> Assigned {
                 grace: Millis::secs(10),
             },
             timeout: None,
+            health: None,
             logs: LogSpec {
                 max_size: Bytes::mib(10),
                 keep: 5,

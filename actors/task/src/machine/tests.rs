@@ -16,6 +16,7 @@ use super::{Call, Happened, Machine, Moment, StartError};
 use crate::driver::Ended;
 
 mod adoption;
+mod health;
 
 struct Life {
     machine: Machine,

@@ -19,6 +19,8 @@ pub(super) enum Why {
     Restart,
     /// Its time limit passed.
     TimedOut(Millis),
+    /// Its health checks failed; the last failure in words.
+    Unhealthy(String),
 }
 
 impl Why {
@@ -53,6 +55,10 @@ pub(super) fn verdict(why: Option<&Why>, ended: &Ended, ran: bool, desired: &Ass
             (RunState::Failed, Some(reason), Cause::Failed)
         }
         Some(Why::Ordered(reason)) => (RunState::Killed, Some(reason.clone()), Cause::Hopeless),
+        Some(Why::Unhealthy(reason)) => {
+            let reason = format!("unhealthy: {reason}");
+            (RunState::Failed, Some(reason), Cause::Failed)
+        }
         Some(Why::Restart) => (RunState::Killed, Some("restarted".to_owned()), Cause::Asked),
         None if !ran => {
             let reason = ended.reason.clone();

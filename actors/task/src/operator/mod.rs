@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::spec::reference::{Context, Reference, ReferenceError, Template};
-use loom_schemas::spec::{Operator, Script, TaskSpec};
+use loom_schemas::spec::{HealthCheck, Operator, Script, TaskSpec};
 use loom_schemas::wire::Assigned;
 
 use crate::launch::{Launch, LaunchFile, Word};
@@ -128,6 +128,27 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         resources: task.resources.clone(),
         logs,
         sim: task.sim.clone(),
+    })
+}
+
+/// A health check of a task, every reference in it filled in.
+pub fn health_check(
+    assigned: &Assigned,
+    check: &HealthCheck,
+    place: Place<'_>,
+) -> Result<HealthCheck, OperatorError> {
+    let fill = Fill { assigned, place };
+    Ok(match check {
+        HealthCheck::Http { path, port } => HealthCheck::Http {
+            path: fill.text("health.http", path)?,
+            port: port.clone(),
+        },
+        HealthCheck::Tcp { port } => HealthCheck::Tcp { port: port.clone() },
+        HealthCheck::Exec(argv) => {
+            let words = argv.iter().enumerate();
+            let words = words.map(|(at, word)| fill.text(&format!("health.exec[{at}]"), word));
+            HealthCheck::Exec(words.collect::<Result<_, _>>()?)
+        }
     })
 }
 

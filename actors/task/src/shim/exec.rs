@@ -7,7 +7,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +33,10 @@ pub(super) fn exec(directory: &Path, argv: &[OsString]) -> (u8, String) {
         io::ErrorKind::NotFound => NOT_FOUND,
         _ => NOT_EXECUTABLE,
     };
-    (code, format!("cannot execute `{}`: {error}", name.display()))
+    (
+        code,
+        format!("cannot execute `{}`: {error}", name.display()),
+    )
 }
 
 /// Goes where the run is; on failure what could not be done.

@@ -12,11 +12,12 @@ use loom_task::driver::{Adopted, Driver, DriverError, Ended, ExecOutcome, Starte
 use loom_task::launch::Launch;
 use nix::sys::signal::Signal;
 
-/// The `sim` driver, with its signals counted, or panicking.
+/// The `sim` driver, with its signals and health checks counted, or panicking.
 #[derive(Default)]
 pub(crate) struct Counting {
     pub(crate) sim: SimDriver,
     pub(crate) signals: AtomicU32,
+    pub(crate) checks: AtomicU32,
     pub(crate) panics: bool,
 }
 
@@ -69,6 +70,11 @@ impl Driver for Counting {
         timeout: Duration,
     ) -> BoxFuture<'_, Result<ExecOutcome, DriverError>> {
         self.sim.exec(run, argv, timeout)
+    }
+
+    fn played_health(&self, run: RunId) -> Option<Result<(), String>> {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+        self.sim.played_health(run)
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {

@@ -4,6 +4,7 @@
 
 mod actor;
 mod counting;
+mod health;
 mod process;
 mod whole;
 mod world;

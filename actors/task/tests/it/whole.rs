@@ -17,14 +17,14 @@ use nix::sys::signal::Signal;
 use super::world::{PATIENCE, SOON, World, bash, connect, stopped, until};
 
 /// A process driver whose processes end with the test.
-struct Processes(ProcessDriver);
+pub(crate) struct Processes(ProcessDriver);
 
 impl Processes {
-    fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         Self(driver(directory))
     }
 
-    fn driver(&self) -> Arc<dyn Driver> {
+    pub(crate) fn driver(&self) -> Arc<dyn Driver> {
         Arc::new(self.0.clone())
     }
 }

@@ -237,6 +237,7 @@ pub(crate) fn bash(text: &str) -> Assigned {
                 grace: Millis::secs(10),
             },
             timeout: None,
+            health: None,
             logs: LogSpec {
                 max_size: Bytes::mib(10),
                 keep: 5,

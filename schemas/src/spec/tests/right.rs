@@ -41,6 +41,7 @@ fn all_defaults_are_filled_in() {
             grace: Millis::secs(10),
         },
         timeout: None,
+        health: None,
         logs: LogSpec {
             max_size: Bytes::mib(10),
             keep: 5,
@@ -117,7 +118,8 @@ fn every_field_of_a_task_arrives() {
          cpu: 0.5\ncpu_limit: 2\nmemory: 1GiB\npids: 10\n\
          ports: {http: 80, dns: {host: 53, protocol: udp}, any: {}}\n\
          stop: {signal: INT, grace: 1m}\nlogs: {max_size: 1MiB, keep: 2, ship: false}\n\
-         sim: {start: 1s, run: 2s, exit: 3, start_error: no, ignore_stop: true}",
+         sim: {start: 1s, run: 2s, exit: 3, start_error: no, ignore_stop: true,\n  \
+         healthy_after: 4s, unhealthy_after: 5s}",
     );
     assert_eq!(task.command, texts(&["bash", "-eu"]));
     assert_eq!(task.args, texts(&["a", "${task.index}"]));
@@ -160,6 +162,8 @@ fn every_field_of_a_task_arrives() {
             exit: 3,
             start_error: Some("no".into()),
             ignore_stop: true,
+            healthy_after: Millis::secs(4),
+            unhealthy_after: Some(Millis::secs(5)),
         })
     );
     let to = super::task("bash: x\nlogs: {to: /a}").logs.to;
@@ -197,6 +201,53 @@ fn restarts_and_limits_arrive_in_short_and_in_full() {
     };
     let full = task("bash: x\ntimeout: {after: 10s, warn: {signal: USR1, before: 2s}}");
     assert_eq!(full.timeout, limit(Some(warn)));
+}
+
+#[test]
+fn every_health_check_arrives() {
+    let port = || name("http");
+    let health = |lines: &str| {
+        let text = format!("bash: x\nports: {{http: 80, dns: {{protocol: udp}}}}\nhealth: {lines}");
+        task(&text).health.unwrap()
+    };
+    let http = health("{http: /}");
+    assert_eq!(
+        http,
+        HealthSpec {
+            check: HealthCheck::Http {
+                path: "/".into(),
+                port: port(),
+            },
+            interval: Millis::secs(10),
+            timeout: Millis::secs(2),
+            retries: 3,
+            start_period: Millis::secs(10),
+        }
+    );
+    let full = health(
+        "{http: '/up?index=${task.index}', port: http, interval: 1s, timeout: 500ms, retries: 5, \
+         start_period: 1m}",
+    );
+    let path = "/up?index=${task.index}".into();
+    assert_eq!(full.check, HealthCheck::Http { path, port: port() });
+    assert_eq!(
+        (full.interval, full.timeout),
+        (Millis::secs(1), Millis(500))
+    );
+    assert_eq!((full.retries, full.start_period), (5, Millis::secs(60)));
+    assert_eq!(
+        health("{tcp: http}").check,
+        HealthCheck::Tcp { port: port() }
+    );
+    assert_eq!(
+        health("{exec: [check, 1, \"${port.http}\"]}").check,
+        HealthCheck::Exec(texts(&["check", "1", "${port.http}"]))
+    );
+    // One that is looked at seldom is given as long to begin.
+    let rare = health("{tcp: http, interval: 30s}");
+    assert_eq!(rare.start_period, Millis::secs(30));
+    let eager = health("{tcp: http, start_period: 0s}");
+    assert_eq!(eager.start_period, Millis(0));
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn a_report_answers_a_request_with_its_code() {
         ("name: a\nimage: b", ErrorCode::NotYet),
         ("name: a\nbash: x\nimag: b", ErrorCode::Invalid),
         (
-            "name: a\nbash: x\ntasks: {}\nhealth: {}",
+            "name: a\nbash: x\ntasks: {}\ngang: true",
             ErrorCode::Invalid,
         ),
     ] {

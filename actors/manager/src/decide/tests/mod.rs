@@ -6,10 +6,10 @@ mod slots;
 
 use loom_schemas::error::ErrorCode;
 use loom_schemas::ids::{Name, RunId, Slot};
-use loom_schemas::record::{Exit, JobRecord, Marks, Order, SlotRecord, Wanted};
+use loom_schemas::record::{Exit, Health, JobRecord, Marks, Order, SlotRecord, Wanted};
 use loom_schemas::spec::JobSpec;
 use loom_schemas::wire::{Bye, JobAddress, JobRequest, RunReport, ScaleRequest, SubmitOutcome};
-use loom_schemas::words::{JobStatus, Kind, RunState};
+use loom_schemas::words::{HealthStatus, JobStatus, Kind, RunState};
 use proptest::prelude::{any, prop_assert_eq, proptest};
 
 use super::*;

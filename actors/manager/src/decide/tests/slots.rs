@@ -220,3 +220,92 @@ fn what_changes_in_place_restarts_nothing() {
     }
     assert_eq!(leader.current(&slot("web", 2)).state, RunState::Scheduled);
 }
+
+/// A report that a run is this healthy.
+fn found(leader: &Leader, slot: &Slot, status: HealthStatus, reason: Option<&str>) -> RunReport {
+    RunReport {
+        health: Some(Health {
+            status,
+            reason: reason.map(str::to_owned),
+            since: at(3),
+        }),
+        ..leader.said(slot, RunState::Running, 3)
+    }
+}
+
+#[test]
+fn health_is_marked_told_once_and_counted() {
+    let mut leader = Leader::new(1);
+    let mut checked = task(2);
+    checked.health = Some(crate::state::fixture::health());
+    leader.running(&job("web", Kind::Service, checked));
+    let healthy = |leader: &Leader| {
+        let view = crate::view::job_view(&leader.state, &name("web")).unwrap();
+        (view.summary.running, view.summary.healthy)
+    };
+    assert_eq!(healthy(&leader), (2, Some(0)));
+    let web = slot("web", 0);
+    let reason = "http GET / on port 20001: connection refused";
+    let pending = found(&leader, &web, HealthStatus::Pending, Some(reason));
+    leader.report(&[pending], 3);
+    assert_eq!(leader.last, Vec::<String>::new());
+    let known = leader.current(&web).health.clone().unwrap();
+    assert_eq!(known.reason.as_deref(), Some(reason));
+    let good = found(&leader, &web, HealthStatus::Healthy, None);
+    leader.report(&[good.clone()], 3);
+    assert_eq!(leader.last, ["task.web.main.0.healthy"]);
+    leader.report(&[good], 3);
+    assert_eq!(
+        leader.last,
+        Vec::<String>::new(),
+        "what is known is not told"
+    );
+    assert_eq!(healthy(&leader), (2, Some(1)));
+
+    let bad = found(&leader, &web, HealthStatus::Unhealthy, Some("503"));
+    let decided = leader.report(&[bad], 4);
+    assert_eq!(leader.last, ["task.web.main.0.unhealthy"]);
+    assert_eq!(decided.events[0].reason.as_deref(), Some("503"));
+    assert_eq!(healthy(&leader), (2, Some(0)));
+    let mut failed = leader.said(&web, RunState::Failed, 5);
+    failed.will_restart = true;
+    leader.report(&[failed], 5);
+    assert_eq!(leader.current(&web).health, None, "health is of what runs");
+}
+
+#[test]
+fn a_folded_report_tells_of_running_and_healthy() {
+    let mut leader = Leader::new(1);
+    let mut checked = task(1);
+    checked.health = Some(crate::state::fixture::health());
+    leader.submit(&job("web", Kind::Service, checked)).unwrap();
+    leader.plan(1);
+    let good = found(&leader, &slot("web", 0), HealthStatus::Healthy, None);
+    leader.report(&[good], 3);
+    assert_eq!(
+        leader.last,
+        ["task.web.main.0.running", "task.web.main.0.healthy"]
+    );
+}
+
+#[test]
+fn health_checks_change_in_place() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let run = leader.current(&slot("web", 0)).run;
+    let mut checked = task(1);
+    checked.health = Some(crate::state::fixture::health());
+    leader.submit(&job("web", Kind::Service, checked)).unwrap();
+    leader.plan(2);
+    let current = leader.current(&slot("web", 0));
+    assert_eq!((current.run, current.version), (run, 2));
+    assert_eq!(current.order, Order::Run);
+}
+
+#[test]
+fn without_checks_nothing_is_counted_healthy() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let view = crate::view::job_view(&leader.state, &name("web")).unwrap();
+    assert_eq!(view.summary.healthy, None);
+}

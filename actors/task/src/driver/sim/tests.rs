@@ -126,3 +126,26 @@ async fn a_kill_ends_a_start_under_way() {
         Err(DriverError::Ended(_))
     ));
 }
+
+#[tokio::test(start_paused = true)]
+async fn health_is_played_from_the_start_of_the_run() {
+    let driver = SimDriver::new();
+    let script = SimScript {
+        healthy_after: Millis(2_000),
+        unhealthy_after: Some(Millis(10_000)),
+        ..SimScript::default()
+    };
+    driver.start(launch(1, script)).await.unwrap();
+    let health = |seconds| {
+        let driver = driver.clone();
+        async move {
+            tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
+            driver.played_health(id(1)).unwrap()
+        }
+    };
+    assert_eq!(health(0).await, Err("not before 2s".into()));
+    assert_eq!(health(2).await, Ok(()));
+    assert_eq!(health(7).await, Ok(()));
+    assert_eq!(health(1).await, Err("no longer after 10s".into()));
+    assert!(driver.played_health(id(2)).unwrap().is_err());
+}

@@ -91,12 +91,7 @@ async fn only_the_beginning_of_a_flood_is_kept() {
     let rig = Rig::new();
     let wanted = sh("sleep 300");
     rig.start(&wanted).await;
-    let outcome = exec(
-        &rig,
-        wanted.run,
-        &["sh", "-c", "head -c 1000000 /dev/zero"],
-    )
-    .await;
+    let outcome = exec(&rig, wanted.run, &["sh", "-c", "head -c 1000000 /dev/zero"]).await;
     assert!(outcome.succeeded());
     assert_eq!(outcome.output.len(), EXEC_OUTPUT_MAX);
     // One that leaves somebody behind with its output open has ended all the same.
