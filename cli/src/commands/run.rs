@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use loom_bus::{Bus, Messages};
 use loom_schemas::ids::{Name, Revision};
+use loom_schemas::record::{Health, RunRecord};
 use loom_schemas::subject;
 use loom_schemas::wire::{JobView, SubmitOutcome, Submitted};
 use loom_schemas::words::{JobStatus, Kind, RunState};
@@ -26,7 +27,7 @@ const QUIET: Duration = Duration::from_millis(300);
 /// How long a service must keep running before `run` calls it running.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Submit a job and follow it: a service until it runs, a batch to its end.
+/// Submit a job and follow it: a service until it runs and is healthy, a batch to its end.
 ///
 /// Ctrl-C detaches; the job goes on.
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,8 @@ pub(crate) struct Run {
     /// Give up following after this long, with exit code 124; the job goes on
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
-    /// How long a service may take until it runs, a batch until it begins; exit code 2 past it
+    /// How long a service may take until it runs and is healthy, a batch until it begins; exit code
+    /// 2 past it
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "TIME")]
     deadline: Duration,
 }
@@ -220,13 +222,19 @@ impl Follow {
                 return ended(&view);
             }
             if view.summary.kind == Kind::Service {
-                if view.summary.running < view.summary.wanted {
+                if is_waiting(&view) {
                     settled_since = None;
-                } else if settled_since.get_or_insert_with(Instant::now).elapsed() >= SETTLED {
+                    if let Some(text) = waits_for_health(&view) {
+                        progress.line(&text);
+                    }
+                } else if settled_since.get_or_insert_with(Instant::now).elapsed()
+                    >= settles_in(&view)
+                {
                     progress.finish();
                     let summary = &view.summary;
+                    let healthy = summary.healthy.map_or("", |_| " healthy");
                     output::note(&format!(
-                        "{}: running, {}/{}",
+                        "{}: running, {}/{}{healthy}",
                         self.job, summary.running, summary.wanted
                     ));
                     return Ok(());
@@ -314,12 +322,51 @@ fn of_this_round(mut view: JobView) -> JobView {
     view
 }
 
-/// Whether what the deadline is for has not come: a service that runs, a batch that has begun.
+/// Whether what the deadline is for has not come: a service that runs and is healthy, a batch that
+/// has begun.
 fn is_waiting(view: &JobView) -> bool {
-    match view.summary.kind {
-        Kind::Service => view.summary.running < view.summary.wanted,
-        Kind::Batch => view.summary.job.started_at.is_none(),
+    let summary = &view.summary;
+    match summary.kind {
+        Kind::Service => summary.running.min(summary.healthy.unwrap_or(u32::MAX)) < summary.wanted,
+        Kind::Batch => summary.job.started_at.is_none(),
     }
+}
+
+/// `waiting for 1 of 3 to become healthy: web/0 http GET / on port 20001: connection refused`, once
+/// all of it runs.
+fn waits_for_health(view: &JobView) -> Option<String> {
+    let summary = &view.summary;
+    let healthy = summary.healthy?;
+    if summary.running < summary.wanted {
+        return None;
+    }
+    let first = view.slots.iter().find_map(|slot| {
+        let reason = slot.current.as_ref().and_then(unhealthy)?;
+        Some(format!(": {} {reason}", slot.slot))
+    });
+    Some(format!(
+        "waiting for {} of {} to become healthy{}",
+        summary.wanted.saturating_sub(healthy),
+        summary.wanted,
+        first.unwrap_or_default()
+    ))
+}
+
+/// How long a service must go on before it is called running: a check that succeeded needs no proof.
+fn settles_in(view: &JobView) -> Duration {
+    let version = view.summary.job.version;
+    let checked = view.spec.tasks.values().all(|task| task.health.is_some());
+    let mut current = view.slots.iter().filter_map(|slot| slot.current.as_ref());
+    if checked && current.all(|run| run.version == version) {
+        Duration::ZERO
+    } else {
+        SETTLED
+    }
+}
+
+/// Why a running run is not healthy, as far as its checks have said.
+fn unhealthy(run: &RunRecord) -> Option<&str> {
+    run.health.as_ref()?.reason.as_deref()
 }
 
 fn reason(view: &JobView) -> String {
@@ -346,16 +393,14 @@ fn unplaced(view: &JobView) -> Failure {
         .iter()
         .filter_map(|slot| {
             let run = slot.current.as_ref().or(slot.ended.last());
-            let running = run.is_some_and(|run| run.state == RunState::Running);
-            let reason = slot
-                .waiting
-                .clone()
-                .or_else(|| run.and_then(|run| run.reason.clone()));
-            if running {
-                None
-            } else {
-                Some(reason.unwrap_or_else(|| "not running".to_owned()))
+            if let Some(run) = run.filter(|run| run.state == RunState::Running) {
+                let healthy = run.health.as_ref().is_none_or(Health::is_healthy);
+                let reason = unhealthy(run).unwrap_or("not healthy yet");
+                return (!healthy).then(|| format!("{} {reason}", slot.slot));
             }
+            let reason = slot.waiting.clone();
+            let reason = reason.or_else(|| run.and_then(|run| run.reason.clone()));
+            Some(reason.unwrap_or_else(|| "not running".to_owned()))
         })
         .collect();
     why.sort();
@@ -364,10 +409,11 @@ fn unplaced(view: &JobView) -> Failure {
     Failure::new(
         Code::Unplaced,
         format!(
-            "{} is accepted, but {}/{} run by the deadline: {}",
+            "{} is accepted, but {}/{} {} by the deadline: {}",
             summary.job.name,
-            summary.running,
+            summary.healthy.unwrap_or(summary.running),
             summary.wanted,
+            summary.healthy.map_or("run", |_| "are healthy"),
             why.join("; ")
         ),
     )

@@ -165,9 +165,12 @@ fn jobs(jobs: &[JobSummary], wide: bool, now: Timestamp) -> String {
     table::render(table)
 }
 
-/// `2/3 running`, `1/2 completed`: what the job is on its way to.
+/// `2/3 running`, `2/3 healthy`, `1/2 completed`: what the job is on its way to.
 fn standing(job: &JobSummary) -> String {
     match (job.running, job.completed) {
+        (1.., _) if job.healthy.is_some() => {
+            format!("{}/{} healthy", job.healthy.unwrap_or_default(), job.wanted)
+        }
         (0, done) if done > 0 => format!("{done}/{} completed", job.wanted),
         (running, _) => format!("{running}/{} running", job.wanted),
     }
@@ -229,6 +232,11 @@ fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> String {
     if wide {
         heads.splice(6..6, ["version", "run", "pid"]);
     }
+    let checked = |slot: &SlotRecord| telling(slot).is_some_and(|run| run.health.is_some());
+    let checked = slots.iter().any(checked);
+    if checked {
+        heads.insert(2, "health");
+    }
     let mut table = table::new(&heads);
     for slot in slots {
         let Some(run) = telling(slot) else {
@@ -261,18 +269,22 @@ fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> String {
                 .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
             cells.splice(6..6, [run.version.to_string(), run.run.to_string(), pid]);
         }
+        if checked {
+            cells.insert(2, table::health(run.health.as_ref()));
+        }
         table.add_row(cells);
     }
     table::render(table)
 }
 
-/// Why a slot stands as it does: what it waits for, how its run ended, what it is not held to.
+/// Why a slot stands as it does: what it waits for, why it is not healthy, how its run ended.
 fn reason(slot: &SlotRecord, run: &RunRecord) -> String {
     if let Some(waiting) = &slot.waiting {
         return waiting.clone();
     }
-    run.reason
-        .clone()
+    let health = run.health.as_ref().and_then(|health| health.reason.clone());
+    health
+        .or_else(|| run.reason.clone())
         .or_else(|| ending(run))
         .unwrap_or_default()
 }
@@ -328,6 +340,14 @@ fn run_detail(slot: &str, run: &RunRecord) -> String {
     table::field(&mut text, "Run", &run.run.to_string());
     let state = table::run_state(run.state, run.marks.paused, run.marks.unknown);
     table::field(&mut text, "State", &state);
+    if let Some(health) = &run.health {
+        let mut word = table::health(Some(health));
+        if let Some(reason) = &health.reason {
+            word = format!("{word}: {reason}");
+        }
+        let word = format!("{word} (since {})", time::full(health.since));
+        table::field(&mut text, "Health", &word);
+    }
     table::field(
         &mut text,
         "Reason",

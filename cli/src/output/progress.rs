@@ -6,7 +6,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use loom_schemas::ids::Slot;
 use loom_schemas::record::SlotRecord;
 use loom_schemas::wire::JobView;
-use loom_schemas::words::RunState;
+use loom_schemas::words::{HealthStatus, RunState};
 
 use crate::output;
 
@@ -64,9 +64,17 @@ impl Progress {
 
     fn show_count(&mut self, view: &JobView) {
         let summary = &view.summary;
+        let healthy = summary
+            .healthy
+            .map(|healthy| format!("{healthy} healthy, "));
         let text = format!(
-            "{}: {} running, {} completed, {} waiting of {}",
-            summary.job.name, summary.running, summary.completed, summary.waiting, summary.wanted
+            "{}: {} running, {}{} completed, {} waiting of {}",
+            summary.job.name,
+            summary.running,
+            healthy.unwrap_or_default(),
+            summary.completed,
+            summary.waiting,
+            summary.wanted
         );
         if let Some(bars) = &self.bars {
             let bar = self.summary.get_or_insert_with(|| {
@@ -134,7 +142,17 @@ fn line(slot: &SlotRecord, version: u32) -> String {
     {
         text = format!("{text} with exit code {code}");
     }
-    if let Some(reason) = &run.reason {
+    if let Some(health) = &run.health {
+        text = match health.status {
+            HealthStatus::Pending => format!("{text}, not healthy yet"),
+            status => format!("{text}, {status}"),
+        };
+    }
+    let unhealthy = run
+        .health
+        .as_ref()
+        .and_then(|health| health.reason.as_ref());
+    if let Some(reason) = unhealthy.or(run.reason.as_ref()) {
         text = format!("{text} ({reason})");
     }
     text

@@ -2,7 +2,8 @@
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
-use loom_schemas::words::{JobStatus, RunState};
+use loom_schemas::record::Health;
+use loom_schemas::words::{HealthStatus, JobStatus, RunState};
 
 /// A table with these heads.
 pub(crate) fn new(heads: &[&str]) -> Table {
@@ -54,6 +55,19 @@ pub(crate) fn run_state(state: RunState, paused: bool, unknown: bool) -> String 
         RunState::Killed => AnsiColor::BrightBlack,
     };
     painted(&word, colour)
+}
+
+/// What a run's health checks say, in its colour; `-` where it has none.
+pub(crate) fn health(health: Option<&Health>) -> String {
+    let Some(health) = health else {
+        return "-".to_owned();
+    };
+    let colour = match health.status {
+        HealthStatus::Healthy => AnsiColor::Green,
+        HealthStatus::Unhealthy => AnsiColor::Red,
+        HealthStatus::Pending | HealthStatus::Unknown => AnsiColor::Yellow,
+    };
+    painted(health.status.as_str(), colour)
 }
 
 /// A job's status in its colour.

@@ -13,6 +13,7 @@ mod documents;
 mod files;
 mod follow;
 mod forms;
+mod health;
 mod jobs;
 mod kills;
 mod parts;
