@@ -259,8 +259,8 @@ pub(crate) struct HealthFile {
     /// So many failures in a row make a run unhealthy. Default: 3.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) retries: Field<Whole>,
-    /// Failures so soon after the start do not count, until the first success. Default:
-    /// `interval`.
+    /// Failures so soon after the start do not count, until the first success. Default: 10s, or
+    /// `interval` if that is more.
     pub(crate) start_period: Field<Span>,
 }
 

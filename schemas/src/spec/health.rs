@@ -54,7 +54,8 @@ impl Lowering<'_> {
             interval,
             timeout: timeout.unwrap_or(Millis::secs(2)),
             retries,
-            start_period: start_period.unwrap_or(interval),
+            // A short interval is no promise of a quick start.
+            start_period: start_period.unwrap_or(interval.max(Millis::secs(10))),
         })
     }
 

@@ -138,7 +138,7 @@ fn a_reason_that_changes_is_told_now_and_then() {
 #[test]
 fn an_adopted_run_goes_on_where_it_was() {
     let spec = spec(10_000, 3, 10_000);
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let watch = Watch::new(&spec, HealthStatus::Healthy, hour, Duration::ZERO, 0.5);
     assert_eq!(
         watch.next(Duration::ZERO),

@@ -21,14 +21,14 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn quick(check: HealthCheck) -> Option<HealthSpec> {
-    Some(HealthSpec {
+fn quick(check: HealthCheck) -> HealthSpec {
+    HealthSpec {
         check,
         interval: Millis(100),
         timeout: Millis(2_000),
         retries: 2,
         start_period: Millis(60_000),
-    })
+    }
 }
 
 fn exec(script: &str) -> HealthCheck {
@@ -87,7 +87,7 @@ async fn a_played_run_becomes_healthy_and_unhealthy_and_is_restarted() {
         unhealthy_after: Some(Millis(2_500)),
         ..SimScript::default()
     });
-    assigned.task.health = quick(http());
+    assigned.task.health = Some(quick(http()));
     assigned.ports.insert(name("http"), 20_001);
     assigned.task.restart.on = RestartOn::Any;
     assigned.task.restart.attempts = 2;
@@ -131,7 +131,7 @@ async fn a_web_server_is_asked_over_http() {
     std::fs::write(&status, "500").unwrap();
     let port = free_port();
     let mut assigned = server(port, &status);
-    assigned.task.health = quick(http());
+    assigned.task.health = Some(quick(http()));
     world.task(assigned, processes.driver()).await;
     let answered = format!("http GET /main on port {port}: 500");
     let says = |report: &RunReport| {
@@ -167,16 +167,16 @@ async fn a_program_is_asked_in_the_run() {
     let processes = Processes::new(world.dir.path());
     let mut assigned = bash("touch ready; exec sleep 300");
     assigned.task.env.insert("COLOUR".into(), "red".into());
-    assigned.task.health = quick(exec(
+    assigned.task.health = Some(quick(exec(
         "test $COLOUR = red -a -e ready || { echo not yet; exit 3; }",
-    ));
+    )));
     let task = world.task(assigned.clone(), processes.driver()).await;
     world.report(is(HealthStatus::Healthy)).await;
     let row = world.ask("inspect", &TaskCommand::default()).await;
     let inspect: Inspect = serde_json::from_value(row.value.unwrap()).unwrap();
     assert!(inspect.health.unwrap().is_healthy());
     // Another check takes the place of the first, and the run goes on.
-    assigned.task.health = quick(exec("echo no; exit 3"));
+    assigned.task.health = Some(quick(exec("echo no; exit 3")));
     task.assign(assigned);
     let report = world.report(is(HealthStatus::Unhealthy)).await;
     let reason = report.health.unwrap().reason.unwrap();
@@ -189,7 +189,7 @@ async fn a_paused_run_is_not_checked() {
     let world = World::new().await;
     let driver = Arc::new(Counting::default());
     let mut assigned = sim(SimScript::default());
-    assigned.task.health = quick(exec("true"));
+    assigned.task.health = Some(quick(exec("true")));
     world.task(assigned, driver.clone()).await;
     world.report(is(HealthStatus::Healthy)).await;
     assert!(world.ask("pause", &TaskCommand::default()).await.is_done());
@@ -210,7 +210,7 @@ async fn an_adopted_run_goes_on_being_checked() {
         unhealthy_after: Some(Millis(3_000)),
         ..SimScript::default()
     });
-    assigned.task.health = quick(exec("true"));
+    assigned.task.health = Some(quick(exec("true")));
     let task = world.task(assigned.clone(), driver.clone()).await;
     world.report(is(HealthStatus::Healthy)).await;
     task.actor().kill();

@@ -246,6 +246,8 @@ fn every_health_check_arrives() {
     // One that is looked at seldom is given as long to begin.
     let rare = health("{tcp: http, interval: 30s}");
     assert_eq!(rare.start_period, Millis::secs(30));
+    let often = health("{tcp: http, interval: 1s}");
+    assert_eq!(often.start_period, Millis::secs(10));
     let eager = health("{tcp: http, start_period: 0s}");
     assert_eq!(eager.start_period, Millis(0));
 }

@@ -252,7 +252,7 @@ fn health_is_marked_told_once_and_counted() {
     let known = leader.current(&web).health.clone().unwrap();
     assert_eq!(known.reason.as_deref(), Some(reason));
     let good = found(&leader, &web, HealthStatus::Healthy, None);
-    leader.report(&[good.clone()], 3);
+    leader.report(std::slice::from_ref(&good), 3);
     assert_eq!(leader.last, ["task.web.main.0.healthy"]);
     leader.report(&[good], 3);
     assert_eq!(

@@ -157,7 +157,7 @@ fn an_adopted_run_is_as_healthy_as_it_was() {
     let run = life.starts();
     life.found(HealthStatus::Healthy, None);
     let since = life.at();
-    life.passes(Duration::from_secs(60));
+    life.passes(Duration::from_mins(1));
     life.machine = Machine::resumed(life.machine.progress());
     assert!(!life.machine.is_checked(), "nobody knows yet");
     assert_eq!(life.call(), Call::Adopt { run });
