@@ -7,15 +7,13 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use uuid::Uuid;
 
-use super::store::{Log, STREAM};
+use super::store::Log;
 use crate::stream::StreamError;
 
 /// How long a consumer may be silent before the stream is asked.
@@ -26,6 +24,9 @@ const MAKE_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(250);
 /// Entries that may wait to be taken.
 const WAITING_MAX: usize = 256;
+
+/// Entries, and bytes of them, that are asked for at once.
+const BATCH: (usize, usize) = (64, 16 << 20);
 
 /// What a follower sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +169,11 @@ impl Following {
 
     /// Takes entries from a consumer of our own until something else than the next one comes.
     async fn consume(&mut self) -> Result<Round, String> {
-        let made = timeout(MAKE_TIMEOUT, self.consumer()).await;
+        let made = timeout(
+            MAKE_TIMEOUT,
+            self.log.consumer(&self.name, self.next, BATCH),
+        )
+        .await;
         let mut messages = made.map_err(|_| "no consumer in time".to_owned())??;
         loop {
             let message = match timeout(SILENCE, messages.next()).await {
@@ -194,32 +199,6 @@ impl Following {
                 return Ok(Round::Over);
             }
         }
-    }
-
-    async fn consumer(&self) -> Result<pull::Stream, String> {
-        let id = Uuid::now_v7().simple().to_string();
-        let config = pull::Config {
-            name: Some(format!("{}-{}", self.name, &id[20..])),
-            description: Some("follows the log".to_owned()),
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: self.next,
-            },
-            ack_policy: AckPolicy::None,
-            inactive_threshold: Duration::from_secs(15),
-            num_replicas: 1,
-            memory_storage: true,
-            ..pull::Config::default()
-        };
-        let context = self.log.js.context();
-        let made = context.create_consumer_on_stream(config, STREAM).await;
-        let consumer: async_nats::jetstream::consumer::Consumer<pull::Config> =
-            made.map_err(|error| error.to_string())?;
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(64)
-            .heartbeat(Duration::from_secs(1))
-            .expires(Duration::from_secs(30));
-        messages.messages().await.map_err(|error| error.to_string())
     }
 
     /// Whether silence is right: there is nothing that was not seen.

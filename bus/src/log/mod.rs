@@ -23,6 +23,7 @@
 //! each [`Committed`] to its replica, hand it to the relay of events, then carry out the effects.
 
 pub mod batch;
+mod bulk;
 pub mod entry;
 pub mod follow;
 mod objects;

@@ -244,6 +244,15 @@ impl<F: Fold> Replica<F> {
         Ok(committed)
     }
 
+    /// Takes up what an entry says without asking what came before it.
+    pub(super) fn salvage(&mut self, committed: &Committed) {
+        for change in &committed.entry.changes {
+            self.change(change);
+        }
+        self.position.note(committed);
+        self.position.incarnation = committed.entry.incarnation;
+    }
+
     /// The hash of the records, in hexadecimal: equal on all replicas at the same position.
     pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();

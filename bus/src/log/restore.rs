@@ -1,5 +1,6 @@
 //! Giving a log its state back after it was rewound, or from a backup.
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
 
@@ -16,6 +17,8 @@ pub struct Floor {
     pub incarnation: u64,
     /// The number of the last event in the history: numbering goes on from there.
     pub events: u64,
+    /// Only if the log ends at this entry; where it ends, if none.
+    pub end: Option<u64>,
 }
 
 impl Log {
@@ -38,7 +41,10 @@ impl Log {
             .upload_restored(state.clone(), incarnation)
             .await?;
         let (object, digest) = uploaded;
-        let last = self.last_sequence().await?;
+        let last = match floor.end {
+            Some(end) => end,
+            None => self.last_sequence().await?,
+        };
         let previous = self.raw_entry(last).await?;
         let end = Position {
             sequence: last,
@@ -62,6 +68,25 @@ impl Log {
         replica
             .restore(sequence, &raw, object)
             .map_err(LogError::Apply)?;
+        Ok(replica)
+    }
+}
+
+impl Log {
+    /// What is left of a log whose beginning is gone and that no snapshot reaches: its entries,
+    /// folded onto nothing. Records are whole, so those it has are as they were at its end; the
+    /// others are missing. To be restored, never to be led on.
+    pub async fn salvage<F: Fold>(&self) -> Result<Replica<F>, LogError> {
+        let extent = self.extent().await?;
+        let mut replica = Replica::default();
+        let mut entries = Box::pin(self.raw_entries(extent.first, extent.last));
+        while let Some(read) = entries.next().await {
+            if let (sequence, Some(raw)) = read?
+                && let Ok(committed) = Committed::read(sequence, &raw)
+            {
+                replica.salvage(&committed);
+            }
+        }
         Ok(replica)
     }
 }

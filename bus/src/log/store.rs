@@ -321,6 +321,7 @@ impl Log {
         replica: &mut Replica<F>,
         last: u64,
     ) -> Result<bool, LogError> {
+        self.apply_in_bulk(replica, last).await?;
         let mut entries = Box::pin(self.raw_entries(replica.position.sequence + 1, last));
         while let Some(read) = entries.next().await {
             let (sequence, raw) = read?;

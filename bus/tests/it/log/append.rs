@@ -36,6 +36,33 @@ async fn a_commit_is_one_entry_and_every_replica_has_it() {
 }
 
 #[tokio::test]
+async fn a_long_log_is_read_as_it_is_also_where_entries_are_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let mut leader = Manager::started(&server.url, "m1", quick()).await;
+    leader.lead().await;
+    for n in 0..700 {
+        // What a seed makes does not compress, so every hundredth entry has half a megabyte.
+        let large = if n % 100 == 50 { 500_000 } else { 10 };
+        let value: String = noise(n).take(large).collect();
+        leader.put(&format!("k{}", n % 70), &value).await.unwrap();
+    }
+    let other = Manager::started(&server.url, "m2", quick()).await;
+    assert_eq!(other.replica.position, leader.replica.position);
+    assert_eq!(other.replica.hash(), leader.replica.hash());
+}
+
+fn noise(seed: u64) -> impl Iterator<Item = char> {
+    let mut x = seed + 1;
+    std::iter::from_fn(move || {
+        x = x
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        char::from_u32(33 + u32::try_from(x >> 58).ok()?)
+    })
+}
+
+#[tokio::test]
 async fn a_deposed_leaders_append_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path()).await;

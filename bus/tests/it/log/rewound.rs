@@ -117,6 +117,7 @@ async fn the_most_advanced_manager_gives_the_log_its_state_back() {
     let floor = Floor {
         incarnation: 77,
         events: 40,
+        end: None,
     };
     let state = leader.replica.clone();
     let name = leader.name.clone();
@@ -254,4 +255,66 @@ async fn a_restore_is_a_beginning_when_the_beginning_of_the_log_is_gone() {
         .await
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_log_without_its_beginning_can_be_given_back_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let mut leader = Manager::started(&server.url, "m1", quick()).await;
+    leader.lead().await;
+    put_some(&mut leader, "a", 3).await;
+    put_some(&mut leader, "b", 3).await;
+    let client = async_nats::connect(&server.url).await.unwrap();
+    let js = async_nats::jetstream::new(client);
+    let stream = js.get_stream("ORCH_LOG").await.unwrap();
+    stream.purge().sequence(5).await.unwrap();
+
+    let mut fresh = Manager::new(&server.url, "m2", quick()).await;
+    let refused = fresh.catch_up().await.unwrap_err();
+    assert!(
+        matches!(refused, LogError::Recovering { first: 5 }),
+        "{refused}"
+    );
+    let mut left: Replica<Records> = fresh.log.salvage().await.unwrap();
+    let position = &left.position;
+    assert_eq!((position.incarnation, position.sequence), (1, 7));
+    assert_eq!(position.cluster, "", "nobody began to lead in what is left");
+    left.position
+        .cluster
+        .clone_from(&leader.replica.position.cluster);
+    let name = fresh.name.clone();
+    fresh.replica = fresh
+        .log
+        .restore(&fresh.bus, name, left, Floor::default())
+        .await
+        .unwrap();
+    fresh.lead().await;
+    assert_eq!(fresh.value("b-2").unwrap(), "b");
+    assert_eq!(fresh.value("a-0"), None, "that was in what is gone");
+    let other = Manager::started(&server.url, "m3", quick()).await;
+    assert_eq!(other.replica.hash(), fresh.replica.hash());
+    assert_eq!(
+        other.replica.position.cluster,
+        leader.replica.position.cluster
+    );
+}
+
+#[tokio::test]
+async fn a_restore_meant_for_one_end_of_the_log_does_not_undo_what_came_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let mut leader = Manager::started(&server.url, "m1", quick()).await;
+    leader.lead().await;
+    put_some(&mut leader, "a", 3).await;
+    let known = Manager::started(&server.url, "m2", quick()).await;
+    put_some(&mut leader, "b", 3).await;
+    let floor = Floor {
+        end: Some(known.replica.position.sequence),
+        ..Floor::default()
+    };
+    let (name, state) = (known.name.clone(), known.replica.clone());
+    let refused = known.log.restore(&known.bus, name, state, floor).await;
+    assert!(matches!(refused, Err(LogError::Append(_))), "{refused:?}");
+    leader.put("c", "1").await.unwrap();
 }
