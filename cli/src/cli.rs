@@ -110,6 +110,8 @@ pub(crate) enum NodeVerb {
     Ls(commands::nodes::NodeLs),
     /// Show one node
     Status(commands::nodes::NodeStatusVerb),
+    /// Say that a node is not coming back as it was
+    Lost(commands::nodes::NodeLost),
 }
 
 impl Verb {
@@ -122,6 +124,7 @@ impl Verb {
             Self::Node(NodeVerb::Start(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Ls(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Status(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Lost(verb)) => verb.execute(global).await,
             Self::Run(verb) => verb.execute(global).await,
             Self::Validate(verb) => verb.execute(global),
             Self::Status(verb) => verb.execute(global).await,

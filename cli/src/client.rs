@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use loom_bus::header::COMMAND_ID;
 use loom_bus::{Bus, CallError, ConnectOptions, Login};
 use loom_schemas::error::ErrorCode;
 use serde::Deserialize;
@@ -16,6 +17,12 @@ pub(crate) const DEFAULT_BUS: &str = "nats://127.0.0.1:4222";
 
 /// How long a request to a manager may take; a take-over lies within it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one attempt of a write may take: the leader answers sooner than that if it can.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long a write is repeated while nobody says what became of it.
+const WRITE_WAIT: Duration = Duration::from_secs(15);
 
 /// How long a request waits for a leader to be there before it gives up.
 const LEADER_WAIT: Duration = Duration::from_secs(8);
@@ -143,21 +150,59 @@ pub(crate) async fn ask_with<Q: Serialize, R: DeserializeOwned>(
     retried(|| bus.call_with(subject, request, REQUEST_TIMEOUT, headers)).await
 }
 
+/// Has the leader change something, once: every attempt carries the same id, so that the leader
+/// knows a repeat even if nobody heard what became of the first.
+pub(crate) async fn tell<Q: Serialize, R: DeserializeOwned>(
+    bus: &Bus,
+    subject: &str,
+    request: &Q,
+) -> Result<R, Failure> {
+    let headers = [command_id()];
+    until_heard(|| bus.call_with(subject, request, WRITE_TIMEOUT, &headers)).await
+}
+
+/// The header with the id of one command of the user, the same on every attempt.
+pub(crate) fn command_id() -> (&'static str, String) {
+    (COMMAND_ID, uuid::Uuid::now_v7().to_string())
+}
+
 /// Repeats a call while no manager takes it, at most [`LEADER_WAIT`].
 ///
 /// Only refusals that say nothing was done are repeated: no responders, and `unavailable`.
-pub(crate) async fn retried<R, F>(mut call: impl FnMut() -> F) -> Result<R, Failure>
+pub(crate) async fn retried<R, F>(call: impl FnMut() -> F) -> Result<R, Failure>
+where
+    F: Future<Output = Result<R, CallError>>,
+{
+    repeated(call, false).await
+}
+
+/// [`retried`] for calls that carry a [`command_id`]: also repeated, at most [`WRITE_WAIT`], when
+/// it is not known whether the leader did it.
+pub(crate) async fn until_heard<R, F>(call: impl FnMut() -> F) -> Result<R, Failure>
+where
+    F: Future<Output = Result<R, CallError>>,
+{
+    repeated(call, true).await
+}
+
+async fn repeated<R, F>(mut call: impl FnMut() -> F, has_id: bool) -> Result<R, Failure>
 where
     F: Future<Output = Result<R, CallError>>,
 {
     let start = tokio::time::Instant::now();
-    let mut pause = Duration::from_millis(50);
+    let (mut limit, mut pause) = (LEADER_WAIT, Duration::from_millis(50));
     loop {
         let error = match call().await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        if !is_worth_repeating(&error) || start.elapsed() > LEADER_WAIT {
+        let unknown = matches!(error, CallError::Timeout | CallError::Disconnected);
+        if unknown && has_id {
+            // From here on even that nobody is there does not say that nothing was done.
+            limit = WRITE_WAIT;
+        }
+        let again = is_worth_repeating(&error) || unknown && has_id;
+        if !again || start.elapsed() > limit {
             return Err(refused(error));
         }
         tokio::time::sleep(pause).await;

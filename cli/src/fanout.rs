@@ -233,7 +233,10 @@ async fn many(
 
 /// The slots of a job that a manager knows to be down; none where no manager answers.
 async fn not_alive(bus: &Bus, job: &Name) -> BTreeSet<Slot> {
-    let get = JobGet { job: job.clone() };
+    let get = JobGet {
+        job: job.clone(),
+        after: None,
+    };
     let subject = subject::api("job", "get");
     match bus
         .call::<_, JobView>(&subject, &get, Duration::from_secs(1))

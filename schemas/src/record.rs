@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Name, RunId, Slot};
 use crate::spec::{JobSpec, Resources};
 use crate::units::{Bytes, MilliCores};
+use crate::wire::SubmitOutcome;
 use crate::words::{DriverKind, HealthStatus, JobStatus, RunState, Strategy};
 
 /// How many versions of a job are kept.
@@ -254,6 +255,9 @@ pub struct NodeRecord {
     /// When an agent that said `bye` will be back at the latest; its runs are not lost before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_by: Option<Timestamp>,
+    /// Somebody said that it is not coming back as it was: its runs are lost at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 /// How a node stands.
@@ -324,6 +328,30 @@ pub struct ClusterRecord {
     /// The node that `round-robin` chose last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_placed: Option<Name>,
+    /// The last time the log was given its state back, and who is still awaited since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+}
+
+/// How far the cluster has recovered from a log that was rewound. Until nobody is awaited nothing
+/// is stopped and nothing placed, whoever leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The incarnation of the log that began with it.
+    pub incarnation: u64,
+    /// Nodes that have not said hello since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub awaited: BTreeSet<Name>,
+    /// Where the state knew of no node, so that nobody can be awaited by name: not over before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+}
+
+impl Recovery {
+    /// Whether nothing is waited for any more.
+    pub fn is_over(&self) -> bool {
+        self.awaited.is_empty() && self.not_before.is_none()
+    }
 }
 
 /// A manager as the log knows it.
@@ -336,4 +364,50 @@ pub struct ManagerRecord {
     /// When it last became leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elected_at: Option<Timestamp>,
+}
+
+/// How many commands are remembered at most.
+pub const COMMANDS_KEPT: usize = 4096;
+
+/// A write that a client sent with an id and that was carried out: a repeat of it is answered the
+/// same and not done again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRecord {
+    /// Who sent it, as the server knows them; ids of others are others.
+    pub by: String,
+    /// A checksum of what was asked: the same id cannot stand for something else.
+    pub request: String,
+    /// When it was carried out.
+    pub at: Timestamp,
+    /// What it came to.
+    pub outcome: CommandOutcome,
+}
+
+/// What a write came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommandOutcome {
+    /// A submission was taken in.
+    Submitted {
+        /// The job.
+        job: Name,
+        /// Its version.
+        version: u32,
+        /// What the submission did.
+        outcome: SubmitOutcome,
+    },
+    /// A job was stopped, restarted or scaled.
+    Committed {
+        /// The job.
+        job: Name,
+        /// Whether anything changed.
+        changed: bool,
+    },
+    /// Something was said of a node.
+    Node {
+        /// The node.
+        node: Name,
+        /// Whether anything changed.
+        changed: bool,
+    },
 }

@@ -63,6 +63,11 @@ pub fn assign(node: &Name) -> String {
     format!("orch.assign.{node}")
 }
 
+/// What a node has, asked by a leader whose state has lost it.
+pub fn inventory(node: &Name) -> String {
+    format!("orch.inventory.{node}")
+}
+
 /// A call of a node to the leader: `hello`, `status`, `bye`.
 pub fn ctl(node: &Name, verb: &str) -> String {
     format!("orch.ctl.{node}.{verb}")

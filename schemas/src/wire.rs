@@ -54,6 +54,9 @@ pub struct Welcome {
     pub cluster: String,
     /// The whole assignment.
     pub assignment: Assign,
+    /// As [`StatusTaken::ahead_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead_ms: Option<i64>,
 }
 
 /// Leader to node, `orch.assign.<node>`: what the node shall have.
@@ -65,11 +68,17 @@ pub struct Assign {
     pub epoch: Epoch,
     /// Raised with each change of the assignment.
     pub generation: u64,
-    /// The generation this is a delta of; none if it is the whole set.
+    /// The generation this is a delta of; none if it is the whole set. Equal to `generation` in a
+    /// later part of a set or delta that is larger than a message: it describes more placements
+    /// of the generation that the node has already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<u64>,
     /// Placements to have, new or changed.
     pub put: Vec<Assigned>,
+    /// In the first part of a whole set: placements that belong to it as well and that later parts
+    /// describe. What the node has of them stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<RunId>,
     /// Placements the node shall forget (only those it reported ended).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<RunId>,
@@ -141,8 +150,37 @@ pub struct StatusReport {
 }
 
 /// The leader's answer to [`StatusReport`]: all of it is committed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatusTaken {}
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusTaken {
+    /// By how much the leader's clock is ahead of the node's, as the node's heartbeats showed, in
+    /// milliseconds; negative if it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead_ms: Option<i64>,
+}
+
+/// Leader to node, `orch.inventory.<node>`: what are your placements? Asked after the log was
+/// rewound, when a node has runs of jobs that the state has lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryQuery {
+    /// Only later ones, in the order of their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<RunId>,
+}
+
+/// The answer to [`InventoryQuery`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The cluster it belongs to; none until a leader first spoke to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// The highest epoch it has obeyed.
+    pub epoch: Epoch,
+    /// One placement of each task of each version of a job, as a leader last described it.
+    pub placements: Vec<Assigned>,
+    /// Whether there are more, after the last of these.
+    #[serde(default)]
+    pub more: bool,
+}
 
 /// How one run stands on its node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -442,13 +480,45 @@ pub struct Committed {
     pub revision: Revision,
 }
 
+/// `orch.admin.node.lost`: this node is not coming back as it was. Bare text names it as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRequest {
+    /// The node.
+    pub node: Name,
+    /// In words, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The leader's answer to [`NodeRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeChanged {
+    /// The node.
+    pub node: Name,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// The commit it is in.
+    pub revision: Revision,
+}
+
 // --- reads, `orch.api.<noun>.<verb>` ---------------------------------------------------------
 
-/// `orch.api.job.list`.
+/// `orch.api.job.list`: what is larger than a message comes in pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobListQuery {
+    /// Only jobs whose names come later: [`JobList::next`] of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Name>,
+}
+
+/// The answer to [`JobListQuery`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobList {
     /// By name.
     pub jobs: Vec<JobSummary>,
+    /// Where the next page begins, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Name>,
 }
 
 /// A job in a line.
@@ -482,6 +552,18 @@ pub struct JobSummary {
 pub struct JobGet {
     /// The job.
     pub job: Name,
+    /// Only slots that come later: [`JobView::next`] of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<SlotCursor>,
+}
+
+/// A place among the slots of a job, which come by task and index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlotCursor {
+    /// The task.
+    pub task: Name,
+    /// The index.
+    pub index: u32,
 }
 
 /// One job whole.
@@ -491,8 +573,11 @@ pub struct JobView {
     pub summary: JobSummary,
     /// The wanted version.
     pub spec: JobSpec,
-    /// Its slots, by task and index.
+    /// Its slots, by task and index; of a large job as many as fit into a message.
     pub slots: Vec<SlotRecord>,
+    /// Where the next page begins, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<SlotCursor>,
 }
 
 /// The answer to `orch.api.job.versions`, asked like [`JobGet`].

@@ -8,14 +8,16 @@ use loom_bus::log::{Log, Replica};
 use loom_bus::queue::Queue;
 use loom_schemas::ids::Name;
 use loom_schemas::wire::ManagerRole;
-use ractor::ActorCell;
+use ractor::{ActorCell, ActorRef};
 use tokio::sync::watch;
 
 use crate::options::ManagerOptions;
 use crate::serve::door::Door;
 use crate::serve::hearts::Hearts;
 use crate::serve::ping::Pulse;
+use crate::snapshotter::SnapshotterMessage;
 use crate::state::State;
+use crate::term::Loss;
 
 /// The version of this program.
 pub(crate) const AGENT: &str = env!("CARGO_PKG_VERSION");
@@ -28,8 +30,10 @@ pub(crate) struct Shared {
     pub(crate) options: ManagerOptions,
     /// Requests, assignments, pings.
     pub(crate) control: Bus,
-    /// Histories of events and logs, snapshots: what may be slow.
+    /// Histories of events and logs: what may be slow.
     pub(crate) bulk: Bus,
+    /// The log is read and snapshots are taken over this one.
+    pub(crate) reader: Bus,
     /// The log writer's own.
     pub(crate) log_bus: Bus,
     pub(crate) log: Log,
@@ -38,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     pub(crate) parts: Parts,
     view: watch::Sender<View>,
+    /// What nodes said that the log does not know.
+    loss: Mutex<Option<Loss>>,
     /// Where reads come in.
     reads: Mutex<Option<Door>>,
 }
@@ -46,6 +52,7 @@ pub(crate) struct Shared {
 pub(crate) struct Streams {
     pub(crate) control: Bus,
     pub(crate) bulk: Bus,
+    pub(crate) reader: Bus,
     pub(crate) log_bus: Bus,
     pub(crate) log: Log,
     pub(crate) queue: Queue,
@@ -119,6 +126,7 @@ impl Shared {
         let Streams {
             control,
             bulk,
+            reader,
             log_bus,
             log,
             queue,
@@ -132,12 +140,14 @@ impl Shared {
             options,
             control,
             bulk,
+            reader,
             log_bus,
             log,
             queue,
             hearts: Hearts::default(),
             parts: Parts::default(),
             view: watch::Sender::new(view),
+            loss: Mutex::new(None),
             reads: Mutex::new(None),
         })
     }
@@ -151,6 +161,25 @@ impl Shared {
     pub(crate) fn set_reads(&self, door: Option<Door>) -> Option<Door> {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *reads, door)
+    }
+
+    /// The log has no room: a snapshot is taken and the log purged at once.
+    pub(crate) fn make_room(&self) {
+        if let Some(snapshotter) = self.parts.get(Part::Snapshotter) {
+            // One that is gone is started again, and asked again by the next commit.
+            drop(ActorRef::from(snapshotter).cast(SnapshotterMessage::MakeRoom));
+        }
+    }
+
+    /// Nodes know more than the log: the follower restores it.
+    pub(crate) fn note_loss(&self, loss: Loss) {
+        *self.loss.lock().unwrap_or_else(PoisonError::into_inner) = Some(loss);
+    }
+
+    /// What nodes know and the log does not, if that was seen; it is seen again if it is still so.
+    pub(crate) fn take_loss(&self) -> Option<Loss> {
+        let mut loss = self.loss.lock().unwrap_or_else(PoisonError::into_inner);
+        loss.take()
     }
 
     /// What is durable now, as far as this manager has applied it.

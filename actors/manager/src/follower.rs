@@ -19,7 +19,7 @@ use crate::root::RootMessage;
 use crate::serve::ping;
 use crate::standby::{Cause, Pinged, Watch};
 use crate::state::State;
-use crate::term::{Elected, Race, restore, run_for_leader};
+use crate::term::{Elected, Race, restore, restore_for_nodes, run_for_leader};
 use crate::work::{Worker, carry_out};
 
 /// A leader that was quiet for so long is asked whether it lives.
@@ -102,6 +102,12 @@ async fn stand_by(context: Context, not_before: Instant) -> Elected {
     let mut replica = context.view().replica;
     let mut said = String::new();
     loop {
+        if let Some(loss) = context.take_loss()
+            && let Err(error) = restore_for_nodes(&context, &mut replica, &loss).await
+        {
+            // Nodes say it again to whoever leads next.
+            tracing::warn!("the log is not given a later life: {}", chain(&error));
+        }
         let error = match follow(&context, &mut replica, not_before).await {
             Ok(elected) => return elected,
             Err(error) => error,
@@ -164,7 +170,7 @@ impl FollowError {
 
 /// Makes the log's stream again; the log that is shared finds it under its name.
 async fn open_log(context: &Context) -> Result<(), LogError> {
-    Log::open(&context.control, context.log.options().clone())
+    Log::open(&context.reader, context.log.options().clone())
         .await
         .map(drop)
 }

@@ -32,6 +32,7 @@ mod liveness;
 mod options;
 mod root;
 mod serve;
+mod size;
 mod snapshotter;
 mod standby;
 mod start;

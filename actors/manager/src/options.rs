@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use loom_bus::connection::ConnectOptions;
+use loom_bus::events::RelayOptions;
 use loom_bus::log::LogOptions;
 use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
@@ -13,7 +14,7 @@ use loom_schemas::words::Strategy;
 pub struct ManagerOptions {
     /// Its name, unique in the cluster.
     pub name: Name,
-    /// Where the bus is; the manager opens three connections of its own there.
+    /// Where the bus is; the manager opens four connections of its own there.
     pub bus: ConnectOptions,
     /// The same bus with a login of its system account, where the manager has one: only that
     /// account knows whether writes are on the disk before they are acknowledged.
@@ -53,6 +54,9 @@ pub struct Timings {
     pub max_back_off: Duration,
     /// How long one call of a node may take.
     pub node_call: Duration,
+    /// On a bus that keeps one copy: after so long an event in the history counts as safe from the
+    /// server's death, and the log may be purged up to it.
+    pub settled_after: Duration,
 }
 
 impl Default for Timings {
@@ -67,6 +71,7 @@ impl Default for Timings {
             back_off: Duration::from_secs(2),
             max_back_off: Duration::from_mins(1),
             node_call: Duration::from_secs(5),
+            settled_after: RelayOptions::default().settled_after,
         }
     }
 }

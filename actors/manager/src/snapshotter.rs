@@ -3,7 +3,7 @@
 //! A standby takes them, so that the leader need not; the leader itself only when nobody stands
 //! by, or when the standbys are late. Either way the leader commits them and purges.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use loom_bus::call::CallError;
@@ -30,6 +30,9 @@ const PATIENCE: u32 = 12;
 /// Somebody who pinged within this time stands by.
 const STANDBY: Duration = Duration::from_secs(5);
 
+/// How long it is tried to make room before that is left to the next commit that finds none.
+const ROOM: Duration = Duration::from_mins(4);
+
 /// How long committing a snapshot may take.
 const COMMIT: Duration = Duration::from_secs(30);
 
@@ -42,6 +45,8 @@ pub(crate) enum SnapshotterMessage {
     Look,
     /// A round is done.
     Done,
+    /// The log has no room: do it now.
+    MakeRoom,
 }
 
 /// Keeps the round under way.
@@ -50,6 +55,8 @@ pub(crate) struct SnapshotterState {
     /// Looks in a row at which a snapshot was due and none was taken.
     due: u32,
     round: Option<Worker>,
+    /// Whether that round makes room.
+    making_room: bool,
     looks: ractor::concurrency::JoinHandle<()>,
     _door: Door,
 }
@@ -96,6 +103,7 @@ impl Actor for Snapshotter {
             context,
             due: 0,
             round: None,
+            making_room: false,
             looks,
             _door: door,
         })
@@ -108,8 +116,12 @@ impl Actor for Snapshotter {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SnapshotterMessage::Done => state.round = None,
+            SnapshotterMessage::Done => {
+                state.round = None;
+                state.making_room = false;
+            }
             SnapshotterMessage::Look => state.look(&myself),
+            SnapshotterMessage::MakeRoom => state.make_room(&myself),
         }
         Ok(())
     }
@@ -125,6 +137,16 @@ impl Actor for Snapshotter {
 }
 
 impl SnapshotterState {
+    fn make_room(&mut self, myself: &ActorRef<SnapshotterMessage>) {
+        if self.making_room {
+            return;
+        }
+        // A round under way is for another time.
+        self.making_room = true;
+        let work = make_room(self.context.clone());
+        self.round = Some(carry_out(myself, work, |()| SnapshotterMessage::Done));
+    }
+
     fn look(&mut self, myself: &ActorRef<SnapshotterMessage>) {
         if self.round.is_some() {
             return;
@@ -143,6 +165,38 @@ impl SnapshotterState {
         self.due = 0;
         let round = round(self.context.clone(), view);
         self.round = Some(carry_out(myself, round, |()| SnapshotterMessage::Done));
+    }
+}
+
+/// Takes two snapshots, because the log is kept from the older of the last two on, and purges it.
+/// Events that are not safe in the history yet keep their entries until they are.
+async fn make_room(context: Context) {
+    tracing::warn!("the log has no room: a snapshot is taken and the log purged");
+    for _ in 0..2 {
+        round(context.clone(), context.view()).await;
+    }
+    let give_up = Instant::now() + ROOM;
+    while Instant::now() < give_up {
+        let position = context.view().replica.position;
+        let older = position.snapshots.first().map_or(0, |mark| mark.sequence);
+        let Some(settled) = settled(&context).await else {
+            return;
+        };
+        clean(&context, settled).await;
+        if settled.sequence >= older {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Up to where events are safely in the history; none if this manager does not lead.
+async fn settled(context: &Context) -> Option<Revision> {
+    let manager = context.parts.get(Part::Manager)?;
+    let asked = ractor::rpc::call(&manager, ManagerMessage::AskSettled, Some(COMMIT));
+    match asked.await {
+        Ok(CallResult::Success(settled)) => Some(settled),
+        _ => None,
     }
 }
 
@@ -205,10 +259,7 @@ async fn commit(context: &Context, mark: SnapshotMark) -> Result<(), WireError> 
         }
         _ => return Err(gone()),
     }
-    let asked = ractor::rpc::call(&manager, ManagerMessage::AskSettled, Some(COMMIT));
-    let Ok(CallResult::Success(settled)) = asked.await else {
-        return Err(gone());
-    };
+    let settled = settled(context).await.ok_or_else(gone)?;
     clean(context, settled).await;
     Ok(())
 }

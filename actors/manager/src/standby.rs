@@ -29,6 +29,8 @@ pub(crate) enum Cause {
     Vacant,
     /// The leader said `bye`.
     Bye,
+    /// The last to lead was not there any more when this manager came.
+    Absent,
     /// The leader's connection is gone, or it leads no more.
     Gone,
     /// The leader hangs: neither entries nor answers.
@@ -41,6 +43,7 @@ impl Cause {
         match self {
             Self::Vacant => "nobody leads",
             Self::Bye => "the leader said bye",
+            Self::Absent => "the last leader is not there",
             Self::Gone => "the leader is gone",
             Self::Hung => "the leader hangs",
         }
@@ -53,6 +56,8 @@ pub(crate) struct Watch {
     stopped_after: Duration,
     last_entry: Instant,
     asked: bool,
+    /// Whether the leader showed that it lives since this manager watches.
+    seen: bool,
     unanswered: u32,
 }
 
@@ -63,6 +68,7 @@ impl Watch {
             stopped_after: timings.entries_stopped_after,
             last_entry: now,
             asked: false,
+            seen: false,
             unanswered: 0,
         }
     }
@@ -70,6 +76,7 @@ impl Watch {
     /// An entry of the leader arrived: it lives.
     pub(crate) fn entry(&mut self, now: Instant) {
         self.last_entry = now;
+        self.seen = true;
         self.unanswered = 0;
     }
 
@@ -87,9 +94,11 @@ impl Watch {
         self.asked = true;
         match pinged {
             Pinged::Leads | Pinged::NotAsked => {
+                self.seen |= pinged == Pinged::Leads;
                 self.unanswered = 0;
                 None
             }
+            Pinged::NobodyThere if !self.seen => Some(Cause::Absent),
             Pinged::Follows | Pinged::NobodyThere => Some(Cause::Gone),
             Pinged::Unanswered => {
                 self.unanswered += 1;
@@ -149,6 +158,8 @@ mod tests {
     fn a_gone_leader_is_replaced_at_once() {
         let now = Instant::now();
         let mut watch = Watch::new(&Timings::default(), now);
+        assert_eq!(watch.pinged(Pinged::NobodyThere, now), Some(Cause::Absent));
+        assert_eq!(watch.pinged(Pinged::Leads, now), None);
         assert_eq!(watch.pinged(Pinged::NobodyThere, now), Some(Cause::Gone));
         assert_eq!(watch.pinged(Pinged::Follows, now), Some(Cause::Gone));
     }

@@ -88,7 +88,7 @@ pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, StartError>
     tokio::fs::create_dir_all(&path)
         .await
         .map_err(|source| StartError::DataDirectory { path, source })?;
-    // Three handshakes at once are a large future.
+    // Four handshakes at once are a large future.
     let streams = Box::pin(connect(&options)).await?;
     refuse_twin(&streams.control, &options.name).await?;
     let context = Shared::new(options, streams);
@@ -120,9 +120,10 @@ async fn connect(options: &ManagerOptions) -> Result<Streams, StartError> {
         require_jetstream: true,
         ..options.bus.clone()
     };
-    let (control, bulk, log_bus) = tokio::try_join!(
+    let (control, bulk, reader, log_bus) = tokio::try_join!(
         Bus::connect(with("control")),
         Bus::connect(with("bulk")),
+        Bus::connect(with("reader")),
         Bus::connect(with("log")),
     )?;
     let replicas = options.replicas;
@@ -130,7 +131,7 @@ async fn connect(options: &ManagerOptions) -> Result<Streams, StartError> {
         replicas,
         ..options.log.clone()
     };
-    let log = Log::open(&control, log_options);
+    let log = Log::open(&reader, log_options);
     let keep = KeepOptions {
         replicas,
         ..KeepOptions::default()
@@ -150,6 +151,7 @@ async fn connect(options: &ManagerOptions) -> Result<Streams, StartError> {
     Ok(Streams {
         control,
         bulk,
+        reader,
         log_bus,
         log,
         queue,

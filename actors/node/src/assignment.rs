@@ -82,6 +82,11 @@ impl Assignment {
             let older = same_leader && assign.generation < self.generation;
             return if older { Verdict::Known } else { Verdict::Take };
         };
+        // A later part of what is larger than a message; taken twice it changes nothing.
+        let is_part = base == assign.generation;
+        if same_leader && is_part && base == self.generation {
+            return Verdict::Take;
+        }
         if same_leader && assign.generation <= self.generation {
             return Verdict::Known;
         }
@@ -111,7 +116,8 @@ impl Assignment {
         self.generation = assign.generation;
         let mut touched: BTreeSet<RunId> = assign.put.iter().map(|put| put.placement).collect();
         if assign.base.is_none() {
-            let wanted = touched.clone();
+            let mut wanted = touched.clone();
+            wanted.extend(&assign.keep);
             touched.extend(self.placements.keys().copied());
             self.placements
                 .retain(|placement, _| wanted.contains(placement));

@@ -241,3 +241,29 @@ proptest! {
         prop_assert!(have.keys().eq(want.keys()));
     }
 }
+
+#[test]
+fn a_set_that_comes_in_parts_is_whole_after_the_last_and_ends_nothing_before() {
+    let mut held = taken(&[assign(epoch(1, 1), None, 4, &[1, 2, 3], &[])]);
+    let first = Assign {
+        keep: vec![run(2), run(5)],
+        ..assign(epoch(1, 9), None, 7, &[1, 4], &[])
+    };
+    assert_eq!(held.judge(&first), Verdict::Take);
+    held.apply(&first);
+    let names = |held: &Assignment| held.placements.keys().copied().collect::<Vec<_>>();
+    assert_eq!(names(&held), [run(1), run(2), run(4)], "3 is no part of it");
+    let second = assign(epoch(1, 9), Some(7), 7, &[2, 5], &[]);
+    for _ in 0..2 {
+        assert_eq!(held.judge(&second), Verdict::Take);
+        held.apply(&second);
+        assert_eq!(names(&held), [run(1), run(2), run(4), run(5)]);
+    }
+    assert_eq!((held.taken_in, held.generation), (epoch(1, 9), 7));
+    // A part of an earlier generation comes too late, one of a later is not for this node yet.
+    let part = |generation| assign(epoch(1, 9), Some(generation), generation, &[6], &[]);
+    assert_eq!(held.judge(&part(6)), Verdict::Known);
+    assert_eq!(held.judge(&part(8)), Verdict::Resync);
+    let other_leader = assign(epoch(1, 12), Some(7), 7, &[6], &[]);
+    assert_ne!(held.judge(&other_leader), Verdict::Take);
+}

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use loom_schemas::ids::{Epoch, Name, RunId};
 use loom_schemas::record::{Marks, Order};
-use loom_schemas::wire::{Assign, Assigned, RunReport};
+use loom_schemas::wire::{Assign, Assigned, Inventory, RunReport};
 use loom_schemas::words::RunState;
 use loom_task::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::Assignment;
 use crate::journal::{Entry, Journal, Mark, merged};
+
+/// Bytes of one page of an inventory; one placement may have more.
+const INVENTORY_BYTES: usize = 2 << 20;
 
 /// Why a run ends that no leader wants on this node.
 pub(crate) const UNWANTED: &str = "no longer assigned to this node";
@@ -261,6 +264,32 @@ impl Ledger {
         inventory.into_values().collect()
     }
 
+    /// One placement of each task of each version that the node was told to have, those after
+    /// `after`, as many as fit into a message.
+    pub(crate) fn described(&self, after: Option<RunId>) -> Inventory {
+        let mut inventory = Inventory {
+            cluster: self.assignment.cluster.clone(),
+            epoch: self.assignment.epoch,
+            ..Inventory::default()
+        };
+        let (mut told, mut bytes) = (BTreeSet::new(), 0);
+        for (placement, place) in &self.places {
+            let assigned = &*place.assigned;
+            let slot = &assigned.slot;
+            let is_first = told.insert((&slot.job, assigned.version, &slot.task));
+            if !is_first || Some(*placement) <= after {
+                continue;
+            }
+            bytes += size_of(assigned);
+            if bytes > INVENTORY_BYTES && !inventory.placements.is_empty() {
+                inventory.more = true;
+                break;
+            }
+            inventory.placements.push(assigned.clone());
+        }
+        inventory
+    }
+
     /// What the task of a placement is told: what the leader says, or to end if it is not in the
     /// assignment; without its address while the node holds addresses back.
     pub(crate) fn told(&self, placement: RunId, withheld: bool) -> Option<Assigned> {
@@ -318,6 +347,12 @@ impl Ledger {
         });
         self.journal.record(report, self.journal_limit);
     }
+}
+
+/// Bytes of a placement in a message.
+fn size_of(assigned: &Assigned) -> usize {
+    // It was read from such bytes.
+    rmp_serde::to_vec_named(assigned).map_or(0, |bytes| bytes.len())
 }
 
 /// Whether a report is the last word on its placement.

@@ -101,6 +101,7 @@ pub(crate) fn assign(
         generation,
         base,
         put: put.iter().copied().map(assigned).collect(),
+        keep: Vec::new(),
         remove: remove.iter().copied().map(run).collect(),
     }
 }

@@ -1,11 +1,11 @@
-//! `loomctl node ls` and `node status`.
+//! `loomctl node ls`, `node status` and `node lost`.
 
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
 use loom_schemas::record::NodeStatus;
 use loom_schemas::subject;
 use loom_schemas::units::{Bytes, MilliCores};
-use loom_schemas::wire::{NodeGet, NodeList, NodeView};
+use loom_schemas::wire::{NodeChanged, NodeGet, NodeList, NodeRequest, NodeView};
 
 use crate::cli::Global;
 use crate::client;
@@ -25,6 +25,34 @@ pub(crate) struct NodeLs {}
 pub(crate) struct NodeStatusVerb {
     /// The node
     node: Name,
+}
+
+/// Say that a node is not coming back as it was.
+///
+/// Its runs count as lost and are placed elsewhere, and a cluster that recovers from a rewound log
+/// waits for it no longer. A node that is heard is not given up: stop its agent first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeLost {
+    /// The node
+    node: Name,
+    /// Why, for the record
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl NodeLost {
+    /// Tells the leader.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        let bus = global.bus.connect().await?;
+        let request = NodeRequest {
+            node: self.node,
+            reason: self.reason,
+        };
+        let subject = subject::admin("node", "lost");
+        let done: NodeChanged = client::tell(&bus, &subject, &request).await?;
+        let already = if done.changed { "" } else { " already" };
+        output::text(&format!("{} is{already} given up\n", done.node))
+    }
 }
 
 impl NodeLs {
@@ -67,6 +95,7 @@ impl NodeStatusVerb {
 
 fn status(view: &NodeView) -> &'static str {
     match view.node.status {
+        NodeStatus::Down if view.node.lost => "lost",
         NodeStatus::Up => "up",
         NodeStatus::Down => "down",
         NodeStatus::Unknown => "unknown",

@@ -31,7 +31,7 @@ impl Restart {
             address,
             reason: self.reason,
         };
-        let done: Committed = client::ask(&bus, &subject::job("restart"), &request).await?;
+        let done: Committed = client::tell(&bus, &subject::job("restart"), &request).await?;
         Changed::new(&self.address, done).print(global, |done| {
             if done {
                 "is being restarted"

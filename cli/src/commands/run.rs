@@ -146,14 +146,17 @@ pub(crate) async fn submit(
     file: &JobFile,
     if_version: Option<u32>,
 ) -> Result<Submitted, Failure> {
-    let mut headers = vec![("Content-Type", file.content_type.to_owned())];
+    let mut headers = vec![
+        ("Content-Type", file.content_type.to_owned()),
+        client::command_id(),
+    ];
     if let Some(version) = if_version {
         headers.push(("Orch-If-Version", version.to_string()));
     }
     let subject = subject::job("submit");
     let payload = bytes::Bytes::from(file.text.clone());
-    let reply = client::retried(|| {
-        bus.call_bytes(&subject, payload.clone(), &headers, Duration::from_secs(10))
+    let reply = client::until_heard(|| {
+        bus.call_bytes(&subject, payload.clone(), &headers, client::WRITE_TIMEOUT)
     })
     .await?;
     reply

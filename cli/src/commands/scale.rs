@@ -51,7 +51,7 @@ impl Scale {
             task,
             replicas,
         };
-        let done: Committed = client::ask(&bus, &subject::job("scale"), &request).await?;
+        let done: Committed = client::tell(&bus, &subject::job("scale"), &request).await?;
         let already = if done.changed { "" } else { " already" };
         let scaled = Scaled {
             address,

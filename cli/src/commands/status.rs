@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use loom_schemas::ids::Name;
 use loom_schemas::record::{RunRecord, SlotRecord};
 use loom_schemas::subject;
-use loom_schemas::wire::{JobList, JobSummary, JobView, RunGet, RunView};
+use loom_schemas::wire::{JobList, JobListQuery, JobSummary, JobView, RunGet, RunView};
 
 use crate::address::{Address, is_run_suffix, parse_pair};
 use crate::cli::Global;
@@ -60,7 +60,7 @@ impl Status {
     }
 
     async fn all_jobs(&self, global: &Global, bus: &loom_bus::Bus) -> Result<(), Failure> {
-        let mut list: JobList = client::ask(bus, &subject::api("job", "list"), &()).await?;
+        let mut list = job_list(bus).await?;
         list.jobs.retain(|job| {
             self.labels
                 .iter()
@@ -73,6 +73,19 @@ impl Status {
             |wide| jobs(&list.jobs, wide, Timestamp::now()),
         )
     }
+}
+
+/// All jobs, page by page.
+async fn job_list(bus: &loom_bus::Bus) -> Result<JobList, Failure> {
+    let subject = subject::api("job", "list");
+    let mut list: JobList = client::ask(bus, &subject, &JobListQuery::default()).await?;
+    while let Some(next) = list.next.take() {
+        let query = JobListQuery { after: Some(next) };
+        let page: JobList = client::ask(bus, &subject, &query).await?;
+        list.jobs.extend(page.jobs);
+        list.next = page.next;
+    }
+    Ok(list)
 }
 
 async fn one_run(global: &Global, bus: &loom_bus::Bus, text: &str) -> Result<(), Failure> {

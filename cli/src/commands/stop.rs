@@ -45,7 +45,7 @@ impl Stop {
             address: address.clone(),
             reason: self.reason.clone(),
         };
-        let done: Committed = client::ask(&bus, &subject::job("stop"), &request).await?;
+        let done: Committed = client::tell(&bus, &subject::job("stop"), &request).await?;
         if !self.detach {
             wait_until_gone(&bus, &address, done.revision, self.timeout).await?;
         }
@@ -130,7 +130,7 @@ pub(crate) async fn job_view(bus: &Bus, job: &Name) -> Result<JobView, Failure> 
     job_view_at(bus, job, None).await
 }
 
-/// One job as a manager sees it that has applied this revision.
+/// One job, all pages of it, as a manager sees it that has applied this revision.
 pub(crate) async fn job_view_at(
     bus: &Bus,
     job: &Name,
@@ -138,8 +138,19 @@ pub(crate) async fn job_view_at(
 ) -> Result<JobView, Failure> {
     let at = revision.map(|revision| (MIN_REVISION, revision.to_string()));
     let headers: Vec<_> = at.into_iter().collect();
-    let get = JobGet { job: job.clone() };
-    client::ask_with(bus, &subject::api("job", "get"), &get, &headers).await
+    let subject = subject::api("job", "get");
+    let mut get = JobGet {
+        job: job.clone(),
+        after: None,
+    };
+    let mut view: JobView = client::ask_with(bus, &subject, &get, &headers).await?;
+    while let Some(next) = view.next.take() {
+        get.after = Some(next);
+        let page: JobView = client::ask_with(bus, &subject, &get, &headers).await?;
+        view.slots.extend(page.slots);
+        view.next = page.next;
+    }
+    Ok(view)
 }
 
 async fn wait_until_gone(

@@ -152,12 +152,17 @@ pub fn scale(
 
 /// The reason of a request; it goes into records and events, so it is bounded.
 fn reason_of(request: &JobRequest) -> Result<Option<String>, WireError> {
-    let reason = request.reason.clone();
-    match reason.as_ref().map_or(0, |reason| reason.chars().count()) {
+    check_reason(request.reason.as_deref())?;
+    Ok(request.reason.clone())
+}
+
+/// `invalid` if a reason is longer than what goes into records and events.
+pub fn check_reason(reason: Option<&str>) -> Result<(), WireError> {
+    match reason.map_or(0, |reason| reason.chars().count()) {
         length if length > REASON_MAX => Err(WireError::invalid(format!(
             "a reason of {length} characters: at most {REASON_MAX}"
         ))),
-        _ => Ok(reason),
+        _ => Ok(()),
     }
 }
 

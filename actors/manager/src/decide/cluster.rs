@@ -1,36 +1,60 @@
 //! What happens to managers and the cluster itself.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::Name;
 use loom_schemas::record::{ClusterRecord, ManagerRecord};
 use loom_schemas::words::Strategy;
 
+use super::recover;
 use crate::state::Draft;
 
+/// What a manager begins to lead with.
+#[derive(Clone, Copy, Debug)]
+pub struct Office<'a> {
+    /// Its name.
+    pub manager: &'a Name,
+    /// Version of the program.
+    pub agent: &'a str,
+    /// The cluster's id.
+    pub cluster: &'a str,
+    /// How nodes are ranked.
+    pub strategy: Strategy,
+    /// Whom it took the lead from by force, and why.
+    pub deposed: Option<(&'a Name, &'a str)>,
+    /// The incarnation of the log, if it was ever given its state back.
+    pub restored: Option<u64>,
+    /// How long to wait for nodes after that, where the state knows of none.
+    pub patience: Duration,
+}
+
 /// A manager began to lead: its own first commit. Every job is planned again.
-pub fn elected(
-    draft: &mut Draft,
-    manager: &Name,
-    agent: &str,
-    cluster: &str,
-    strategy: Strategy,
-    now: Timestamp,
-) {
+pub fn elected(draft: &mut Draft, office: &Office<'_>, now: Timestamp) {
     draft.put_manager(ManagerRecord {
-        name: manager.clone(),
-        agent: agent.to_owned(),
+        name: office.manager.clone(),
+        agent: office.agent.to_owned(),
         elected_at: Some(now),
     });
     let before = draft.state().cluster().cloned().unwrap_or_default();
-    draft.put_cluster(ClusterRecord {
-        id: cluster.to_owned(),
-        strategy,
+    let mut record = ClusterRecord {
+        id: office.cluster.to_owned(),
+        strategy: office.strategy,
         ..before
-    });
-    let about = About::Manager {
+    };
+    if let Some(incarnation) = office.restored {
+        recover::begin(draft, &mut record, incarnation, office.patience, now);
+    }
+    draft.put_cluster(record);
+    let about = |manager: &Name| About::Manager {
         manager: manager.clone(),
     };
-    draft.event(Event::new(now, about, "elected"));
+    if let Some((former, why)) = office.deposed {
+        let mut event = Event::new(now, about(former), "deposed");
+        event.reason = Some(format!("{} leads: {why}", office.manager));
+        draft.event(event);
+    }
+    draft.event(Event::new(now, about(office.manager), "elected"));
     draft.state_mut().mark_all_dirty();
 }

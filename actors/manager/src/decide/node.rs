@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use loom_schemas::error::WireError;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{NodeRecord, NodeStatus, RunRecord, SlotRecord};
 use loom_schemas::wire::{Bye, Hello};
 use loom_schemas::words::RunState;
 
+use super::recover::heard;
 use super::report::report;
 use crate::plan::deadlines;
 use crate::reconcile::{Action, loss, retire};
@@ -31,6 +33,7 @@ pub fn hello(draft: &mut Draft, node: &Name, hello: &Hello, recovering: bool, no
         // A node may have obeyed assignments that a rewound log knows nothing of.
         generation: old.map_or(0, |old| old.generation).max(hello.generation),
         back_by: None,
+        lost: false,
     });
     if !was_up {
         draft.event(Event::new(now, About::Node { node: node.clone() }, "up"));
@@ -95,6 +98,42 @@ pub fn node_up(draft: &mut Draft, node: &Name, lost_after: Duration, now: Timest
 /// A node is silent; its runs are marked by the next plans, and lost once their time is up.
 pub fn node_down(draft: &mut Draft, node: &Name, reason: &str, now: Timestamp) {
     go_down(draft, node, reason, None, now);
+}
+
+/// Somebody says that a node is not coming back as it was: its runs are lost with the next plan,
+/// and nobody waits for its `hello`. `not-found` if there is no such node; true if anything changed.
+pub fn node_lost(
+    draft: &mut Draft,
+    node: &Name,
+    by: &str,
+    reason: Option<&str>,
+    now: Timestamp,
+) -> Result<bool, WireError> {
+    let Some(old) = draft.state().node(node).cloned() else {
+        return Err(WireError::not_found(format!("no node {node}")));
+    };
+    if old.lost {
+        return Ok(false);
+    }
+    let was_down = old.status != NodeStatus::Up;
+    let why = reason.map_or_else(
+        || format!("{by} said so"),
+        |reason| format!("{by}: {reason}"),
+    );
+    draft.put_node(NodeRecord {
+        status: NodeStatus::Down,
+        since: if was_down { old.since } else { now },
+        reason: Some(why.clone()),
+        back_by: None,
+        lost: true,
+        ..NodeRecord::clone(&old)
+    });
+    heard(draft, node);
+    let mut event = Event::new(now, About::Node { node: node.clone() }, "lost");
+    event.reason = Some(why);
+    event.by = Some(by.to_owned());
+    draft.event(event);
+    Ok(true)
 }
 
 /// The agent of a node ends; its tasks go on.

@@ -82,6 +82,11 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
             follow(&mut record, report, now);
             record.current.as_mut()
         }
+        Place::Instead => {
+            give_up_current(draft, &mut record, node, now);
+            follow(&mut record, report, now);
+            record.current.as_mut()
+        }
         Place::Before(at) => {
             let Some(pattern) = record.current.as_ref().or(record.ended.get(at)) else {
                 return;
@@ -92,7 +97,7 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
         }
     };
     let Some(run) = run else { return };
-    let first = matches!(place, Place::Follows | Place::Before(_));
+    let first = !matches!(place, Place::Current | Place::Ended(_));
     let was = if first { None } else { Some(run.clone()) };
     merge(run, report, node_is_up, now);
     if matches!(place, Place::Ended(_) | Place::Before(_)) {
@@ -116,6 +121,8 @@ enum Place {
     Ended(usize),
     /// It follows the current run, on the same placement.
     Follows,
+    /// It stands in place of the current run, which its node knows nothing of any more.
+    Instead,
     /// It is new but older than others of its placement: its place among those that ended.
     Before(usize),
 }
@@ -137,6 +144,8 @@ impl Place {
                 // What was lost or given up is not taken back.
                 return is_live(run).then_some(Self::Follows);
             }
+            // A node that lost its last notes counts, and names, its restarts anew.
+            Some(run) if is_live(run) && is_later(report, run) => return Some(Self::Instead),
             Some(run) if report.restarts == run.restarts => return None,
             None if ended.is_empty() => return None,
             _ => {}
@@ -153,6 +162,30 @@ impl Place {
         }
         Some(Self::Before(at))
     }
+}
+
+/// Whether a live run began after the one that the slot has: version 7 ids tell the time.
+fn is_later(report: &RunReport, run: &RunRecord) -> bool {
+    let lives = !report.state.is_terminal() || report.will_restart;
+    // Ids of one clock only are compared: the placement's is the manager's.
+    let by_node = report.run != report.placement && run.run != run.placement;
+    lives && by_node && report.restarts <= run.restarts && report.run > run.run
+}
+
+/// The current run is one that its node does not know any more: nobody will report its end.
+fn give_up_current(draft: &mut Draft, record: &mut SlotRecord, node: &Name, now: Timestamp) {
+    let Some(run) = record.current.as_mut() else {
+        return;
+    };
+    if run.state.is_terminal() {
+        return;
+    }
+    run.state = RunState::Lost;
+    run.reason = Some(format!("node {node} runs another in its place"));
+    run.ended_at = Some(now);
+    run.marks = Marks::default();
+    let event = run_event(now, &record.slot, run, RunState::Lost.as_str());
+    draft.event(event);
 }
 
 /// The run of the report takes the place of the current one, which its node has restarted.

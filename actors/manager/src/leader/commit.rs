@@ -10,8 +10,9 @@ use loom_schemas::wire::{Assign, Welcome};
 use super::effect::{self, Answer, Body, Effect, Ready, Waiting, refuse_waiting};
 use super::{EventRelayMessage, Held, Landed, Leading, LogWriterMessage, QueueReaderMessage};
 use crate::follower::chain;
-use crate::plan::whole_assignment;
+use crate::plan::{PART_BYTES, parts, whole_assignment};
 use crate::state::{Decided, Draft};
+use crate::term::Loss;
 
 /// How long a requester is kept waiting for an append.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -117,6 +118,7 @@ impl Leading {
             Err(AppendError::NoSpace { reason }) => {
                 tracing::error!("the log has no room: {reason}");
                 self.full_until = Some(Instant::now() + FULL);
+                self.context.make_room();
                 let message = format!("the log has no room, nothing is taken in: {reason}");
                 self.roll_back(effects, &WireError::unavailable(message));
             }
@@ -138,8 +140,12 @@ impl Leading {
     /// What follows from a commit, now that it is durable.
     fn durable(&mut self, landed: Landed, effects: Vec<Effect>) {
         let Landed { committed, replica } = landed;
+        let recovered_before = !self.recovers_still();
         self.durable = replica;
         self.context.publish(self.durable.clone());
+        if recovered_before == self.recovers_still() {
+            self.recovery_turned();
+        }
         if let Some(committed) = committed {
             if committed.entry.snapshot.is_some()
                 && let Some((_, reply)) = self.snapshots.pop_front()
@@ -155,8 +161,10 @@ impl Leading {
         }
         let revision = self.durable.position.revision();
         let mut ready = Vec::new();
+        let mut loss = None;
         for effect in effects {
             match effect {
+                Effect::Rewound(found) => loss = Some(found),
                 Effect::Tell(assigns) => {
                     for (node, delta) in assigns {
                         self.outboxes.put(&node, delta);
@@ -164,23 +172,53 @@ impl Leading {
                 }
                 Effect::Answer(number) => {
                     if let Some(waiting) = self.waiting.take(number) {
+                        if let Answer::Rewound(found) = &waiting.answer {
+                            loss = Some(found.clone());
+                        }
                         ready.push(self.answer(waiting));
                     }
                 }
             }
         }
         effect::send(ready, revision);
+        if let Some(loss) = loss {
+            self.log_was_rewound(&loss);
+        }
+    }
+
+    /// The recovery of the cluster began or ended.
+    fn recovery_turned(&mut self) {
+        self.context.set_role(self.role());
+        if !self.recovers_still() {
+            tracing::info!("nobody is awaited any more: this manager has recovered");
+            self.want_whole_of_all();
+        }
+    }
+
+    /// This manager leads, and nodes know more than its log: it was rewound before this manager
+    /// read it. The follower gives it its state back, in a later incarnation.
+    fn log_was_rewound(&mut self, loss: &Loss) {
+        tracing::error!(
+            log = %self.durable.position.epoch(),
+            obeyed = %loss.epoch,
+            cluster = loss.cluster,
+            "a node has obeyed a later leader than the log knows: the log was rewound"
+        );
+        self.context.note_loss(loss.clone());
+        self.end(super::Ending::Rewound);
     }
 
     fn answer(&mut self, waiting: Waiting) -> Ready {
         let revision = self.durable.position.revision();
         if let Answer::Welcome(node) = &waiting.answer
-            && self.is_recovering()
+            && self.recovers_still()
         {
-            let message = format!(
-                "the state was restored: {} are awaited",
-                names(&self.awaited)
-            );
+            let recovery = self.durable.state.recovery();
+            let awaited = recovery.map(|recovery| names(&recovery.awaited));
+            let message = match awaited.as_deref() {
+                None | Some("") => "the state was lost: nodes are waited for".to_owned(),
+                Some(awaited) => format!("the state was restored: awaiting {awaited}"),
+            };
             tracing::info!(%node, "{message}");
             let body = Body::Refused(WireError::unavailable(message));
             return Ready {
@@ -199,9 +237,16 @@ impl Leading {
                 .into_iter()
                 .flat_map(|delta| delta.stop.into_values()),
         );
+        let mut parts = parts(assignment, PART_BYTES);
+        let assignment = parts.swap_remove(0);
+        if !parts.is_empty() {
+            // An answer is one message: the node is told the rest, after the whole once more.
+            self.outboxes.want_whole(node);
+        }
         Welcome {
             cluster: assignment.cluster.clone(),
             assignment,
+            ahead_ms: self.context.hearts.ahead_ms(node),
         }
     }
 
@@ -217,6 +262,7 @@ impl Leading {
             generation: 0,
             base: None,
             put: Vec::new(),
+            keep: Vec::new(),
             remove: Vec::new(),
         })
     }
@@ -248,12 +294,19 @@ impl Leading {
     /// Refuses what waits for a decision.
     pub(super) fn refuse_held(held: Held, error: &WireError) {
         match held {
-            Held::Asked(request, _) | Held::Said(request, ..) => {
-                effect::refuse([request], error);
-            }
+            Held::Asked(asked) => effect::refuse([asked.request], error),
+            Held::Said(request, ..) => effect::refuse([request], error),
             // The next leader reads it again from the queue.
-            Held::Queued(_) | Held::NotThere(_) | Held::Tick => {}
+            Held::Queued(_) | Held::NotThere(_) | Held::Inventoried(..) | Held::Tick => {}
         }
+    }
+
+    /// Looks whether this manager leads, and if it does, restores what the log has lost.
+    pub(super) fn suspect(&mut self, loss: Loss) {
+        let pushed = self
+            .gatherer
+            .push(Commit::default(), [Effect::Rewound(loss)]);
+        debug_assert!(pushed.is_ok(), "an empty commit is never too large");
     }
 
     /// Has an entry appended even if there is nothing to commit: it shows that this leader leads.

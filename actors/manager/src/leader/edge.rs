@@ -4,7 +4,7 @@ use loom_bus::serve::{Request, ServeLimits};
 use loom_schemas::subject;
 use ractor::{ActorProcessingErr, ActorRef};
 
-use super::wish::{JOB_VERBS, not_yet, read_wish, read_word};
+use super::wish::{Asked, JOB_VERBS, read_word};
 use super::{Leading, ManagerMessage};
 use crate::serve::door::{Door, Next, Rest};
 
@@ -43,23 +43,18 @@ impl Leading {
         let take = move |request| take_word(&manager, request);
         let door = Door::serve(&bus, subject::CTL_ALL, Some(&group), calls, rest, take).await?;
         self.doors.push(door);
-        let door = Door::serve(
-            &bus,
-            subject::ADMIN_ALL,
-            Some(&group),
-            writes,
-            rest,
-            refuse_admin,
-        );
+        let manager = self.myself.clone();
+        let take = move |request| take_wish(&manager, request);
+        let door = Door::serve(&bus, subject::ADMIN_ALL, Some(&group), writes, rest, take);
         self.doors.push(door.await?);
         Ok(())
     }
 }
 
 fn take_wish(manager: &ActorRef<ManagerMessage>, request: Request) -> Next {
-    match read_wish(&request) {
-        Ok(wish) => hand_on(manager, ManagerMessage::Asked(Box::new(request), wish)),
-        Err(error) => refuse(request, error),
+    match Asked::read(request) {
+        Ok(asked) => hand_on(manager, ManagerMessage::Asked(Box::new(asked))),
+        Err(refused) => refuse(refused.0, refused.1),
     }
 }
 
@@ -68,15 +63,6 @@ fn take_word(manager: &ActorRef<ManagerMessage>, request: Request) -> Next {
         Ok((node, word)) => hand_on(manager, ManagerMessage::Said(Box::new(request), node, word)),
         Err(error) => refuse(request, error),
     }
-}
-
-fn refuse_admin(request: Request) -> Next {
-    let (noun, verb) = (
-        request.token(2).unwrap_or_default(),
-        request.token(3).unwrap_or_default(),
-    );
-    let error = not_yet(&format!("`{verb}` of a {noun}"));
-    refuse(request, error)
 }
 
 /// What cannot be read is no question of who leads.

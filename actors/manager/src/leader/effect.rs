@@ -7,13 +7,21 @@ use loom_bus::header::REVISION;
 use loom_bus::serve::Request;
 use loom_schemas::error::WireError;
 use loom_schemas::ids::{Name, Revision};
-use loom_schemas::wire::{Committed, StatusTaken, SubmitOutcome, Submitted, Welcome};
+use loom_schemas::record::CommandOutcome;
+use loom_schemas::wire::{Committed, NodeChanged, StatusTaken, Submitted, Welcome};
 
 use crate::state::NodeDelta;
+use crate::term::Loss;
+
+/// What a node is told that knows more than the log.
+const REWOUND: &str =
+    "the log is older than what this node has obeyed: its state is restored first";
 
 /// What happens once a commit is durable.
 #[derive(Debug)]
 pub(crate) enum Effect {
+    /// If this manager still leads, the log was rewound: a node has said so.
+    Rewound(Loss),
     /// The request that waits under this number is answered, unless it was given up.
     Answer(u64),
     /// Nodes are told how their assignments changed.
@@ -38,28 +46,17 @@ pub(crate) struct Waiting {
 /// What a request will be answered.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    /// A submission was taken in.
-    Submitted {
-        /// The job.
-        job: Name,
-        /// Its version.
-        version: u32,
-        /// What it did.
-        outcome: SubmitOutcome,
-    },
-    /// A write was carried out.
-    Committed {
-        /// The job.
-        job: Name,
-        /// Whether anything changed.
-        changed: bool,
-    },
-    /// A node's reports, or its farewell, are taken in.
-    StatusTaken,
+    /// A write was carried out, now or when it was first sent.
+    Done(CommandOutcome),
+    /// A node's reports, or its farewell, are taken in; with how far this clock is ahead.
+    StatusTaken(Option<i64>),
     /// A node is welcomed, with its assignment as of the commit.
     Welcome(Name),
     /// It is refused; also that only a leader may say.
     Refused(WireError),
+    /// A node has obeyed a later leader than there ever was in this log, or belongs to a cluster
+    /// of which this log knows nothing: if this manager leads, the log was rewound.
+    Rewound(Loss),
 }
 
 /// An answer ready to be sent.
@@ -74,6 +71,7 @@ pub(crate) struct Ready {
 pub(crate) enum Body {
     Submitted(Submitted),
     Committed(Committed),
+    NodeChanged(NodeChanged),
     StatusTaken(StatusTaken),
     Welcome(Box<Welcome>),
     Refused(WireError),
@@ -96,7 +94,7 @@ impl Queue {
     pub(crate) fn take_all(&mut self, effects: impl IntoIterator<Item = Effect>) -> Vec<Waiting> {
         let numbers = effects.into_iter().filter_map(|effect| match effect {
             Effect::Answer(number) => Some(number),
-            Effect::Tell(_) => None,
+            Effect::Tell(_) | Effect::Rewound(_) => None,
         });
         numbers
             .filter_map(|number| self.waiting.remove(&number))
@@ -138,29 +136,41 @@ impl Waiting {
         welcome: impl FnOnce(&Name) -> Box<Welcome>,
     ) -> Ready {
         let body = match self.answer {
-            Answer::Submitted {
-                job,
-                version,
-                outcome,
-            } => Body::Submitted(Submitted {
-                job,
-                version,
-                outcome,
-                revision,
-            }),
-            Answer::Committed { job, changed } => Body::Committed(Committed {
-                job,
-                changed,
-                revision,
-            }),
-            Answer::StatusTaken => Body::StatusTaken(StatusTaken {}),
+            Answer::Done(outcome) => body_of(outcome, revision),
+            Answer::StatusTaken(ahead_ms) => Body::StatusTaken(StatusTaken { ahead_ms }),
             Answer::Welcome(node) => Body::Welcome(welcome(&node)),
             Answer::Refused(error) => Body::Refused(error),
+            Answer::Rewound(_) => Body::Refused(WireError::unavailable(REWOUND)),
         };
         Ready {
             request: self.request,
             body,
         }
+    }
+}
+
+fn body_of(outcome: CommandOutcome, revision: Revision) -> Body {
+    match outcome {
+        CommandOutcome::Submitted {
+            job,
+            version,
+            outcome,
+        } => Body::Submitted(Submitted {
+            job,
+            version,
+            outcome,
+            revision,
+        }),
+        CommandOutcome::Committed { job, changed } => Body::Committed(Committed {
+            job,
+            changed,
+            revision,
+        }),
+        CommandOutcome::Node { node, changed } => Body::NodeChanged(NodeChanged {
+            node,
+            changed,
+            revision,
+        }),
     }
 }
 
@@ -175,6 +185,7 @@ pub(crate) fn send(ready: Vec<Ready>, revision: Revision) {
             match body {
                 Body::Submitted(body) => request.reply_with(&body, &headers).await,
                 Body::Committed(body) => request.reply_with(&body, &headers).await,
+                Body::NodeChanged(body) => request.reply_with(&body, &headers).await,
                 Body::StatusTaken(body) => request.reply_with(&body, &headers).await,
                 Body::Welcome(body) => request.reply_with(&body, &headers).await,
                 Body::Refused(error) => request.refuse(error).await,

@@ -3,18 +3,19 @@
 use loom_bus::log::{AppendError, SnapshotMark};
 use loom_bus::serve::Request;
 use loom_schemas::ids::{Name, Revision};
+use loom_schemas::wire::Assigned;
 use ractor::RpcReplyPort;
 
 use super::log_writer::Landed;
 use super::outbox::Outcome;
 use super::queue_reader::Queued;
 use super::scheduler::Pass;
-use super::wish::{Wish, Word};
+use super::wish::{Asked, Word};
 
 /// What the manager is told.
 pub(crate) enum ManagerMessage {
-    /// A client wants something done to a job.
-    Asked(Box<Request>, Wish),
+    /// A client wants something done.
+    Asked(Box<Asked>),
     /// A node says something.
     Said(Box<Request>, Name, Word),
     /// The queue reader took a message.
@@ -25,6 +26,8 @@ pub(crate) enum ManagerMessage {
     Planned(Box<Pass>),
     /// A call to a node came back.
     Told(Name, Outcome),
+    /// A node said what its placements are, or did not.
+    Inventoried(Name, Option<Vec<Assigned>>),
     /// A snapshot was taken and verified; the answer is whether it was committed.
     SnapshotTaken(SnapshotMark, RpcReplyPort<bool>),
     /// Up to where are events safely in the history?
@@ -44,6 +47,8 @@ pub(crate) enum ManagerMessage {
 pub(crate) enum Ending {
     /// Another manager leads.
     Deposed,
+    /// Nodes know more than the log: it was rewound, and its state has to be restored.
+    Rewound,
     /// Something failed that only a new start from the log puts right.
     Failed,
     /// It was asked to.
@@ -55,6 +60,7 @@ impl Ending {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Deposed => "deposed",
+            Self::Rewound => "rewound",
             Self::Failed => "failed",
             Self::HandedOver => "handed over",
         }
@@ -64,6 +70,7 @@ impl Ending {
     pub(crate) fn of(reason: Option<&str>) -> Self {
         match reason {
             Some("deposed") => Self::Deposed,
+            Some("rewound") => Self::Rewound,
             Some("handed over") => Self::HandedOver,
             _ => Self::Failed,
         }
@@ -72,10 +79,12 @@ impl Ending {
 
 /// What wants a decision and waits for the pass under way.
 pub(crate) enum Held {
-    Asked(Box<Request>, Wish),
+    Asked(Box<Asked>),
     Said(Box<Request>, Name, Word),
     Queued(Box<Queued>),
     /// Nobody serves this node's subject.
     NotThere(Name),
+    /// What a node's placements are, as far as it said.
+    Inventoried(Name, Option<Vec<Assigned>>),
     Tick,
 }

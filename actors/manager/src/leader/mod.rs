@@ -34,6 +34,7 @@ mod node;
 mod outbox;
 mod planning;
 mod queue_reader;
+mod recovery;
 mod relay;
 mod request;
 mod scheduler;
@@ -47,11 +48,11 @@ use jiff::Timestamp;
 use loom_bus::log::{Gatherer, QueueCursor, Replica, SnapshotMark};
 use loom_schemas::error::WireError;
 use loom_schemas::ids::Name;
-use loom_schemas::record::NodeStatus;
 use loom_schemas::wire::ManagerRole;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 use crate::context::{Context, Part};
+use crate::decide::Office;
 use crate::liveness::Liveness;
 use crate::serve::door::Door;
 use crate::state::State;
@@ -100,8 +101,12 @@ pub(crate) struct Leading {
     pub(super) outboxes: Outboxes,
     pub(super) calls: BTreeMap<Name, Worker>,
     pub(super) liveness: Liveness,
-    /// Nodes that have not said hello since the log was rewound: until then nothing is stopped.
-    pub(super) awaited: BTreeSet<Name>,
+    /// Nodes that are being asked what their placements are.
+    pub(super) inventories: BTreeMap<Name, Worker>,
+    /// Nodes that did not say what their placements are.
+    pub(super) uninformed: BTreeSet<Name>,
+    /// Whom this manager took the lead from by force, and why.
+    deposed: Option<(Name, &'static str)>,
     pub(super) doors: Vec<Door>,
     pub(super) ending: Option<Ending>,
     pub(super) log_writer: ActorRef<LogWriterMessage>,
@@ -132,6 +137,7 @@ impl Actor for Manager {
     ) -> Result<Self::State, ActorProcessingErr> {
         let ManagerArguments { context, elected } = arguments;
         context.parts.put(Part::Manager, myself.get_cell());
+        let deposed = elected.deposed();
         let Elected {
             replica, writer, ..
         } = elected;
@@ -165,7 +171,9 @@ impl Actor for Manager {
             outboxes: Outboxes::default(),
             calls: BTreeMap::new(),
             liveness,
-            awaited: BTreeSet::new(),
+            inventories: BTreeMap::new(),
+            uninformed: BTreeSet::new(),
+            deposed,
             doors: Vec::new(),
             ending: None,
             log_writer,
@@ -237,23 +245,23 @@ impl Leading {
     /// Takes office: what the log says of this leader, its doors, everything planned anew.
     async fn begin(&mut self) -> Result<(), ActorProcessingErr> {
         let context = self.context.clone();
-        if self.durable.position.restored.is_some() && self.is_first_after_restore() {
-            // Who was silent before may never come back.
-            let up = self
-                .head
-                .nodes()
-                .filter(|node| node.status == NodeStatus::Up);
-            self.awaited = up.map(|node| node.name.clone()).collect();
-        }
-        context.publish(self.durable.clone());
-        context.set_role(self.role());
-        let cluster = self.durable.position.cluster.clone();
-        let (name, strategy) = (context.name().clone(), context.options.strategy);
+        let position = self.durable.position.clone();
+        let deposed = self.deposed.take();
+        let office = Office {
+            manager: context.name(),
+            agent: crate::context::AGENT,
+            cluster: &position.cluster,
+            strategy: context.options.strategy,
+            deposed: deposed.as_ref().map(|(former, why)| (former, *why)),
+            restored: position.restored.is_some().then_some(position.incarnation),
+            patience: context.options.timings.lost_after,
+        };
         let now = Timestamp::now();
         self.decide(Vec::new(), |draft| {
-            let agent = crate::context::AGENT;
-            crate::decide::elected(draft, &name, agent, &cluster, strategy, now);
+            crate::decide::elected(draft, &office, now);
         });
+        context.publish(self.durable.clone());
+        context.set_role(self.role());
         self.want_whole_of_all();
         self.open_doors().await?;
         tracing::info!(epoch = %self.durable.position.epoch(), "this manager leads");
@@ -263,7 +271,7 @@ impl Leading {
 
     async fn take(&mut self, message: ManagerMessage) -> Result<(), ActorProcessingErr> {
         match message {
-            ManagerMessage::Asked(request, wish) => self.hold(Held::Asked(request, wish)),
+            ManagerMessage::Asked(asked) => self.hold(Held::Asked(asked)),
             ManagerMessage::Said(request, node, word) => {
                 self.hold(Held::Said(request, node, word));
             }
@@ -273,6 +281,7 @@ impl Leading {
             ManagerMessage::Planned(pass) => self.planned(*pass),
             ManagerMessage::Landed(landed) => self.landed(*landed),
             ManagerMessage::Told(node, outcome) => self.told(&node, &outcome),
+            ManagerMessage::Inventoried(node, found) => self.hold(Held::Inventoried(node, found)),
             ManagerMessage::SnapshotTaken(mark, reply) => self.snapshots.push_back((mark, reply)),
             ManagerMessage::AskSettled(reply) => {
                 drop(self.relay.cast(EventRelayMessage::Settled(reply)));
@@ -313,36 +322,32 @@ impl Leading {
 
     fn take_up(&mut self, held: Held) {
         match held {
-            Held::Asked(request, wish) => self.asked(request, wish),
+            Held::Asked(asked) => self.asked(*asked),
             Held::Said(request, node, word) => self.said(request, &node, word),
             Held::Queued(queued) => self.queued(*queued),
             Held::NotThere(node) => self.is_not_there(&node),
+            Held::Inventoried(node, found) => self.inventoried(&node, found.as_deref()),
             Held::Tick => self.look_around(),
         }
     }
 
     /// What this manager is while it leads.
     fn role(&self) -> ManagerRole {
-        if self.is_recovering() {
+        if self.is_recovering() || self.recovers_still() {
             ManagerRole::Recovering
         } else {
             ManagerRole::Leader
         }
     }
 
-    /// Whether nothing may be stopped yet.
+    /// Whether nothing may be stopped yet, as far as was decided.
     pub(super) fn is_recovering(&self) -> bool {
-        !self.awaited.is_empty()
+        self.head.is_recovering()
     }
 
-    /// Whether nobody has led since the log was given its state back.
-    fn is_first_after_restore(&self) -> bool {
-        let position = &self.durable.position;
-        let restored = position
-            .restored
-            .as_ref()
-            .map_or(0, |(sequence, _)| *sequence);
-        position.lead_sequence == restored + 1
+    /// The same as far as is durable: nodes are told nothing before.
+    pub(super) fn recovers_still(&self) -> bool {
+        self.durable.state.is_recovering()
     }
 }
 

@@ -18,7 +18,9 @@ use super::outbox::{Letter, Outcome};
 use super::wish::Word;
 use super::{Ending, Held, Leading, ManagerMessage};
 use crate::decide;
+use crate::plan::{PART_BYTES, parts};
 use crate::state::Draft;
+use crate::term::Loss;
 use crate::work::carry_out;
 
 /// A heartbeat this young may have been sent before the node was told.
@@ -32,9 +34,18 @@ impl Leading {
             let error = WireError::unavailable("the log has no room, nothing is taken in");
             return effect::refuse([request], &error);
         }
+        if let Word::Hello(hello) = &word
+            && let Some(loss) = self.loss_told_by(hello)
+        {
+            // Whether this manager leads at all shows by the append that the answer waits for.
+            let draft = Draft::new(self.head.clone());
+            let waiting = Waiting::new(request, Answer::Rewound(loss));
+            self.gather(draft, vec![waiting], None);
+            return;
+        }
         let refusal = match &word {
             Word::Hello(hello) => self.is_foreign(hello.cluster.as_deref()),
-            Word::Status(_) if self.awaited.contains(node) => {
+            Word::Status(_) if self.head.awaits(node) => {
                 Some(WireError::unavailable("the state was restored: say hello"))
             }
             Word::Status(report) => self
@@ -55,21 +66,20 @@ impl Leading {
         let now = Timestamp::now();
         match word {
             Word::Hello(hello) => {
-                decide::hello(draft, node, &hello, self.is_recovering(), now);
-                if self.awaited.remove(node) && self.awaited.is_empty() {
-                    tracing::info!("every node has said hello: this manager has recovered");
-                    self.context.set_role(self.role());
-                    self.want_whole_of_all();
+                let recovering = self.is_recovering();
+                decide::hello(draft, node, &hello, recovering, now);
+                if recovering {
+                    self.hello_in_recovery(draft, node, &hello);
                 }
                 Answer::Welcome(node.clone())
             }
             Word::Status(report) => {
                 decide::report(draft, node, &report.runs, self.is_recovering(), now);
-                Answer::StatusTaken
+                Answer::StatusTaken(self.context.hearts.ahead_ms(node))
             }
             Word::Bye(bye) => {
                 decide::bye(draft, node, &bye, now);
-                Answer::StatusTaken
+                Answer::StatusTaken(None)
             }
         }
     }
@@ -167,7 +177,7 @@ impl Leading {
     /// Calls the nodes that have something to be told.
     pub(super) fn tell_nodes(&mut self) {
         // A recovering leader tells nobody anything: what is missing from a set would be stopped.
-        if self.is_recovering() || self.ending.is_some() {
+        if self.recovers_still() || self.ending.is_some() {
             return;
         }
         let position = &self.durable.position;
@@ -186,31 +196,11 @@ impl Leading {
         }
     }
 
-    /// Has every node that is awaited hear of this leader, so that it says hello. What it is sent
-    /// is a change of a set that no node has, so it changes nothing.
-    pub(super) fn greet_awaited(&mut self) {
-        let position = &self.durable.position;
-        let nothing = Assign {
-            cluster: position.cluster.clone(),
-            epoch: position.epoch(),
-            generation: u64::MAX,
-            base: Some(u64::MAX),
-            put: Vec::new(),
-            remove: Vec::new(),
-        };
-        let awaited: Vec<Name> = self.awaited.iter().cloned().collect();
-        for node in awaited {
-            if !self.calls.contains_key(&node) {
-                self.call(node, nothing.clone());
-            }
-        }
-    }
-
-    fn call(&mut self, node: Name, assign: Assign) {
+    pub(super) fn call(&mut self, node: Name, assign: Assign) {
         let bus = self.context.control.clone();
         let wait = self.context.options.timings.node_call;
         let name = node.clone();
-        let call = async move { tell(&bus, &name, &assign, wait).await };
+        let call = async move { tell(&bus, &name, assign, wait).await };
         let told = node.clone();
         let tell = move |outcome| ManagerMessage::Told(told, outcome);
         let worker = carry_out(&self.myself, call, tell);
@@ -224,10 +214,13 @@ impl Leading {
         self.outboxes.finish(node, outcome, now);
         match outcome {
             Outcome::Taken | Outcome::Resync => self.liveness.heard(node, now),
-            Outcome::Stale => {
-                tracing::warn!(%node, "a node obeys a later leader");
-                // If that is so, the next append is refused; nothing else tells for sure.
-                self.append_empty();
+            Outcome::Stale(epoch) => {
+                tracing::warn!(%node, %epoch, "a node obeys a later leader");
+                // If there is one, the next append is refused; nothing else tells for sure.
+                self.suspect(Loss {
+                    epoch: *epoch,
+                    cluster: None,
+                });
             }
             Outcome::Foreign(cluster) => {
                 tracing::error!(%node, cluster, "a node belongs to another cluster");
@@ -277,8 +270,23 @@ impl Leading {
     }
 }
 
-/// Tells a node what it shall have.
-async fn tell(bus: &Bus, node: &Name, assign: &Assign, wait: Duration) -> Outcome {
+/// Tells a node what it shall have; what is larger than a message goes in parts, one after the
+/// other.
+async fn tell(bus: &Bus, node: &Name, assign: Assign, wait: Duration) -> Outcome {
+    let parts = match tokio::task::spawn_blocking(move || parts(assign, PART_BYTES)).await {
+        Ok(parts) => parts,
+        Err(error) => return Outcome::Failed(error.to_string()),
+    };
+    for part in &parts {
+        match tell_part(bus, node, part, wait).await {
+            Outcome::Taken => {}
+            other => return other,
+        }
+    }
+    Outcome::Taken
+}
+
+async fn tell_part(bus: &Bus, node: &Name, assign: &Assign, wait: Duration) -> Outcome {
     let headers = [(EPOCH, assign.epoch.to_string())];
     let subject = subject::assign(node);
     match bus
@@ -287,7 +295,7 @@ async fn tell(bus: &Bus, node: &Name, assign: &Assign, wait: Duration) -> Outcom
     {
         Ok(AssignReply::Taken { .. }) => Outcome::Taken,
         Ok(AssignReply::Resync { .. }) => Outcome::Resync,
-        Ok(AssignReply::Stale { .. }) => Outcome::Stale,
+        Ok(AssignReply::Stale { epoch }) => Outcome::Stale(epoch),
         Ok(AssignReply::Foreign { cluster }) => Outcome::Foreign(cluster),
         Err(CallError::NoResponders) => Outcome::NobodyThere,
         Err(CallError::Send(BusError::TooLarge { size, limit })) => {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Epoch, Name};
 
 use crate::state::NodeDelta;
 
@@ -49,8 +49,8 @@ pub(crate) enum Outcome {
     Taken,
     /// It has another generation than the delta was made for.
     Resync,
-    /// It has obeyed a higher epoch: this manager leads no more.
-    Stale,
+    /// It has obeyed a higher epoch: this manager leads no more, or the log was rewound.
+    Stale(Epoch),
     /// It belongs to another cluster.
     Foreign(String),
     /// Nobody serves its subject.
@@ -130,7 +130,7 @@ impl Outboxes {
                 outbox.whole = true;
                 outbox.take_back(letter);
             }
-            Outcome::Stale | Outcome::Foreign(_) | Outcome::NobodyThere | Outcome::Failed(_) => {
+            Outcome::Stale(_) | Outcome::Foreign(_) | Outcome::NobodyThere | Outcome::Failed(_) => {
                 outbox.whole |= matches!(letter, Letter::Whole(_));
                 outbox.take_back(letter);
                 let doubled = PAUSE.saturating_mul(1 << outbox.failures.min(8));

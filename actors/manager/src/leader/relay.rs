@@ -37,12 +37,11 @@ impl Actor for EventRelay {
         let EventRelayArguments { context, position } = arguments;
         context.parts.put(Part::Relay, myself.get_cell());
         let log = context.log.clone();
-        Ok(Relay::start(
-            &context.bulk,
-            log,
-            &position,
-            RelayOptions::default(),
-        ))
+        let mut options = RelayOptions::for_replicas(log.options().replicas);
+        if !options.settled_after.is_zero() {
+            options.settled_after = context.options.timings.settled_after;
+        }
+        Ok(Relay::start(&context.bulk, log, &position, options))
     }
 
     async fn handle(

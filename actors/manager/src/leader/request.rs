@@ -1,50 +1,95 @@
 //! What clients ask.
 
+use std::time::Instant;
+
 use jiff::Timestamp;
-use loom_bus::serve::Request;
-use loom_schemas::error::WireError;
+use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
+use loom_schemas::record::CommandOutcome;
 
 use super::Leading;
 use super::effect::{self, Answer};
-use super::wish::{Wish, is_admin};
+use super::wish::{Asked, Wish, is_admin};
 use crate::decide::{self, Asker};
 use crate::state::Draft;
 
 impl Leading {
-    /// Decides about a job; the answer waits for the commit.
-    pub(super) fn asked(&mut self, request: Box<Request>, wish: Wish) {
+    /// Decides about a wish; the answer waits for the commit.
+    pub(super) fn asked(&mut self, wanted: Asked) {
+        let Asked {
+            request,
+            wish,
+            command,
+        } = wanted;
         if self.is_full() {
             let error = WireError::unavailable("the log has no room, nothing is taken in");
             return effect::refuse([request], &error);
         }
-        if self.is_recovering() {
-            let message = "the state was restored and not every node has said hello yet";
-            return effect::refuse([request], &WireError::unavailable(message));
+        if let Some(error) = self.cannot_yet(&wish) {
+            return effect::refuse([request], &error);
         }
         let user = request.caller.user.clone();
-        let command = request.command_id().map(str::to_owned);
+        let id = request.command_id().map(str::to_owned);
         self.decide_or_refuse(request, move |draft| {
+            if let Some(command) = &command
+                && let Some(first) = decide::repeated(draft.state(), command)?
+            {
+                return Ok(Answer::Done(first));
+            }
             let asker = Asker {
                 user: &user,
                 admin: is_admin(&user),
-                request: command.as_deref(),
+                request: id.as_deref(),
             };
-            grant(draft, wish, asker)
+            let now = Timestamp::now();
+            let outcome = grant(draft, wish, asker, now)?;
+            if let Some(command) = &command {
+                decide::remember(draft, command, &outcome, now);
+            }
+            Ok(Answer::Done(outcome))
         });
+    }
+
+    /// What stands against a wish now, apart from the state it is decided against.
+    fn cannot_yet(&self, wish: &Wish) -> Option<WireError> {
+        match wish {
+            Wish::NodeLost(request) => self.is_alive(&request.node),
+            _ if self.is_recovering() => {
+                let message = "the state was restored and not every node has said hello yet: see \
+                               `loomctl node ls`, and `loomctl node lost` for those that are gone";
+                Some(WireError::unavailable(message))
+            }
+            _ => None,
+        }
+    }
+
+    /// The runs of a node that lives would run twice if it were given up.
+    fn is_alive(&self, node: &Name) -> Option<WireError> {
+        let now = Instant::now();
+        let alive = self.liveness.is_heard(node, now) && !self.head.awaits(node);
+        alive.then(|| {
+            let seconds = self.liveness.silence(node, now).as_secs();
+            let message = format!(
+                "node {node} was heard {seconds} s ago: stop its agent first, or its runs would \
+                 run twice"
+            );
+            WireError::new(ErrorCode::Conflict, message)
+        })
     }
 }
 
 /// Carries out a wish on a draft.
-pub(super) fn grant(draft: &mut Draft, wish: Wish, asker: Asker<'_>) -> Result<Answer, WireError> {
-    let now = Timestamp::now();
-    let committed = |job: &Name, changed| Answer::Committed {
-        job: job.clone(),
-        changed,
-    };
+pub(super) fn grant(
+    draft: &mut Draft,
+    wish: Wish,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<CommandOutcome, WireError> {
+    let committed = |job: Name, changed| CommandOutcome::Committed { job, changed };
     match wish {
         Wish::Submit(submission) => {
-            decide::submit(draft, *submission, asker, now).map(|accepted| Answer::Submitted {
+            let accepted = decide::submit(draft, *submission, asker, now)?;
+            Ok(CommandOutcome::Submitted {
                 job: accepted.job,
                 version: accepted.version,
                 outcome: accepted.outcome,
@@ -52,15 +97,24 @@ pub(super) fn grant(draft: &mut Draft, wish: Wish, asker: Asker<'_>) -> Result<A
         }
         Wish::Stop(request) => {
             let changed = decide::stop(draft, &request, asker)?;
-            Ok(committed(&request.address.job, changed))
+            Ok(committed(request.address.job, changed))
         }
         Wish::Restart(request) => {
             let changed = decide::restart(draft, &request, asker, now)?;
-            Ok(committed(&request.address.job, changed))
+            Ok(committed(request.address.job, changed))
         }
         Wish::Scale(request) => {
             let changed = decide::scale(draft, &request, asker, now)?;
-            Ok(committed(&request.job, changed))
+            Ok(committed(request.job, changed))
+        }
+        Wish::NodeLost(request) => {
+            let reason = request.reason.as_deref();
+            decide::check_reason(reason)?;
+            let changed = decide::node_lost(draft, &request.node, asker.user, reason, now)?;
+            Ok(CommandOutcome::Node {
+                node: request.node,
+                changed,
+            })
         }
     }
 }

@@ -44,7 +44,7 @@ impl Leading {
     /// What the time brings that is decided.
     pub(super) fn look_around(&mut self) {
         self.look_for_nodes(Instant::now());
-        self.greet_awaited();
+        self.look_at_recovery();
     }
 
     /// Finishes what is under way, then ends. Nothing new is taken in.

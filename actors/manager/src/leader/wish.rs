@@ -8,11 +8,11 @@ use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
 use loom_schemas::spec::{Syntax, read};
-use loom_schemas::wire::{Bye, Hello, JobRequest, ScaleRequest, StatusReport};
+use loom_schemas::wire::{Bye, Hello, JobRequest, NodeRequest, ScaleRequest, StatusReport};
 
-use crate::decide::Submission;
+use crate::decide::{Command, Submission};
 
-/// What a client wants done to a job.
+/// What a client wants done.
 #[derive(Debug)]
 pub(crate) enum Wish {
     /// Take a job in.
@@ -23,6 +23,35 @@ pub(crate) enum Wish {
     Restart(JobRequest),
     /// Change how many slots a task has.
     Scale(ScaleRequest),
+    /// A node is not coming back as it was.
+    NodeLost(NodeRequest),
+}
+
+/// A request of a client that could be read.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// To be answered.
+    pub(crate) request: Box<Request>,
+    /// What it wants.
+    pub(crate) wish: Wish,
+    /// Under which id it may be repeated.
+    pub(crate) command: Option<Command>,
+}
+
+impl Asked {
+    /// Reads a request, on `orch.job.<verb>` or `orch.admin.<noun>.<verb>`; gives it back with the
+    /// error if it cannot be read.
+    pub(crate) fn read(request: Request) -> Result<Self, Box<(Request, WireError)>> {
+        let read = read_wish(&request).and_then(|wish| Ok((wish, read_command(&request)?)));
+        match read {
+            Ok((wish, command)) => Ok(Self {
+                request: Box::new(request),
+                wish,
+                command,
+            }),
+            Err(error) => Err(Box::new((request, error))),
+        }
+    }
 }
 
 /// What a node says to the leader.
@@ -41,8 +70,47 @@ pub(crate) const JOB_VERBS: [&str; 8] = [
     "submit", "stop", "restart", "scale", "plan", "rollback", "dispatch", "remove",
 ];
 
-/// Reads a request on `orch.job.<verb>`.
-pub(crate) fn read_wish(request: &Request) -> Result<Wish, WireError> {
+fn read_wish(request: &Request) -> Result<Wish, WireError> {
+    match request.token(1).unwrap_or_default() {
+        "admin" => read_admin(request),
+        _ => read_job_wish(request),
+    }
+}
+
+fn read_command(request: &Request) -> Result<Option<Command>, WireError> {
+    let Some(id) = request.command_id() else {
+        return Ok(None);
+    };
+    let if_version = request.header(IF_VERSION).unwrap_or_default();
+    let asked = [
+        request.subject.as_bytes(),
+        if_version.as_bytes(),
+        &request.payload,
+    ];
+    Command::new(&request.caller.user, id, &asked).map(Some)
+}
+
+fn read_admin(request: &Request) -> Result<Wish, WireError> {
+    let (noun, verb) = (
+        request.token(2).unwrap_or_default(),
+        request.token(3).unwrap_or_default(),
+    );
+    match (noun, verb) {
+        ("node", "lost") => read_node(request).map(Wish::NodeLost),
+        _ => Err(not_yet(&format!("`{verb}` of a {noun}"))),
+    }
+}
+
+/// Bare text is the node's name.
+fn read_node(request: &Request) -> Result<NodeRequest, WireError> {
+    let Some(text) = request.text() else {
+        return request.decode();
+    };
+    let node = Name::new(text).map_err(|error| WireError::invalid(error.to_string()))?;
+    Ok(NodeRequest { node, reason: None })
+}
+
+fn read_job_wish(request: &Request) -> Result<Wish, WireError> {
     match request.token(2).unwrap_or_default() {
         "submit" => submission(request).map(|submission| Wish::Submit(Box::new(submission))),
         "stop" => job_request(request).map(Wish::Stop),

@@ -33,6 +33,7 @@ pub fn whole_assignment(state: &State, node: &Name, cluster: &str, epoch: Epoch)
         generation: state.node(node)?.generation,
         base: None,
         put: assignment(state, node),
+        keep: Vec::new(),
         remove: Vec::new(),
     })
 }

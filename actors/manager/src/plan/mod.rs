@@ -4,6 +4,7 @@
 //! is the cost: it follows what changed, not what there is.
 
 mod assign;
+mod parts;
 mod silent;
 mod task_turn;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, Wh
 use crate::state::{Draft, Key, State, job_event, run_event};
 
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
+pub use parts::{PART_BYTES, parts};
 pub use silent::deadlines;
 pub use task_turn::{empty_slot, new_run};
 
@@ -340,6 +342,10 @@ fn node_standing(
     match state.node(node) {
         None => NodeStanding::Gone(format!("node {node} is not known")),
         Some(record) if record.status == NodeStatus::Up => NodeStanding::Up,
+        Some(record) if record.lost => {
+            let why = record.reason.as_deref().unwrap_or("somebody said so");
+            NodeStanding::Gone(format!("node {node} is lost: {why}"))
+        }
         Some(record) if lost_at.get(node).is_some_and(|at| *at <= now) => {
             NodeStanding::Gone(format!("node {node} is down since {:.0}", record.since))
         }

@@ -24,12 +24,14 @@ const FREEZE: Duration = Duration::from_mins(5);
 /// The time between two nodes given up after that.
 const ONE_BY_ONE: Duration = Duration::from_mins(1);
 
-/// When the runs of each node that is down are lost: `lost_after` after it went down, not before
+/// When the runs of each node that is down are lost: at once if somebody said that it is lost, else
+/// `lost_after` after it went down, not before
 /// an agent that said `bye` is due back. When more than max(3, 20 %) went down within 30 s of
 /// each other, it is taken for the bus: 5 minutes later, then one node a minute.
 pub fn deadlines(state: &State, lost_after: Duration) -> BTreeMap<Name, Timestamp> {
     let mut down: Vec<&NodeRecord> = state.down_nodes().map(AsRef::as_ref).collect();
     down.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.name.cmp(&b.name)));
+    let (lost, down): (Vec<_>, Vec<_>) = down.into_iter().partition(|node| node.lost);
     let silent: Vec<&NodeRecord> = down
         .iter()
         .copied()
@@ -37,6 +39,9 @@ pub fn deadlines(state: &State, lost_after: Duration) -> BTreeMap<Name, Timestam
         .collect();
     let most = TOGETHER.max(state.node_count() * TOGETHER_PERCENT / 100);
     let mut deadlines = BTreeMap::new();
+    for node in lost {
+        deadlines.insert(node.name.clone(), node.since);
+    }
     for node in down.iter().filter(|node| node.back_by.is_some()) {
         let usual = later(node.since, lost_after);
         deadlines.insert(node.name.clone(), node.back_by.unwrap_or(usual).max(usual));

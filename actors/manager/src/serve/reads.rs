@@ -13,8 +13,8 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, Revision};
 use loom_schemas::subject;
 use loom_schemas::wire::{
-    BusView, EventQuery, JobGet, LogQuery, ManagerView, NodeGet, NodeList, RunGet, VersionGet,
-    VersionList, VersionSummary,
+    BusView, EventQuery, JobGet, JobListQuery, LogQuery, ManagerView, NodeGet, NodeList, RunGet,
+    VersionGet, VersionList, VersionSummary,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::Serialize;
@@ -25,6 +25,9 @@ use crate::context::{AGENT, Context, Part, View};
 use crate::follower::chain;
 use crate::view;
 use crate::work::{Worker, carry_out};
+
+/// Bytes of MessagePack after which a list is cut into pages; as JSON they are about twice as many.
+const PAGE_BYTES: usize = 2 << 20;
 
 /// How long a read waits for the revision it asks for.
 const WAIT: Duration = Duration::from_secs(1);
@@ -190,10 +193,12 @@ async fn read_state(context: &Context, request: Request, view: &View, noun: &str
     let state = &view.replica.state;
     let heart = |node: &Name| context.hearts.last(node);
     match (noun, verb) {
-        ("job", "list") => answer(request, view, Ok(view::job_list(state))).await,
+        ("job", "list") => {
+            let found = asked_page(&request).map(|page| view::job_list(state, &page, PAGE_BYTES));
+            answer(request, view, found).await;
+        }
         ("job", "get") => {
-            let found = asked_name::<JobGet>(&request, |ask| ask.job)
-                .and_then(|job| view::job_view(state, &job));
+            let found = asked_job(&request).and_then(|ask| view::job_view(state, &ask, PAGE_BYTES));
             answer(request, view, found).await;
         }
         ("job", "versions") => {
@@ -263,6 +268,23 @@ fn this_manager(context: &Context, view: &View) -> ManagerView {
         revision: view.replica.position.revision(),
         state_hash: view.replica.hash(),
         leader: view.replica.position.leader.clone(),
+    }
+}
+
+/// A job by bare text, or by a map that may say where to go on.
+fn asked_job(request: &Request) -> Result<JobGet, WireError> {
+    let Some(text) = request.text() else {
+        return request.decode();
+    };
+    let job = Name::new(text).map_err(|error| WireError::invalid(error.to_string()))?;
+    Ok(JobGet { job, after: None })
+}
+
+/// Nothing, or a map that says where to go on.
+fn asked_page(request: &Request) -> Result<JobListQuery, WireError> {
+    match request.text() {
+        Some(_) => Ok(JobListQuery::default()),
+        None => Ok(request.decode::<Option<_>>()?.unwrap_or_default()),
     }
 }
 

@@ -8,8 +8,8 @@ use loom_bus::log::Change;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
 use loom_schemas::record::{
-    ClusterRecord, JobRecord, ManagerRecord, NodeRecord, Order, RunRecord, SlotRecord,
-    VersionRecord,
+    ClusterRecord, CommandRecord, JobRecord, ManagerRecord, NodeRecord, Order, RunRecord,
+    SlotRecord, VersionRecord,
 };
 use loom_schemas::wire::{Assign, Assigned};
 
@@ -90,6 +90,12 @@ impl Draft {
     pub fn put_cluster(&mut self, record: ClusterRecord) {
         self.touched.insert(Key::Cluster);
         self.state.cluster = Some(Arc::new(record));
+    }
+
+    /// Remembers a command.
+    pub fn put_command(&mut self, fingerprint: &str, record: CommandRecord) {
+        self.touched.insert(Key::Command(fingerprint.to_owned()));
+        self.state.set_command(fingerprint, Some(Arc::new(record)));
     }
 
     /// Writes a job.
@@ -273,6 +279,7 @@ impl NodeDelta {
             generation: self.generation,
             base: Some(self.base),
             put: put.chain(self.stop.values().cloned()).collect(),
+            keep: Vec::new(),
             remove: self.remove.iter().copied().collect(),
         }
     }

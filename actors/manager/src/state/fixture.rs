@@ -211,3 +211,14 @@ pub(crate) fn cases(count: u32) -> proptest::test_runner::Config {
         ..proptest::test_runner::Config::default()
     }
 }
+
+impl State {
+    /// The same state as a manager has it that starts from the records.
+    pub(crate) fn from_records(state: &State) -> State {
+        let mut again = State::default();
+        for (key, value) in state.all_records() {
+            again.put_bytes(&key, &value);
+        }
+        again
+    }
+}

@@ -10,6 +10,8 @@ use loom_schemas::ids::{Name, Slot};
 pub enum Key {
     /// `cluster`.
     Cluster,
+    /// `command/<fingerprint>`.
+    Command(String),
     /// `job/<name>`.
     Job(Name),
     /// `manager/<name>`.
@@ -30,6 +32,7 @@ impl Key {
         let mut name = || Name::new(parts.next()?).ok();
         let key = match kind {
             "cluster" => Self::Cluster,
+            "command" => Self::Command(fingerprint(parts.next()?)?),
             "job" => Self::Job(name()?),
             "manager" => Self::Manager(name()?),
             "node" => Self::Node(name()?),
@@ -49,6 +52,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cluster => f.write_str("cluster"),
+            Self::Command(fingerprint) => write!(f, "command/{fingerprint}"),
             Self::Job(name) => write!(f, "job/{name}"),
             Self::Manager(name) => write!(f, "manager/{name}"),
             Self::Node(name) => write!(f, "node/{name}"),
@@ -76,6 +80,11 @@ pub(super) fn slot_order(a: &Slot, b: &Slot) -> Ordering {
     name_order(&a.job, &b.job)
         .then_with(|| name_order(&a.task, &b.task))
         .then_with(|| a.index.cmp(&b.index))
+}
+
+fn fingerprint(text: &str) -> Option<String> {
+    let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    (text.len() == 32 && text.bytes().all(hexadecimal)).then(|| text.to_owned())
 }
 
 fn parse_number(text: &str) -> Option<u32> {

@@ -21,7 +21,8 @@ use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{
-    ClusterRecord, JobRecord, ManagerRecord, NodeRecord, NodeStatus, SlotRecord, VersionRecord,
+    ClusterRecord, CommandRecord, JobRecord, ManagerRecord, NodeRecord, NodeStatus, Recovery,
+    SlotRecord, VersionRecord,
 };
 use loom_schemas::spec::JobSpec;
 use loom_schemas::words::RunState;
@@ -39,6 +40,7 @@ use load::RunIndex;
 #[derive(Clone, Debug, Default)]
 pub struct State {
     cluster: Option<Arc<ClusterRecord>>,
+    commands: OrdMap<String, Arc<CommandRecord>>,
     jobs: OrdMap<Name, Arc<JobRecord>>,
     managers: OrdMap<Name, Arc<ManagerRecord>>,
     nodes: OrdMap<Name, Arc<NodeRecord>>,
@@ -47,6 +49,8 @@ pub struct State {
     /// Bytes of records that this build does not know or would write otherwise.
     raw: OrdMap<String, Bytes>,
 
+    /// Commands by their age.
+    by_age: OrdSet<(Timestamp, String)>,
     loads: OrdMap<Name, Load>,
     runs: RunIndex,
     /// Slots that wait for their `not_before`.
@@ -65,6 +69,42 @@ impl State {
     /// What holds for the whole cluster.
     pub fn cluster(&self) -> Option<&ClusterRecord> {
         self.cluster.as_deref()
+    }
+
+    /// The last time the log was given its state back, and who is awaited since.
+    pub fn recovery(&self) -> Option<&Recovery> {
+        self.cluster()?.recovery.as_ref()
+    }
+
+    /// Whether nothing may be stopped or placed yet, because the log was rewound.
+    pub fn is_recovering(&self) -> bool {
+        self.recovery().is_some_and(|recovery| !recovery.is_over())
+    }
+
+    /// Whether a node has to say hello before the cluster has recovered.
+    pub fn awaits(&self, node: &Name) -> bool {
+        self.recovery()
+            .is_some_and(|recovery| recovery.awaited.contains(node))
+    }
+
+    /// Whether there is no job and no node: a log that begins, or one that was lost whole.
+    pub fn is_blank(&self) -> bool {
+        self.jobs.is_empty() && self.nodes.is_empty()
+    }
+
+    /// A command that was carried out, by its fingerprint.
+    pub fn command(&self, fingerprint: &str) -> Option<&Arc<CommandRecord>> {
+        self.commands.get(fingerprint)
+    }
+
+    /// Remembered commands, oldest first.
+    pub fn commands_by_age(&self) -> impl Iterator<Item = &(Timestamp, String)> {
+        self.by_age.iter()
+    }
+
+    /// How many commands are remembered.
+    pub fn command_count(&self) -> usize {
+        self.commands.len()
     }
 
     /// A job.
@@ -217,6 +257,20 @@ impl State {
         self.freed = false;
     }
 
+    fn set_command(&mut self, fingerprint: &str, record: Option<Arc<CommandRecord>>) {
+        let at = record.as_ref().map(|record| record.at);
+        let old = match record {
+            Some(record) => self.commands.insert(fingerprint.to_owned(), record),
+            None => self.commands.remove(fingerprint),
+        };
+        if let Some(old) = old {
+            self.by_age.remove(&(old.at, fingerprint.to_owned()));
+        }
+        if let Some(at) = at {
+            self.by_age.insert((at, fingerprint.to_owned()));
+        }
+    }
+
     fn set_job(&mut self, name: &Name, record: Option<Arc<JobRecord>>) {
         if let Some(record) = record {
             self.jobs.insert(name.clone(), record);
@@ -235,7 +289,10 @@ impl State {
     }
 
     fn set_node(&mut self, name: &Name, record: Option<Arc<NodeRecord>>) {
-        let status = |record: &NodeRecord| (record.status, record.back_by, record.since);
+        let status = |record: &NodeRecord| {
+            let NodeRecord { status, lost, .. } = *record;
+            (status, lost, record.back_by, record.since)
+        };
         let old = self.nodes.get(name);
         if old.map(|old| (&old.info, status(old))) == record.as_ref().map(|r| (&r.info, status(r)))
         {

@@ -31,6 +31,10 @@ impl State {
                 self.cluster = Some(record);
                 exact
             }),
+            Key::Command(fingerprint) => decode(value).is_some_and(|(record, exact)| {
+                self.set_command(&fingerprint, Some(record));
+                exact
+            }),
             Key::Job(name) => decode(value)
                 .filter(|(record, _): &(Arc<loom_schemas::record::JobRecord>, _)| {
                     record.name == name
@@ -85,6 +89,7 @@ impl State {
     pub fn encoded(&self, key: &Key) -> Result<Option<Bytes>, CodecError> {
         match key {
             Key::Cluster => self.cluster.as_ref().map(|r| encode(key, r)),
+            Key::Command(print) => self.commands.get(print).map(|r| encode(key, r)),
             Key::Job(name) => self.jobs.get(name).map(|r| encode(key, r)),
             Key::Manager(name) => self.managers.get(name).map(|r| encode(key, r)),
             Key::Node(name) => self.nodes.get(name).map(|r| encode(key, r)),
@@ -101,6 +106,7 @@ impl State {
     pub(super) fn same_record(&self, other: &Self, key: &Key) -> bool {
         match key {
             Key::Cluster => self.cluster == other.cluster,
+            Key::Command(print) => self.commands.get(print) == other.commands.get(print),
             Key::Job(name) => self.jobs.get(name) == other.jobs.get(name),
             Key::Manager(name) => self.managers.get(name) == other.managers.get(name),
             Key::Node(name) => self.nodes.get(name) == other.nodes.get(name),
@@ -122,6 +128,7 @@ impl State {
             .cluster
             .iter()
             .map(|_| Key::Cluster)
+            .chain(self.commands.keys().map(|print| Key::Command(print.clone())))
             .chain(self.jobs.keys().map(|name| Key::Job(name.clone())))
             .chain(self.managers.keys().map(|name| Key::Manager(name.clone())))
             .chain(self.nodes.keys().map(|name| Key::Node(name.clone())))
@@ -138,6 +145,7 @@ impl State {
     pub(super) fn remove(&mut self, key: &Key) {
         match key {
             Key::Cluster => self.cluster = None,
+            Key::Command(fingerprint) => self.set_command(fingerprint, None),
             Key::Job(name) => self.set_job(name, None),
             Key::Manager(name) => {
                 self.managers.remove(name);

@@ -4,10 +4,16 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{Health, JobRecord, NodeRecord, RunRecord, SlotRecord};
 use loom_schemas::spec::JobSpec;
-use loom_schemas::wire::{Heartbeat, JobList, JobSummary, JobView, NodeList, NodeView, RunView};
+use loom_schemas::wire::{
+    Heartbeat, JobGet, JobList, JobListQuery, JobSummary, JobView, NodeList, NodeView, RunView,
+    SlotCursor,
+};
 use loom_schemas::words::{Kind, RunState};
 
+use serde::Serialize;
+
 use crate::reconcile::replicas;
+use crate::size::size_of;
 use crate::state::{State, live_runs};
 
 #[cfg(test)]
@@ -16,30 +22,51 @@ mod tests;
 /// The fewest characters that name a run.
 const RUN_SUFFIX_MIN: usize = 8;
 
-/// Every job in a line.
-pub fn job_list(state: &State) -> JobList {
+/// Jobs in a line each: those after where the last page ended, about so many bytes of them.
+pub fn job_list(state: &State, query: &JobListQuery, bytes: usize) -> JobList {
     let line = |job: &std::sync::Arc<JobRecord>| match state.spec(job) {
         Some(spec) => summary(state, job, spec),
         None => bare_summary(job),
     };
+    let later = state
+        .jobs()
+        .filter(|job| query.after.as_ref().is_none_or(|after| job.name > *after));
+    let (jobs, more) = page(later.map(line), bytes);
+    let last = jobs.last().map(|line: &JobSummary| line.job.name.clone());
     JobList {
-        jobs: state.jobs().map(line).collect(),
+        jobs,
+        next: last.filter(|_| more),
     }
 }
 
-/// One job whole; `not-found` if there is none.
-pub fn job_view(state: &State, name: &Name) -> Result<JobView, WireError> {
+/// One job, with the slots after where the last page ended, about so many bytes of them;
+/// `not-found` if there is none.
+pub fn job_view(state: &State, query: &JobGet, bytes: usize) -> Result<JobView, WireError> {
+    let name = &query.job;
     let job = state
         .job(name)
         .ok_or_else(|| WireError::not_found(format!("no job {name}")))?;
     let spec = state.spec(job).ok_or_else(|| {
         WireError::not_found(format!("job {name}: version {} is not kept", job.version))
     })?;
+    let cursor = |slot: &Slot| SlotCursor {
+        task: slot.task.clone(),
+        index: slot.index,
+    };
     let slots = explained(state.slots_of(name).map(|record| SlotRecord::clone(record)));
+    let later = slots.filter(|record| {
+        query
+            .after
+            .as_ref()
+            .is_none_or(|after| cursor(&record.slot) > *after)
+    });
+    let (slots, more) = page(later, bytes);
+    let last = slots.last().map(|record: &SlotRecord| cursor(&record.slot));
     Ok(JobView {
         summary: summary(state, job, spec),
         spec: spec.clone(),
         slots,
+        next: last.filter(|_| more),
     })
 }
 
@@ -199,20 +226,31 @@ fn view_of_node(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) 
 }
 
 /// Slots that wait for the same as the one before them say so in full.
-fn explained(slots: impl Iterator<Item = SlotRecord>) -> Vec<SlotRecord> {
+fn explained(slots: impl Iterator<Item = SlotRecord>) -> impl Iterator<Item = SlotRecord> {
     let mut reasons: std::collections::BTreeMap<Name, String> = std::collections::BTreeMap::new();
-    slots
-        .map(|mut slot| {
-            match &mut slot.waiting {
-                Some(why) if why.is_empty() => {
-                    why.clone_from(reasons.entry(slot.slot.task.clone()).or_default());
-                }
-                Some(why) => {
-                    reasons.insert(slot.slot.task.clone(), why.clone());
-                }
-                None => {}
+    slots.map(move |mut slot| {
+        match &mut slot.waiting {
+            Some(why) if why.is_empty() => {
+                why.clone_from(reasons.entry(slot.slot.task.clone()).or_default());
             }
-            slot
-        })
-        .collect()
+            Some(why) => {
+                reasons.insert(slot.slot.task.clone(), why.clone());
+            }
+            None => {}
+        }
+        slot
+    })
+}
+
+/// The first of the rows, until they have so many bytes; and whether there are more.
+fn page<T: Serialize>(rows: impl Iterator<Item = T>, bytes: usize) -> (Vec<T>, bool) {
+    let (mut page, mut filled) = (Vec::new(), 0);
+    for row in rows {
+        filled += size_of(&row);
+        if filled > bytes && !page.is_empty() {
+            return (page, true);
+        }
+        page.push(row);
+    }
+    (page, false)
 }

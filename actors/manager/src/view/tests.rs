@@ -5,6 +5,16 @@ use super::*;
 use crate::plan::{PlanOptions, plan};
 use crate::state::fixture::{ANNA, at, counter, decide, job, name, submission, task, with_nodes};
 
+/// Larger than anything here.
+const MUCH: usize = 1 << 20;
+
+fn whole(job: &str) -> JobGet {
+    JobGet {
+        job: name(job),
+        after: None,
+    }
+}
+
 /// Six replicas on nodes that take four.
 fn crowded() -> State {
     let spec = job("web", Kind::Service, task(6));
@@ -19,7 +29,7 @@ fn crowded() -> State {
 #[test]
 fn a_job_says_what_it_waits_for() {
     let state = crowded();
-    let view = job_view(&state, &name("web")).unwrap();
+    let view = job_view(&state, &whole("web"), MUCH).unwrap();
     assert_eq!(view.summary.status, JobStatus::Pending);
     assert_eq!((view.summary.wanted, view.summary.waiting), (6, 2));
     let waits: Vec<_> = view
@@ -28,8 +38,11 @@ fn a_job_says_what_it_waits_for() {
         .filter_map(|slot| slot.waiting.as_deref())
         .collect();
     assert_eq!(waits, ["no node fits: 1 not enough cpu"; 2]);
-    assert_eq!(job_list(&state).jobs, [view.summary]);
-    let missing = job_view(&state, &name("nothing")).unwrap_err();
+    assert_eq!(
+        job_list(&state, &JobListQuery::default(), MUCH).jobs,
+        [view.summary]
+    );
+    let missing = job_view(&state, &whole("nothing"), MUCH).unwrap_err();
     assert_eq!(missing.code, ErrorCode::NotFound);
     assert_eq!(job_text(&state, &name("web"), None).unwrap(), b"web");
 }
@@ -63,4 +76,48 @@ fn a_run_is_found_by_the_end_of_its_id() {
     ] {
         assert_eq!(run_view(&state, text).unwrap_err().code, code, "{text}");
     }
+}
+
+#[test]
+fn pages_are_the_whole_in_order_however_small_they_are() {
+    let state = crowded();
+    let all = job_view(&state, &whole("web"), MUCH).unwrap();
+    assert_eq!(all.next, None);
+    for bytes in [1, 300, 700, MUCH] {
+        let (mut ask, mut slots, mut pages) = (whole("web"), Vec::new(), 0);
+        loop {
+            let page = job_view(&state, &ask, bytes).unwrap();
+            pages += 1;
+            slots.extend(page.slots);
+            ask.after = page.next;
+            if ask.after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(slots, all.slots, "{bytes}");
+        assert_eq!(pages == 1, bytes == MUCH, "{pages} pages of {bytes} bytes");
+    }
+}
+
+#[test]
+fn a_list_of_jobs_goes_on_where_the_last_page_ended() {
+    let mut state = with_nodes(1, 4);
+    for job_name in ["a", "b", "c"] {
+        let spec = job(job_name, Kind::Service, task(1));
+        state = decide(&state, |draft| {
+            crate::decide::submit(draft, submission(&spec), ANNA, at(1)).unwrap();
+        })
+        .state;
+    }
+    let (mut query, mut names) = (JobListQuery::default(), Vec::new());
+    loop {
+        let page = job_list(&state, &query, 1);
+        assert_eq!(page.jobs.len(), 1);
+        names.extend(page.jobs.into_iter().map(|line| line.job.name.to_string()));
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names, ["a", "b", "c"]);
 }

@@ -26,6 +26,7 @@ async fn garbage_is_refused_on_every_subject() {
         "orch.job.stop",
         "orch.job.restart",
         "orch.job.scale",
+        "orch.admin.node.lost",
         "orch.ctl.n1.hello",
         "orch.ctl.n1.status",
         "orch.ctl.n1.dance",

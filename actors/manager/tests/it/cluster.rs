@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use loom_bus::call::{CallError, Reply};
 use loom_bus::connection::{Bus, ConnectOptions, Login};
-use loom_bus::header::MIN_REVISION;
+use loom_bus::header::{COMMAND_ID, MIN_REVISION};
 use loom_bus::server::{Embedded, EmbeddedOptions};
 use loom_manager::{ManagerHandle, ManagerOptions, Timings};
 use loom_schemas::ids::{Name, Revision};
@@ -40,6 +40,28 @@ where
 
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+/// An impatient manager, so that tests need not wait.
+pub(crate) fn options_at(
+    manager: Name,
+    bus: ConnectOptions,
+    directory: std::path::PathBuf,
+) -> ManagerOptions {
+    let mut options = ManagerOptions::new(manager, bus, directory);
+    options.timings = Timings {
+        down_after: Duration::from_secs(2),
+        lost_after: Duration::from_secs(3),
+        tick: Duration::from_millis(200),
+        keep_alive: Duration::from_millis(200),
+        entries_stopped_after: Duration::from_secs(2),
+        ping: Duration::from_millis(300),
+        back_off: Duration::from_millis(100),
+        max_back_off: Duration::from_secs(1),
+        node_call: Duration::from_secs(1),
+        settled_after: Duration::from_secs(1),
+    };
+    options
 }
 
 /// One bus.
@@ -97,23 +119,9 @@ impl Cluster {
         Client::new(self.own_bus().await)
     }
 
-    /// Impatient, so that tests need not wait.
     pub(crate) fn options(&self, manager: &str) -> ManagerOptions {
         let bus = self.connect_as(self.server.orch_login());
-        let directory = self.directory.path().join(manager);
-        let mut options = ManagerOptions::new(name(manager), bus, directory);
-        options.timings = Timings {
-            down_after: Duration::from_secs(2),
-            lost_after: Duration::from_secs(3),
-            tick: Duration::from_millis(200),
-            keep_alive: Duration::from_millis(200),
-            entries_stopped_after: Duration::from_secs(2),
-            ping: Duration::from_millis(300),
-            back_off: Duration::from_millis(100),
-            max_back_off: Duration::from_secs(1),
-            node_call: Duration::from_secs(1),
-        };
-        options
+        options_at(name(manager), bus, self.directory.path().join(manager))
     }
 
     pub(crate) async fn manager(&self, manager: &str) -> ManagerHandle {
@@ -151,6 +159,17 @@ impl Client {
         self.bus.call_bytes(subject, payload, &[], CALL).await
     }
 
+    /// Asks under a command's id.
+    pub(crate) async fn command<Q: Serialize, R: DeserializeOwned>(
+        &self,
+        id: &str,
+        subject: &str,
+        request: &Q,
+    ) -> Result<R, CallError> {
+        let headers = [(COMMAND_ID, id.to_owned())];
+        self.bus.call_with(subject, request, CALL, &headers).await
+    }
+
     pub(crate) async fn submit(&self, text: &str) -> Result<Submitted, CallError> {
         let reply = self.send("orch.job.submit", text.as_bytes()).await?;
         let submitted: Submitted = reply.decode()?;
@@ -160,7 +179,10 @@ impl Client {
     }
 
     pub(crate) async fn job(&self, job: &str) -> JobView {
-        let asked = JobGet { job: name(job) };
+        let asked = JobGet {
+            job: name(job),
+            after: None,
+        };
         self.ask("orch.api.job.get", &asked).await.unwrap()
     }
 

@@ -261,3 +261,33 @@ async fn many_submissions_at_once_are_all_answered() {
         begun.elapsed()
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_assignment_larger_than_a_message_comes_in_parts() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    let script = "# ".to_owned() + &"x".repeat(900_000);
+    let text = serde_json::json!({ "name": "big", "bash": script, "replicas": 12 });
+    client.submit(&text.to_string()).await.unwrap();
+    until("all wait for a node", async || {
+        client.job("big").await.summary.waiting == 12
+    })
+    .await;
+    // Eleven megabytes of it, by one change.
+    let node = TestNode::start(cluster.own_bus().await, "n1").await;
+    until("all run", async || node.running().len() == 12).await;
+    assert!(node.look(|seen| seen.parts) > 3);
+    let before = node.running();
+    // And as a whole set: in the answer to a hello, and from the next leader.
+    let seen = node.look(Clone::clone);
+    drop(node);
+    let node = TestNode::start_with(cluster.own_bus().await, "n1", seen).await;
+    let second = cluster.manager("m2").await;
+    manager.stop().await;
+    until("m2 leads", async || second.leads()).await;
+    let epoch = node.look(|seen| seen.epoch);
+    until("the node has it all from m2", async || {
+        node.look(|seen| seen.epoch > epoch && seen.assigned.len() == 12)
+    })
+    .await;
+    assert_eq!(node.running(), before, "nothing was stopped on the way");
+}

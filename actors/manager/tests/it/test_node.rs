@@ -12,7 +12,7 @@ use loom_schemas::record::{Capacity, Exit, Marks, NodeInfo, Order};
 use loom_schemas::subject;
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::{
-    Assign, AssignReply, Assigned, Heartbeat, Hello, NodeUsage, RunReport, StatusReport,
+    Assign, AssignReply, Assigned, Heartbeat, Hello, Inventory, NodeUsage, RunReport, StatusReport,
     StatusTaken, Welcome,
 };
 use loom_schemas::words::{DriverKind, Kind, RunState};
@@ -23,13 +23,15 @@ use tokio::task::JoinHandle;
 const HEARTBEAT: Duration = Duration::from_millis(300);
 
 /// What the node was told and has, for tests to look at.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) epoch: Epoch,
     pub(crate) generation: u64,
     pub(crate) cluster: Option<String>,
     pub(crate) assigned: BTreeMap<RunId, Assigned>,
     pub(crate) reports: BTreeMap<RunId, RunReport>,
+    /// How many assignments and parts of some it took.
+    pub(crate) parts: usize,
 }
 
 #[derive(Debug)]
@@ -53,8 +55,13 @@ impl Drop for TestNode {
 
 impl TestNode {
     pub(crate) async fn start(bus: Bus, text: &str) -> Self {
+        Self::start_with(bus, text, Seen::default()).await
+    }
+
+    /// One that was there before and remembers.
+    pub(crate) async fn start_with(bus: Bus, text: &str, seen: Seen) -> Self {
         let (orders, taken) = mpsc::unbounded_channel();
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let seen = Arc::new(Mutex::new(seen));
         let name = Name::new(text).unwrap();
         let playing = Playing {
             bus,
@@ -63,12 +70,21 @@ impl TestNode {
             unsent: BTreeMap::new(),
             greeted: false,
         };
+        let limits = ServeLimits {
+            max_payload: 8 << 20,
+            ..ServeLimits::default()
+        };
         let requests = playing
             .bus
-            .serve(&subject::assign(&name), None, ServeLimits::default())
+            .serve(&subject::assign(&name), None, limits)
             .await
             .unwrap();
-        let task = tokio::spawn(playing.play(requests, taken));
+        let inventories = playing
+            .bus
+            .serve(&subject::inventory(&name), None, ServeLimits::default())
+            .await
+            .unwrap();
+        let task = tokio::spawn(playing.play(requests, inventories, taken));
         Self { orders, seen, task }
     }
 
@@ -111,6 +127,7 @@ impl Playing {
     async fn play(
         mut self,
         mut requests: loom_bus::serve::Requests,
+        mut inventories: loom_bus::serve::Requests,
         mut orders: mpsc::UnboundedReceiver<Do>,
     ) {
         let mut beats = tokio::time::interval(HEARTBEAT);
@@ -120,6 +137,11 @@ impl Playing {
                 request = requests.next() => {
                     let Some(request) = request else { return };
                     self.assigned(request).await;
+                }
+                request = inventories.next() => {
+                    let Some(request) = request else { return };
+                    let inventory = self.inventory();
+                    request.reply(&inventory).await;
                 }
                 order = orders.recv() => match order {
                     Some(Do::End { placement, code }) => self.end(placement, code),
@@ -176,6 +198,16 @@ impl Playing {
         }
     }
 
+    fn inventory(&self) -> Inventory {
+        let seen = self.seen.lock().unwrap();
+        Inventory {
+            cluster: seen.cluster.clone(),
+            epoch: seen.epoch,
+            placements: seen.assigned.values().cloned().collect(),
+            more: false,
+        }
+    }
+
     async fn beat(&self) {
         let heartbeat = {
             let seen = self.seen.lock().unwrap();
@@ -224,8 +256,10 @@ impl Playing {
             seen.generation = assign.generation;
             seen.cluster = Some(assign.cluster);
             if assign.base.is_none() {
-                seen.assigned.clear();
+                seen.assigned
+                    .retain(|placement, _| assign.keep.contains(placement));
             }
+            seen.parts += 1;
             for placement in assign.remove {
                 seen.assigned.remove(&placement);
                 seen.reports.remove(&placement);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use loom_bus::call::CallError;
 use loom_schemas::error::ErrorCode;
 use loom_schemas::ids::Epoch;
@@ -114,7 +115,8 @@ impl State {
     pub(super) fn call_returned(&mut self, answer: Answer) {
         match answer {
             Answer::Hello(Ok(welcome)) => self.welcomed(welcome),
-            Answer::Status(marks, Ok(StatusTaken {})) => {
+            Answer::Status(marks, Ok(StatusTaken { ahead_ms })) => {
+                self.note_clock(ahead_ms);
                 if !marks.is_empty() {
                     self.record(Record::Acknowledged(marks));
                 }
@@ -136,6 +138,7 @@ impl State {
             let (own, other) = (own.as_deref().unwrap_or_default(), &welcome.cluster);
             return self.belongs_elsewhere(format!("this node's is {own}, the leader's {other}"));
         }
+        self.note_clock(welcome.ahead_ms);
         let now = clock::since_boot();
         if verdict == Verdict::Stale {
             tracing::warn!("a leader that leads no more answered hello, asking again");
@@ -168,6 +171,14 @@ impl State {
             starting
         };
         self.context.phase.send_if_modified(starting);
+    }
+
+    /// Deadlines are the leader's time.
+    fn note_clock(&self, ahead_ms: Option<i64>) {
+        if let Some(ahead) = ahead_ms {
+            let ahead = SignedDuration::from_millis(ahead);
+            self.context.bus.set_clock_offset(ahead);
+        }
     }
 
     fn belongs_elsewhere(&mut self, reason: String) {

@@ -62,6 +62,8 @@ pub(crate) enum NodeMessage {
     CommandCame(Request),
     /// A command to whatever a selector matches came.
     FindCame(Request),
+    /// A leader asks what the placements are.
+    InventoryCame(Request),
     /// Another manager leads.
     LeaderElected,
     /// It is time to say that the node lives.

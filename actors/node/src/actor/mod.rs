@@ -26,7 +26,7 @@ use loom_bus::serve::{Request, ServeLimits};
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Epoch, Name, RunId};
 use loom_schemas::subject;
-use loom_schemas::wire::{Assign, AssignReply};
+use loom_schemas::wire::{Assign, AssignReply, InventoryQuery};
 use loom_task::Progress;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::watch;
@@ -184,6 +184,7 @@ impl State {
             NodeMessage::BusChanged { connected } => self.bus_changed(connected),
             NodeMessage::CommandCame(request) => self.command_came(request),
             NodeMessage::FindCame(request) => self.find_came(request),
+            NodeMessage::InventoryCame(request) => self.inventory_came(request),
             NodeMessage::LeaderElected => {
                 self.link
                     .greet(clock::since_boot(), GREETING_SPREAD.mul_f64(rand::random()));
@@ -225,6 +226,12 @@ impl State {
                 64,
                 ASSIGNMENT_MAX,
                 NodeMessage::AssignmentCame,
+            ),
+            serve(
+                subject::inventory(name),
+                4,
+                COMMAND_MAX,
+                NodeMessage::InventoryCame,
             ),
             serve(
                 subject::find("*"),
@@ -290,6 +297,21 @@ impl State {
         }
         let reply = self.ledger.assignment.reply(verdict);
         self.act_when_kept(touched, Some((request, reply)));
+    }
+
+    /// Tells a leader that has lost it what this node was told to have.
+    fn inventory_came(&self, request: Request) {
+        if request.caller.user != caller::OWN {
+            let denied = "only managers ask for the inventory";
+            return refuse(request, WireError::new(ErrorCode::Denied, denied));
+        }
+        match request.decode::<InventoryQuery>() {
+            Ok(query) => {
+                let inventory = self.ledger.described(query.after);
+                tokio::spawn(async move { request.reply(&inventory).await });
+            }
+            Err(error) => refuse(request, error),
+        }
     }
 
     /// Carries an assignment out, and answers, once it is on disk.

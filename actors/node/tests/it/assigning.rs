@@ -296,3 +296,56 @@ async fn restarts_are_runs_of_their_own() {
         .collect();
     assert!(ended.iter().all(|report| report.will_restart));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_placement_that_the_node_never_had_ends_when_it_is_stopped() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    let never = stopped(&playing("web", 0));
+    world.leader.assign("node-1", &[&never], &[]).await;
+    let report = world.until_state(never.placement, RunState::Killed).await;
+    assert!(!report.will_restart);
+    assert_eq!(report.started_at, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_are_the_leaders_time() {
+    let world = World::new().await;
+    world.leader.said().ahead_ms = Some(3_600_000);
+    let _node = world.node("node-1").await;
+    let web = playing("web", 0);
+    world.leader.assign("node-1", &[&web], &[]).await;
+    world.until_state(web.placement, RunState::Running).await;
+    let inspect = async |minutes: i64| {
+        let deadline = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes);
+        let headers = [("Orch-Deadline", deadline.to_string())];
+        let subject = subject::task(&web.slot, "inspect");
+        world
+            .user
+            .call_bytes(&subject, Bytes::new(), &headers, WAIT)
+            .await
+    };
+    // Half an hour from now, here, has passed for a leader that is an hour ahead.
+    match inspect(30).await {
+        Err(CallError::Refused(error)) => assert_eq!(error.code, ErrorCode::Expired),
+        other => panic!("expected `expired`, found {other:?}"),
+    }
+    assert!(inspect(90).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_says_what_it_was_told_to_leaders_alone() {
+    let world = World::new().await;
+    let _node = world.node("node-1").await;
+    let (web, api) = (playing("web", 0), playing("api", 0));
+    world.leader.assign("node-1", &[&web, &api], &[]).await;
+    let inventory = world.leader.inventory("node-1").await;
+    assert_eq!(inventory.cluster.as_deref(), Some(CLUSTER));
+    assert_eq!(inventory.placements.len(), 2);
+    assert!(inventory.placements.contains(&web) && !inventory.more);
+    let forged = world
+        .user
+        .call_bytes("orch.inventory.node-1", Bytes::new(), &[], WAIT)
+        .await;
+    assert!(forged.is_err(), "{forged:?}");
+}

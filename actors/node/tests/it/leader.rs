@@ -11,8 +11,8 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Epoch, Name, RunId};
 use loom_schemas::subject;
 use loom_schemas::wire::{
-    Assign, AssignReply, Assigned, Bye, Heartbeat, Hello, RunReport, StatusReport, StatusTaken,
-    Welcome,
+    Assign, AssignReply, Assigned, Bye, Heartbeat, Hello, Inventory, InventoryQuery, RunReport,
+    StatusReport, StatusTaken, Welcome,
 };
 use loom_schemas::words::RunState;
 
@@ -36,6 +36,8 @@ pub struct Said {
     pub byes: Vec<Bye>,
     pub heartbeats: Vec<(String, Heartbeat)>,
     pub probes: usize,
+    /// How far this leader says that its clock is ahead.
+    pub ahead_ms: Option<i64>,
     wanted: BTreeMap<Name, BTreeMap<RunId, Assigned>>,
     generations: BTreeMap<Name, u64>,
 }
@@ -121,6 +123,7 @@ impl Leader {
                 let welcome = Welcome {
                     cluster,
                     assignment,
+                    ahead_ms: self.said().ahead_ms,
                 };
                 request.reply(&welcome).await;
             }
@@ -133,13 +136,13 @@ impl Leader {
                 if manner == Manner::LosesAnswers {
                     std::mem::forget(request);
                 } else {
-                    request.reply(&StatusTaken {}).await;
+                    request.reply(&StatusTaken::default()).await;
                 }
             }
             "bye" => {
                 let bye: Bye = request.decode().unwrap();
                 self.said().byes.push(bye);
-                request.reply(&StatusTaken {}).await;
+                request.reply(&StatusTaken::default()).await;
             }
             other => panic!("unexpected call {other}"),
         }
@@ -166,6 +169,7 @@ impl Leader {
                 .get(node)
                 .map(|set| set.values().cloned().collect())
                 .unwrap_or_default(),
+            keep: Vec::new(),
             remove: Vec::new(),
         }
     }
@@ -189,6 +193,7 @@ impl Leader {
                 generation: base + 1,
                 base: Some(base),
                 put: put.iter().copied().cloned().collect(),
+                keep: Vec::new(),
                 remove: remove.to_vec(),
             }
         };
@@ -208,6 +213,14 @@ impl Leader {
             wanted.remove(run);
         }
         wanted.extend(put.iter().map(|put| (put.placement, (*put).clone())));
+    }
+
+    /// What a node says that it was told to have.
+    pub async fn inventory(&self, node: &str) -> Inventory {
+        let subject = subject::inventory(&Name::new(node).unwrap());
+        let query = InventoryQuery::default();
+        let wait = Duration::from_secs(5);
+        self.bus.call(&subject, &query, wait).await.unwrap()
     }
 
     pub async fn send(&self, node: &Name, assign: &Assign) -> AssignReply {

@@ -6,7 +6,9 @@ mod slots;
 
 use loom_schemas::error::ErrorCode;
 use loom_schemas::ids::{Name, RunId, Slot};
-use loom_schemas::record::{Exit, Health, JobRecord, Marks, Order, SlotRecord, Wanted};
+use loom_schemas::record::{
+    COMMANDS_KEPT, CommandOutcome, Exit, Health, JobRecord, Marks, Order, SlotRecord, Wanted,
+};
 use loom_schemas::spec::JobSpec;
 use loom_schemas::wire::{Bye, JobAddress, JobRequest, RunReport, ScaleRequest, SubmitOutcome};
 use loom_schemas::words::{HealthStatus, JobStatus, Kind, RunState};

@@ -168,3 +168,141 @@ proptest! {
         prop_assert_eq!(apply(&turned), expected);
     }
 }
+
+#[test]
+fn a_run_that_only_its_node_knows_of_takes_the_place_of_the_one_it_has_lost() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let web = slot("web", 0);
+    let placement = leader.current(&web).placement;
+    let restarted = |number| RunReport {
+        placement,
+        restarts: 1,
+        ..report_of(&web, run_id(number), RunState::Running)
+    };
+    leader.report(&[restarted(600)], 5);
+    assert_eq!(leader.current(&web).run, run_id(600));
+    // The node lost its notes of that run, and counts it anew.
+    leader.report(&[restarted(700)], 6);
+    assert_eq!(
+        leader.last,
+        ["task.web.main.0.lost", "task.web.main.0.running"]
+    );
+    let record = leader.slot(&web);
+    assert_eq!(record.current.as_ref().unwrap().run, run_id(700));
+    let former = record.ended.last().unwrap();
+    assert_eq!((former.run, former.state), (run_id(600), RunState::Lost));
+    // What comes late of the former changes nothing.
+    leader.report(&[restarted(600)], 7);
+    assert_eq!(leader.last, Vec::<String>::new());
+    assert_eq!(leader.current(&web).run, run_id(700));
+    leader.plan(8);
+    assert_eq!(leader.current(&web).run, run_id(700));
+}
+
+#[test]
+fn a_node_that_somebody_gives_up_loses_its_runs_at_once() {
+    let mut leader = Leader::new(2);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let web = slot("web", 0);
+    let node = leader.node_of(&web);
+    let given_up = |leader: &mut Leader| {
+        let lost = |draft: &mut Draft| node_lost(draft, &node, "anna", Some("burnt"), at(10));
+        leader.decide(lost).0
+    };
+    assert_eq!(given_up(&mut leader), Ok(true));
+    assert_eq!(leader.last, [format!("node.{node}.lost")]);
+    assert_eq!(given_up(&mut leader), Ok(false));
+    leader.plan(10);
+    assert_eq!(
+        leader.last,
+        ["task.web.main.0.lost", "task.web.main.0.scheduled"]
+    );
+    assert_ne!(leader.node_of(&web), node);
+    let after = std::time::Duration::from_secs(30);
+    let (up, _) = leader.decide(|draft| node_up(draft, &node, after, at(11)));
+    assert_eq!(up, Up::NeedsHello);
+    let message = hello_of(info(4, 8), Vec::new());
+    leader.decide(|draft| hello(draft, &node, &message, false, at(12)));
+    assert!(!leader.state.node(&node).unwrap().lost);
+}
+
+/// A leader of the first incarnation after a log was rewound, which is the second.
+fn recovering(mut leader: Leader) -> Leader {
+    let manager = name("m1");
+    let office = Office {
+        manager: &manager,
+        agent: "0.1.0",
+        cluster: "c",
+        strategy: loom_schemas::words::Strategy::default(),
+        deposed: None,
+        restored: Some(2),
+        patience: std::time::Duration::from_secs(30),
+    };
+    leader.decide(|draft| elected(draft, &office, at(100)));
+    leader
+}
+
+#[test]
+fn a_recovery_waits_for_every_node_of_the_state_and_is_begun_once() {
+    let mut leader = recovering(Leader::new(3));
+    let awaited = |leader: &Leader| leader.state.recovery().unwrap().awaited.len();
+    assert!(leader.state.is_recovering());
+    assert_eq!(awaited(&leader), 3);
+    leader.decide(|draft| heard(draft, &name("node-1")));
+    // The next leader goes on with it.
+    leader = recovering(leader);
+    assert_eq!(awaited(&leader), 2);
+    let lost = |draft: &mut Draft| node_lost(draft, &name("node-2"), "anna", None, at(110));
+    leader.decide(lost).0.unwrap();
+    assert!(leader.state.is_recovering());
+    leader.decide(|draft| heard(draft, &name("node-3")));
+    assert!(!leader.state.is_recovering());
+    leader = recovering(leader);
+    assert!(!leader.state.is_recovering(), "it is over for good");
+}
+
+#[test]
+fn a_state_without_nodes_waits_for_a_time() {
+    let mut leader = recovering(Leader::new(0));
+    assert!(leader.state.is_recovering());
+    assert!(!is_wait_over(&leader.state, at(129)));
+    assert!(is_wait_over(&leader.state, at(130)));
+    leader.decide(end_wait);
+    assert!(!leader.state.is_recovering());
+}
+
+#[test]
+fn what_the_log_has_lost_is_taken_up_from_what_nodes_were_told() {
+    let mut before = Leader::new(1);
+    before.running(&job("web", Kind::Service, task(2)));
+    let node = name("node-1");
+    let told = crate::plan::assignment(&before.state, &node);
+    let runs: Vec<RunReport> = (0..2)
+        .map(|index| before.said(&slot("web", index), RunState::Running, 50))
+        .collect();
+
+    let mut leader = recovering(Leader::new(1));
+    let message = hello_of(info(4, 8), runs.clone());
+    leader.decide(|draft| hello(draft, &node, &message, true, at(101)));
+    assert!(tells_more(&leader.state, &runs));
+    leader.decide(|draft| take_up(draft, &told, at(102)));
+    assert!(!tells_more(&leader.state, &runs));
+    let ((), decided) = leader.decide(|draft| hello(draft, &node, &message, true, at(103)));
+    assert!(decided.assigns.values().all(|delta| delta.stop.is_empty()));
+    leader.decide(|draft| heard(draft, &node));
+    leader.plan(104);
+    for (index, run) in (0..).zip(&runs) {
+        assert_eq!(leader.current(&slot("web", index)).run, run.run);
+    }
+    let web = leader.job("web");
+    assert_eq!(
+        (web.version, web.owner.as_str(), web.status),
+        (1, RECOVERED, JobStatus::Running)
+    );
+    let spec = leader.state.spec(web).unwrap();
+    assert_eq!(
+        spec.tasks,
+        before.state.spec(before.job("web")).unwrap().tasks
+    );
+}

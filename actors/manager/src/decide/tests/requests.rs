@@ -184,3 +184,66 @@ fn reasons_and_scales_are_bounded() {
     let refused = leader.decide(|draft| scale(draft, &many, ANNA, at(5))).0;
     assert_eq!(refused.unwrap_err().code, ErrorCode::Invalid);
 }
+
+fn restarted_under(leader: &mut Leader, command: &Command, seconds: i64) -> CommandOutcome {
+    let wish = one("web", 0);
+    let carry_out = |draft: &mut Draft| {
+        if let Some(first) = repeated(draft.state(), command).unwrap() {
+            return first;
+        }
+        let changed = restart(draft, &wish, ANNA, at(seconds)).unwrap();
+        let outcome = CommandOutcome::Committed {
+            job: name("web"),
+            changed,
+        };
+        remember(draft, command, &outcome, at(seconds));
+        outcome
+    };
+    leader.decide(carry_out).0
+}
+
+#[test]
+fn a_command_is_carried_out_once_however_often_it_is_sent() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let command = |by, id| Command::new(by, id, &[b"orch.job.restart", b"web"]).unwrap();
+    let first = restarted_under(&mut leader, &command("anna", "c-1"), 10);
+    assert_eq!(
+        restarted_under(&mut leader, &command("anna", "c-1"), 500),
+        first
+    );
+    let orders = |leader: &Leader| leader.current(&slot("web", 0)).restart_orders;
+    assert_eq!(orders(&leader), 1);
+    restarted_under(&mut leader, &command("bert", "c-1"), 11);
+    assert_eq!(orders(&leader), 2);
+    let other = Command::new("anna", "c-1", &[b"orch.job.restart", b"api"]).unwrap();
+    let refused = repeated(&leader.state, &other).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert!(Command::new("anna", &"x".repeat(300), &[]).is_err());
+    // What is remembered is in the records, so that it outlives the leader.
+    let again = State::from_records(&leader.state);
+    assert_eq!(
+        repeated(&again, &command("anna", "c-1")).unwrap(),
+        Some(first)
+    );
+}
+
+#[test]
+fn commands_are_forgotten_by_age_and_by_number() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("web", Kind::Service, task(1)));
+    let command = |number: i64| Command::new("anna", &number.to_string(), &[]).unwrap();
+    for number in 0..20 {
+        restarted_under(&mut leader, &command(number), number);
+    }
+    assert_eq!(leader.state.command_count(), 20);
+    // A quarter of an hour later each command takes some old ones along.
+    restarted_under(&mut leader, &command(20), 1_000);
+    restarted_under(&mut leader, &command(21), 1_001);
+    assert_eq!(leader.state.command_count(), 2);
+    let most = i64::try_from(COMMANDS_KEPT).unwrap();
+    for number in 100..100 + most + 50 {
+        restarted_under(&mut leader, &command(number), 1_010);
+    }
+    assert_eq!(leader.state.command_count(), COMMANDS_KEPT);
+}

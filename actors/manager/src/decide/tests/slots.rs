@@ -2,6 +2,15 @@
 
 use super::*;
 
+/// The job `web` as a manager shows it.
+fn view_of(leader: &Leader) -> loom_schemas::wire::JobView {
+    let whole = loom_schemas::wire::JobGet {
+        job: name("web"),
+        after: None,
+    };
+    crate::view::job_view(&leader.state, &whole, usize::MAX).unwrap()
+}
+
 #[test]
 fn a_batch_completes_once_all_its_slots_have() {
     let mut leader = Leader::new(1);
@@ -240,7 +249,7 @@ fn health_is_marked_told_once_and_counted() {
     checked.health = Some(crate::state::fixture::health());
     leader.running(&job("web", Kind::Service, checked));
     let healthy = |leader: &Leader| {
-        let view = crate::view::job_view(&leader.state, &name("web")).unwrap();
+        let view = view_of(&leader);
         (view.summary.running, view.summary.healthy)
     };
     assert_eq!(healthy(&leader), (2, Some(0)));
@@ -306,6 +315,6 @@ fn health_checks_change_in_place() {
 fn without_checks_nothing_is_counted_healthy() {
     let mut leader = Leader::new(1);
     leader.running(&job("web", Kind::Service, task(1)));
-    let view = crate::view::job_view(&leader.state, &name("web")).unwrap();
+    let view = view_of(&leader);
     assert_eq!(view.summary.healthy, None);
 }

@@ -1,0 +1,205 @@
+//! A log that is older than what nodes know, or gone: nothing is stopped, and what can be known is
+//! known again.
+
+use loom_bus::call::CallError;
+use loom_schemas::error::ErrorCode;
+use loom_schemas::ids::{Epoch, RunId};
+use loom_schemas::record::NodeStatus;
+use loom_schemas::wire::{Hello, ManagerRole, NodeChanged, NodeRequest, Welcome};
+use loom_schemas::words::{JobStatus, RunState};
+
+use super::cluster::{Client, Cluster, name, until};
+use super::test_node::{Seen, TestNode};
+
+const WEB: &str = "name: web\nexec: [sleep, \"1000\"]\nreplicas: 2\n";
+
+/// Two runs on a node.
+async fn two_run(cluster: &Cluster, client: &Client) -> (TestNode, Vec<RunId>) {
+    let node = TestNode::start(cluster.own_bus().await, "n1").await;
+    client.submit(WEB).await.unwrap();
+    until("two run", async || node.running().len() == 2).await;
+    let runs = node.running();
+    (node, runs)
+}
+
+fn lost(node: &str) -> NodeRequest {
+    NodeRequest {
+        node: name(node),
+        reason: Some("burnt".to_owned()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_obeyed_a_later_leader_shows_that_the_log_was_rewound() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    let (node, before) = two_run(&cluster, &client).await;
+    let info = client.nodes().await.nodes[0].node.info.clone();
+    let hello = Hello {
+        cluster: node.look(|seen| seen.cluster.clone()),
+        info,
+        epoch: Epoch {
+            incarnation: 1,
+            sequence: 1_000_000,
+        },
+        generation: 7,
+        runs: Vec::new(),
+    };
+    let own = cluster.own_client().await;
+    let answer = own.ask::<_, Welcome>("orch.ctl.n2.hello", &hello).await;
+    match answer {
+        Err(CallError::Refused(error)) => assert_eq!(error.code, ErrorCode::Unavailable),
+        other => panic!("expected `unavailable`, found {other:?}"),
+    }
+    until("the log has a later life", async || {
+        manager.leads() && manager.state_hash().0.incarnation > 1
+    })
+    .await;
+    // Every node of the state says hello, and then this one is welcome too.
+    until("it is welcomed", async || {
+        own.ask::<_, Welcome>("orch.ctl.n2.hello", &hello)
+            .await
+            .is_ok()
+    })
+    .await;
+    assert_eq!(manager.role(), ManagerRole::Leader);
+    assert_eq!(node.running(), before, "nothing was stopped");
+    assert_eq!(client.status("web").await, JobStatus::Running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_outlives_the_leader_and_ends_by_a_persons_word() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    let (node, _) = two_run(&cluster, &client).await;
+    let other = TestNode::start(cluster.own_bus().await, "n2").await;
+    until("n2 is known", async || {
+        client.nodes().await.nodes.len() == 2
+    })
+    .await;
+    drop(node);
+    let own = cluster.own_client().await;
+    own.send("$JS.API.STREAM.DELETE.ORCH_LOG", b"")
+        .await
+        .unwrap();
+    drop(client.submit(WEB).await);
+    until("it recovers", async || {
+        manager.role() == ManagerRole::Recovering
+    })
+    .await;
+    drop(manager);
+    let second = cluster.manager("m2").await;
+    until("the next one still recovers", async || {
+        second.role() == ManagerRole::Recovering
+    })
+    .await;
+    let refused = client.submit("name: next\nexec: [\"true\"]\n").await;
+    match refused {
+        Err(CallError::Refused(error)) => {
+            assert_eq!(error.code, ErrorCode::Unavailable);
+            assert!(error.message.contains("node lost"), "{}", error.message);
+        }
+        other => panic!("expected `unavailable`, found {other:?}"),
+    }
+    assert_eq!(other.running(), Vec::<RunId>::new(), "nothing is moved");
+    let done: NodeChanged = client
+        .ask("orch.admin.node.lost", &lost("n1"))
+        .await
+        .unwrap();
+    assert!(done.changed);
+    until("it has recovered", async || {
+        second.role() == ManagerRole::Leader
+    })
+    .await;
+    until("its runs are elsewhere", async || {
+        other.running().len() == 2
+    })
+    .await;
+    let view = client.job("web").await;
+    let ended = view.slots[0].ended.last().unwrap();
+    assert_eq!(ended.state, RunState::Lost);
+    assert!(
+        ended.reason.as_ref().unwrap().contains("burnt"),
+        "{ended:?}"
+    );
+    assert!(client.told("node.n1.*").await.contains(&"lost".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_silent_node_can_be_given_up() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    let (node, _) = two_run(&cluster, &client).await;
+    let refused: Result<NodeChanged, _> = client.ask("orch.admin.node.lost", &lost("n1")).await;
+    match refused {
+        Err(CallError::Refused(error)) => assert_eq!(error.code, ErrorCode::Conflict),
+        other => panic!("expected `conflict`, found {other:?}"),
+    }
+    match client.send("orch.admin.node.lost", b"n9").await {
+        Err(CallError::Refused(error)) => assert_eq!(error.code, ErrorCode::NotFound),
+        other => panic!("expected `not-found`, found {other:?}"),
+    }
+    let seen = node.look(Clone::clone);
+    drop(node);
+    until("it is given up", async || {
+        client.send("orch.admin.node.lost", b"n1").await.is_ok()
+    })
+    .await;
+    until("its runs are lost", async || {
+        let view = client.job("web").await;
+        view.slots.iter().all(|slot| {
+            let last = slot.ended.last();
+            last.is_some_and(|run| run.state == RunState::Lost)
+        })
+    })
+    .await;
+    // It comes back all the same: what it has is not wanted, and it is as good as a new node.
+    let node = TestNode::start_with(cluster.own_bus().await, "n1", seen).await;
+    until("it is up", async || {
+        let node = client.nodes().await.nodes.remove(0).node;
+        node.status == NodeStatus::Up && !node.lost
+    })
+    .await;
+    until("two others run", async || node.running().len() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_gone_is_rebuilt_from_what_nodes_have() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    let (node, before) = two_run(&cluster, &client).await;
+    let seen: Seen = node.look(Clone::clone);
+    drop(node);
+    drop(manager);
+    let own = cluster.own_client().await;
+    for stream in ["ORCH_LOG", "OBJ_ORCH_SNAPSHOTS"] {
+        let delete = format!("$JS.API.STREAM.DELETE.{stream}");
+        own.send(&delete, b"").await.unwrap();
+    }
+    // Nobody is left who has the state, and the log begins anew.
+    let second = cluster.manager("m2").await;
+    until("it leads", async || second.leads()).await;
+    let node = TestNode::start_with(cluster.own_bus().await, "n1", seen.clone()).await;
+    until("it recovers the old cluster", async || {
+        second.role() == ManagerRole::Recovering
+    })
+    .await;
+    until("it has recovered", async || {
+        second.role() == ManagerRole::Leader
+    })
+    .await;
+    until("the job is known again", async || {
+        let get = loom_schemas::wire::JobGet {
+            job: name("web"),
+            after: None,
+        };
+        let view: Result<loom_schemas::wire::JobView, _> =
+            client.ask("orch.api.job.get", &get).await;
+        view.is_ok_and(|view| view.summary.running == 2)
+    })
+    .await;
+    assert_eq!(node.running(), before, "nothing was stopped or started");
+    assert_eq!(node.look(|now| now.cluster.clone()), seen.cluster);
+    assert!(second.state_hash().0.incarnation > seen.epoch.incarnation);
+    client
+        .submit("name: next\nexec: [sleep, \"1000\"]\n")
+        .await
+        .unwrap();
+    until("the next one runs", async || node.running().len() == 3).await;
+}
