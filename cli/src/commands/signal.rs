@@ -199,6 +199,7 @@ fn inspected(outcome: &Outcome) -> String {
         "task",
         "node",
         "state",
+        "health",
         "pid",
         "restarts",
         "run",
@@ -214,6 +215,7 @@ fn inspected(outcome: &Outcome) -> String {
             cells.extend([
                 answer.node.to_string(),
                 table::run_state(view.state, view.marks.paused, view.marks.unknown),
+                table::health(view.health.as_ref()),
                 view.pid
                     .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
                 view.restarts.to_string(),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use loom_tests::cluster::{Dev, is_alive, signal};
+use loom_tests::cluster::{Dev, signal};
 use loom_tests::nats::Client;
 use loom_tests::wait::{until, until_true};
 use nix::sys::signal::Signal;
@@ -117,6 +117,9 @@ fn a_service_is_followed_until_all_kinds_of_checks_succeed() {
         said.err
     );
 
+    let said = dev.ctl(&["inspect", "web"]).expect_code(0);
+    assert_eq!(said.out.matches("  healthy  ").count(), 3, "{}", said.out);
+
     for name in ["http", "tcp", "exec"] {
         fs::remove_file(up.join(name)).unwrap();
     }
@@ -227,7 +230,12 @@ fn checks_go_on_under_another_agent_and_while_the_bus_is_away() {
         dev.bus_pid_now().is_some_and(|pid| pid != server) && Client::connect(&dev.bus).is_ok()
     });
     wait_for_healths(&dev, "web", &["unhealthy", "healthy", "unhealthy"]);
-    assert!(is_alive(dev.pid()));
+    let events = dev
+        .ctl(&["events", "task.web.listens.>"])
+        .expect_code(0)
+        .out;
+    assert_eq!(events.matches("0.healthy ").count(), 1, "{events}");
+    assert_eq!(events.matches("0.running ").count(), 1, "{events}");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(super) struct Checking {
     watch: Watch,
     /// When to look again.
     timer: Option<(Duration, Background)>,
+    /// Whether the last check could not be made.
+    blind: bool,
     /// The check under way.
     probe: Option<Background>,
 }
@@ -86,6 +88,7 @@ impl State {
             ),
             spec,
             timer: None,
+            blind: false,
             probe: None,
         }
     }
@@ -121,9 +124,11 @@ impl State {
         };
         checking.probe = None;
         let run = checking.run;
-        if let Outcome::Unknown(error) = &outcome {
-            tracing::warn!(%run, "a health check could not be made: {error}");
+        let blind = matches!(outcome, Outcome::Unknown(_));
+        if let (Outcome::Unknown(error), false) = (&outcome, checking.blind) {
+            tracing::warn!(%run, "health checks cannot be made: {error}");
         }
+        checking.blind = blind;
         let jitter = rand::random();
         let found = checking.watch.ended(&checking.spec, outcome, now, jitter);
         if let Some(finding) = found {
