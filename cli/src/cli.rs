@@ -21,7 +21,12 @@ use crate::start;
     name = "loomctl",
     version,
     max_term_width = 100,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "Examples:
+  loomctl dev
+  loomctl run web.yaml
+  loomctl status web
+  loomctl VERB --help"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -47,10 +52,9 @@ pub(crate) struct Global {
     pub(crate) output: Form,
 }
 
-/// The verbs.
+/// The verbs; what each does is said where it is carried out.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Start bus, manager and node in this process: a whole cluster on one machine
     Dev(start::dev::Dev),
     /// Start a manager, or list them
     #[command(subcommand)]
@@ -58,57 +62,36 @@ pub(crate) enum Verb {
     /// Start a node agent, or look at nodes
     #[command(subcommand, alias = "worker")]
     Node(NodeVerb),
-    /// Submit a job and follow it
     Run(commands::run::Run),
-    /// Check a job file without a cluster
     Validate(commands::validate::Validate),
-    /// Show jobs, a job, a task or a run, and why it stands as it does
     Status(commands::status::Status),
-    /// Stop a job, a task or one index
     Stop(commands::stop::Stop),
-    /// Restart a job, a task or one index in place
     Restart(commands::restart::Restart),
-    /// Change how many replicas a task has: web=5, web/api=5
     Scale(commands::scale::Scale),
-    /// Send a signal to tasks
     Signal(commands::signal::SignalVerb),
-    /// Pause tasks: no process of theirs is scheduled
     Pause(commands::signal::Pause),
-    /// Let paused tasks go on
     Resume(commands::signal::Resume),
-    /// Show what the task itself says of its run
     Inspect(commands::signal::InspectVerb),
-    /// Show output, also of runs long gone
     Logs(commands::logs::Logs),
-    /// Show what happened
     Events(commands::events::Events),
-    /// Print the JSON Schema of the job language
     Schema(commands::schema::Schema),
-    /// Print a completion script for a shell
     Completion(commands::completion::Completion),
-    /// Check this machine and its bus
     Doctor(commands::doctor::Doctor),
-    /// Print the version
     Version(commands::version::Version),
 }
 
 /// `loomctl manager`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ManagerVerb {
-    /// Start a manager
     Start(start::manager::ManagerStart),
-    /// List the managers
     Ls(commands::managers::ManagerLs),
 }
 
 /// `loomctl node`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeVerb {
-    /// Start a node agent
     Start(start::node::NodeStart),
-    /// List the nodes
     Ls(commands::nodes::NodeLs),
-    /// Show one node
     Status(commands::nodes::NodeStatusVerb),
     /// Say that a node is not coming back as it was
     Lost(commands::nodes::NodeLost),

@@ -34,11 +34,30 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = &failure.message {
-                output::note(&format!("loomctl: {message}"));
+                output::note(&plain(message));
             }
             ExitCode::from(failure.code.number())
         }
     }
+}
+
+/// A message as people read it: several problems a line each, and no numbers of the system.
+fn plain(message: &str) -> String {
+    let text = match message.lines().count() {
+        0 | 1 => format!("loomctl: {message}"),
+        count => format!("loomctl: {count} problems\n{message}"),
+    };
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => {
+                plain.push_str(rest);
+            }
+            _ => plain = format!("{plain} (os error {part}"),
+        }
+    }
+    plain
 }
 
 fn run(cli: cli::Cli) -> Result<(), Failure> {
@@ -104,4 +123,23 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
     }
     ExitCode::from(Code::Usage.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_system_are_left_out() {
+        assert_eq!(
+            plain("a.yaml: No such file (os error 2)"),
+            "loomctl: a.yaml: No such file"
+        );
+        assert_eq!(
+            plain("no bus (refused (os error 111)); start one"),
+            "loomctl: no bus (refused); start one"
+        );
+        assert_eq!(plain("x (os error"), "loomctl: x (os error");
+        assert_eq!(plain("a\nb"), "loomctl: 2 problems\na\nb");
+    }
 }

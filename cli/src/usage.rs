@@ -8,6 +8,10 @@ pub(crate) fn lines(rendered: &str) -> Vec<String> {
         if let Some(tip) = line.strip_prefix("tip: ") {
             hints.push(format!("  hint: {tip}"));
         } else if let Some(usage) = line.strip_prefix("Usage: ") {
+            // A bus in the environment counts as typed for the parser.
+            let usage = usage
+                .replace(" --bus <URL>", "")
+                .replace(" --creds <FILE>", "");
             hints.push(format!("  usage: {usage}"));
         } else if !line.is_empty() && !line.starts_with("For more information") {
             let text = line.strip_prefix("error: ").unwrap_or(line);

@@ -8,6 +8,7 @@ use loom_schemas::wire::LogLine;
 
 use crate::address::{Address, parse_pair};
 use crate::cli::Global;
+use crate::commands::status::nothing_there;
 use crate::exit::{Code, Failure};
 use crate::output::{self, Form, note};
 use crate::watch::output::{Follow, Kept};
@@ -128,6 +129,9 @@ async fn unshipped(bus: &Bus, scope: &Scope) -> Result<Vec<String>, Failure> {
         Err(failure) if failure.code == Code::NoAnswer => Vec::new(),
         views => views?,
     };
+    if let Some(view) = views.iter().find(|view| !scope.is_in(view)) {
+        return Err(nothing_there(&scope.address, view));
+    }
     Ok(views
         .iter()
         .flat_map(|view| scope.unshipped(view))

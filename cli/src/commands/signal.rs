@@ -158,7 +158,7 @@ async fn send(
         |row| row.slot().to_string(),
         |wide| {
             if verb == "inspect" {
-                inspected(&outcome)
+                inspected(&outcome, wide)
             } else {
                 rows(&outcome, wide)
             }
@@ -194,8 +194,8 @@ fn rows(outcome: &Outcome, wide: bool) -> String {
     table::render(table)
 }
 
-fn inspected(outcome: &Outcome) -> String {
-    let mut table = table::new(&[
+fn inspected(outcome: &Outcome, wide: bool) -> String {
+    let mut heads = vec![
         "task",
         "node",
         "state",
@@ -203,9 +203,12 @@ fn inspected(outcome: &Outcome) -> String {
         "pid",
         "restarts",
         "run",
-        "directory",
         "not held to",
-    ]);
+    ];
+    if wide {
+        heads.push("directory");
+    }
+    let mut table = table::new(&heads);
     for row in &outcome.rows {
         let mut cells = vec![row.slot().to_string()];
         if let Row::Answer(answer) = row
@@ -220,9 +223,11 @@ fn inspected(outcome: &Outcome) -> String {
                     .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
                 view.restarts.to_string(),
                 answer.run.short(),
-                view.directory.unwrap_or_default(),
                 view.unenforced.join("; "),
             ]);
+            if wide {
+                cells.push(view.directory.unwrap_or_default());
+            }
         } else if let Some(error) = row.error() {
             cells.extend(["-".to_owned(), error.message.clone()]);
         }

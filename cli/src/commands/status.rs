@@ -126,15 +126,14 @@ fn show_slots(
         .cloned()
         .collect();
     if slots.is_empty() {
-        let job = &view.summary.job.name;
-        let tasks: Vec<&str> = view.spec.tasks.keys().map(Name::as_str).collect();
-        return Err(Failure::new(
-            Code::NotFound,
-            format!(
-                "job {job} has no such task or index; its tasks are {}",
-                tasks.join(", ")
-            ),
-        ));
+        let job = view.summary.job.name.clone();
+        let address = match (task, index) {
+            (Some(task), Some(index)) => Address::Slot(job, task.clone(), index),
+            (Some(task), None) => Address::Task(job, task.clone()),
+            (None, Some(index)) => Address::Only(job, index),
+            (None, None) => Address::Job(job),
+        };
+        return Err(nothing_there(&address, view));
     }
     let now = Timestamp::now();
     output::list(
@@ -149,6 +148,25 @@ fn show_slots(
             }
         },
     )
+}
+
+/// A job has no such task or index: which it has.
+pub(crate) fn nothing_there(address: &Address, view: &JobView) -> Failure {
+    let has = view.spec.tasks.keys().map(|task| {
+        let count = view.slots.iter().filter(|slot| slot.slot.task == *task);
+        match count.count() {
+            0 => format!("{task} (no index now)"),
+            1 => format!("{task} (index 0)"),
+            count => format!("{task} (0 to {})", count - 1),
+        }
+    });
+    let has: Vec<String> = has.collect();
+    let message = format!(
+        "there is no {address}; the tasks of {} are {}",
+        view.summary.job.name,
+        has.join(", ")
+    );
+    Failure::new(Code::NotFound, message)
 }
 
 fn jobs(jobs: &[JobSummary], wide: bool, now: Timestamp) -> String {

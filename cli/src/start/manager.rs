@@ -8,7 +8,8 @@ use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
 
 use super::{
-    Ready, data_dir, host_name, log_to_stderr, raise_open_files, told_to_stop, write_ready,
+    AGENT_LOG, Ready, data_dir, host_name, log_to_stderr, raise_open_files, told_to_stop,
+    write_ready,
 };
 use crate::cli::Global;
 use crate::exit::{Failure, chain};
@@ -70,7 +71,7 @@ impl From<StrategyArg> for Strategy {
 impl ManagerStart {
     /// Runs the manager until told to stop.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
-        log_to_stderr();
+        log_to_stderr(AGENT_LOG);
         global.output.must_be_default("manager start")?;
         raise_open_files();
         let name = match self.name {

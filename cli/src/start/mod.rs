@@ -24,10 +24,12 @@ pub(crate) struct Ready<'a> {
     pub(crate) nodes: Vec<String>,
 }
 
+/// What agents log that are looked after by programs.
+pub(crate) const AGENT_LOG: &str = "warn,loom=info";
+
 /// Logs of the agents go to standard error; `LOOM_LOG` filters them as `RUST_LOG` would.
-pub(crate) fn log_to_stderr() {
-    let filter =
-        EnvFilter::try_from_env("LOOM_LOG").unwrap_or_else(|_| EnvFilter::new("warn,loom=info"));
+pub(crate) fn log_to_stderr(filter: &str) {
+    let filter = EnvFilter::try_from_env("LOOM_LOG").unwrap_or_else(|_| EnvFilter::new(filter));
     // A second subscriber is refused; the first one stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -8,8 +8,8 @@ use loom_schemas::ids::Name;
 use loom_schemas::words::DriverKind;
 
 use super::{
-    Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_ports, raise_open_files,
-    told_to_stop, write_ready,
+    AGENT_LOG, Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_ports,
+    raise_open_files, told_to_stop, write_ready,
 };
 use crate::address::parse_pair;
 use crate::cli::Global;
@@ -65,7 +65,7 @@ pub(crate) fn parse_driver(text: &str) -> Result<DriverKind, String> {
 impl NodeStart {
     /// Runs the agent until told to stop.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
-        log_to_stderr();
+        log_to_stderr(AGENT_LOG);
         global.output.must_be_default("node start")?;
         raise_open_files();
         let name = match self.name {

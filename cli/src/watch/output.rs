@@ -245,7 +245,7 @@ impl Kept {
             if answer.more || full {
                 note(&format!(
                     "loomctl: only the newest {} lines of {} are shown: no more fit into its \
-                     answer; its files are on {} (loomctl inspect {} says where)",
+                     answer; its files are on {} (loomctl inspect {} -o wide says where)",
                     answer.lines.len(),
                     row.slot,
                     row.node,

@@ -110,6 +110,22 @@ impl Scope {
         Ok(views)
     }
 
+    /// Whether a job has what the address names of it.
+    pub(crate) fn is_in(&self, view: &JobView) -> bool {
+        let has = |task: Option<&Name>, index: Option<u32>| {
+            view.slots.iter().any(|slot| {
+                task.is_none_or(|task| *task == slot.slot.task)
+                    && index.is_none_or(|index| index == slot.slot.index)
+            })
+        };
+        match &self.address {
+            Address::Task(_, task) => view.spec.tasks.contains_key(task),
+            Address::Only(_, index) => has(None, Some(*index)),
+            Address::Slot(_, task, index) => has(Some(task), Some(*index)),
+            _ => true,
+        }
+    }
+
     /// The tasks of a job that it covers and that keep their output to themselves, with where
     /// their files are.
     pub(crate) fn unshipped(&self, view: &JobView) -> Vec<String> {

@@ -40,10 +40,15 @@ const NAMES: [&str; 31] = [
 /// The full name of the signal that a text comes nearest to, if it comes near one.
 pub fn nearest_signal(text: &str) -> Option<&'static str> {
     let upper = text.trim().to_uppercase();
-    let full = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
-    let near = |name: &&str| strsim::damerau_levenshtein(&full, name) <= 2;
-    let names = NAMES.into_iter().filter(near);
-    names.min_by_key(|name| strsim::damerau_levenshtein(&full, name))
+    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if bare.len() > 20 || bare.chars().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    let distance = |name: &str| strsim::damerau_levenshtein(bare, &name["SIG".len()..]);
+    let near = NAMES
+        .into_iter()
+        .filter(|name| distance(name) <= 1.max(bare.len() / 3));
+    near.min_by_key(|name| distance(name))
 }
 
 /// The full name of a signal written `TERM` or `SIGTERM`; else message and help.
@@ -58,4 +63,23 @@ pub(crate) fn full_name(text: &str) -> Result<String, (String, String)> {
     let help = nearest(&upper, NAMES.into_iter())
         .unwrap_or_else(|| "expected a name such as SIGTERM, SIGINT or SIGHUP".to_owned());
     Err((message, help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_is_near_and_anything_else_is_not() {
+        for (text, near) in [
+            ("HUPP", "SIGHUP"),
+            ("sigtrem", "SIGTERM"),
+            ("usr", "SIGUSR1"),
+        ] {
+            assert_eq!(nearest_signal(text), Some(near), "{text}");
+        }
+        for text in ["NOPE", "99", "", "SIG", "something else entirely"] {
+            assert_eq!(nearest_signal(text), None, "{text}");
+        }
+    }
 }

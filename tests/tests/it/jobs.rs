@@ -68,6 +68,8 @@ fn once_streams_the_output_and_ends_with_the_tasks_own_code() {
         .expect_code(0);
     assert_eq!(said.out, "once/0 | to err\n");
     dev.ctl(&["logs", "no-such-job"]).expect_code(4);
+    let said = dev.ctl(&["logs", "once/7"]).expect_code(4);
+    assert!(said.err.contains("main (index 0)"), "{}", said.err);
     let missing = "name: missing\nkind: batch\nexec: [/no/such/program]\n";
     let said = dev.run(missing, &["--once"]).expect_code(125);
     assert!(said.err.contains("/no/such/program"), "{}", said.err);
