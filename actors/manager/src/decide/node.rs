@@ -110,7 +110,12 @@ pub fn node_lost(
     now: Timestamp,
 ) -> Result<bool, WireError> {
     let Some(old) = draft.state().node(node).cloned() else {
-        return Err(WireError::not_found(format!("no node {node}")));
+        if !draft.state().awaits(node) {
+            return Err(WireError::not_found(format!("no node {node}")));
+        }
+        // It was heard, and went before it had said who it is.
+        heard(draft, node);
+        return Ok(true);
     };
     if old.lost {
         return Ok(false);

@@ -45,7 +45,8 @@ pub fn heard(draft: &mut Draft, node: &Name) {
     });
 }
 
-/// A node said hello with runs that the state knows nothing of: it is asked what they are.
+/// A node that the state knows nothing of is heard, or has said hello with runs that the state
+/// knows nothing of and is asked what they are.
 pub fn await_node(draft: &mut Draft, node: &Name) {
     edit(draft, |recovery| {
         recovery.awaited.insert(node.clone());

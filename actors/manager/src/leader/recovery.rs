@@ -16,6 +16,9 @@ use crate::state::Draft;
 use crate::term::Loss;
 use crate::work::carry_out;
 
+/// A node whose last heartbeat is younger than this lives.
+const STRANGER: Duration = Duration::from_secs(10);
+
 /// The most placements a node is taken to describe: one of each task and version.
 const DESCRIBED_MAX: usize = 10_000;
 
@@ -82,11 +85,35 @@ impl Leading {
         if !self.is_recovering() {
             return;
         }
+        self.await_strangers();
         let now = Timestamp::now();
         if decide::is_wait_over(&self.head, now) {
             self.decide(Vec::new(), decide::end_wait);
         }
         self.greet_awaited();
+    }
+
+    /// Nodes that are heard and that the state knows nothing of joined in the part that was lost.
+    fn await_strangers(&mut self) {
+        let mut strangers = Vec::new();
+        let is_stranger = |node: &Name| self.head.node(node).is_none() && !self.head.awaits(node);
+        self.context.hearts.for_each(|node, at, _| {
+            if at.elapsed() < STRANGER && is_stranger(node) {
+                strangers.push(node.clone());
+            }
+        });
+        if strangers.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            ?strangers,
+            "nodes are heard that the state knows nothing of"
+        );
+        self.decide(Vec::new(), |draft| {
+            for node in &strangers {
+                decide::await_node(draft, node);
+            }
+        });
     }
 
     /// Has every node that is awaited hear of this leader, so that it says hello. What it is sent

@@ -153,3 +153,41 @@ async fn a_node_of_another_cluster_is_refused() {
     );
     assert_eq!(status_of(&client, "n9").await, None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_hears_how_far_the_leaders_clock_is_ahead() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    let node = TestNode::start(cluster.own_bus().await, "n1").await;
+    until("n1 is up", async || {
+        status_of(&client, "n1").await == Some(NodeStatus::Up)
+    })
+    .await;
+    let id = node.look(|seen| seen.cluster.clone().unwrap());
+    drop(node);
+    let own = cluster.own_client().await;
+    let an_hour_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let beat = loom_schemas::wire::Heartbeat {
+        at: an_hour_ago,
+        epoch: loom_schemas::ids::Epoch::default(),
+        generation: 0,
+        usage: loom_schemas::wire::NodeUsage::default(),
+    };
+    let payload = loom_bus::codec::encode_msgpack(&beat).unwrap();
+    let report = loom_schemas::wire::StatusReport {
+        cluster: id,
+        runs: Vec::new(),
+    };
+    // Those of the node itself, whose clock is right, have to be forgotten first.
+    until("it is an hour", async || {
+        let subject = "orch.heartbeat.n1";
+        own.bus
+            .publish(subject, payload.clone(), &[])
+            .await
+            .unwrap();
+        let taken: Result<loom_schemas::wire::StatusTaken, _> =
+            own.ask("orch.ctl.n1.status", &report).await;
+        let ahead = taken.ok().and_then(|taken| taken.ahead_ms);
+        ahead.is_some_and(|ms| (3_600_000..3_700_000).contains(&ms))
+    })
+    .await;
+}

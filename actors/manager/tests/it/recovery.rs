@@ -2,10 +2,11 @@
 //! known again.
 
 use loom_bus::call::CallError;
+use loom_manager::ManagerHandle;
 use loom_schemas::error::ErrorCode;
 use loom_schemas::ids::{Epoch, RunId};
 use loom_schemas::record::NodeStatus;
-use loom_schemas::wire::{Hello, ManagerRole, NodeChanged, NodeRequest, Welcome};
+use loom_schemas::wire::{Hello, JobGet, JobView, ManagerRole, NodeChanged, NodeRequest, Welcome};
 use loom_schemas::words::{JobStatus, RunState};
 
 use super::cluster::{Client, Cluster, name, until};
@@ -180,20 +181,7 @@ async fn a_log_that_is_gone_is_rebuilt_from_what_nodes_have() {
         second.role() == ManagerRole::Recovering
     })
     .await;
-    until("it has recovered", async || {
-        second.role() == ManagerRole::Leader
-    })
-    .await;
-    until("the job is known again", async || {
-        let get = loom_schemas::wire::JobGet {
-            job: name("web"),
-            after: None,
-        };
-        let view: Result<loom_schemas::wire::JobView, _> =
-            client.ask("orch.api.job.get", &get).await;
-        view.is_ok_and(|view| view.summary.running == 2)
-    })
-    .await;
+    recovered_with_two(&second, &client).await;
     assert_eq!(node.running(), before, "nothing was stopped or started");
     assert_eq!(node.look(|now| now.cluster.clone()), seen.cluster);
     assert!(second.state_hash().0.incarnation > seen.epoch.incarnation);
@@ -202,4 +190,38 @@ async fn a_log_that_is_gone_is_rebuilt_from_what_nodes_have() {
         .await
         .unwrap();
     until("the next one runs", async || node.running().len() == 3).await;
+}
+
+async fn recovered_with_two(manager: &ManagerHandle, client: &Client) {
+    until("it has recovered", async || {
+        manager.role() == ManagerRole::Leader
+    })
+    .await;
+    let get = JobGet {
+        job: name("web"),
+        after: None,
+    };
+    until("the job is known again", async || {
+        let view: Result<JobView, _> = client.ask("orch.api.job.get", &get).await;
+        view.is_ok_and(|view| view.summary.running == 2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_without_beginning_and_snapshot_is_rebuilt_too() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    let (node, before) = two_run(&cluster, &client).await;
+    let incarnation = node.look(|seen| seen.epoch.incarnation);
+    drop(manager);
+    let own = cluster.own_client().await;
+    own.send("$JS.API.STREAM.PURGE.ORCH_LOG", b"{\"keep\": 1}")
+        .await
+        .unwrap();
+    // What is left does not say whose log it was: the node does.
+    let second = cluster.manager("m2").await;
+    until("it leads", async || second.leads()).await;
+    recovered_with_two(&second, &client).await;
+    assert_eq!(node.running(), before, "nothing was stopped or started");
+    assert!(second.state_hash().0.incarnation > incarnation);
 }

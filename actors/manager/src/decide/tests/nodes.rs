@@ -266,6 +266,13 @@ fn a_recovery_waits_for_every_node_of_the_state_and_is_begun_once() {
 fn a_state_without_nodes_waits_for_a_time() {
     let mut leader = recovering(Leader::new(0));
     assert!(leader.state.is_recovering());
+    // A node that is heard is awaited by name from then on, until somebody gives it up.
+    leader.decide(|draft| await_node(draft, &name("stranger")));
+    assert!(leader.state.awaits(&name("stranger")));
+    let lost = |draft: &mut Draft| node_lost(draft, &name("stranger"), "anna", None, at(110));
+    assert_eq!(leader.decide(lost).0, Ok(true));
+    let (again, _) = leader.decide(lost);
+    assert_eq!(again.unwrap_err().code, ErrorCode::NotFound);
     assert!(!is_wait_over(&leader.state, at(129)));
     assert!(is_wait_over(&leader.state, at(130)));
     leader.decide(end_wait);
