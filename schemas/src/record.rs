@@ -157,6 +157,10 @@ pub struct RunRecord {
     /// The main process, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// The image it runs, by digest: `nginx@sha256:...`; by the engine's id for one that came from no
+    /// registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
@@ -298,6 +302,9 @@ pub struct NodeInfo {
     pub capacity: Capacity,
     /// What runs launches on it.
     pub drivers: Vec<DriverKind>,
+    /// What else there is to know of it: `docker.version`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// Newest format of log and messages it reads.
     pub format: u32,
 }

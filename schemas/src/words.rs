@@ -210,6 +210,8 @@ impl fmt::Display for Kind {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum DriverKind {
+    /// Containers of the Docker Engine.
+    Docker,
     /// Plain processes under a shim.
     Process,
     /// Runs nothing and plays a script: tests, demos, fleets of thousands of nodes.
@@ -223,6 +225,7 @@ impl DriverKind {
     /// The word as it stands on the command line and in tables.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Docker => "docker",
             Self::Process => "process",
             Self::Sim => "sim",
             Self::Unknown => "unknown",

@@ -1,11 +1,12 @@
 //! What runs launches on a node, and which of it a task takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use loom_schemas::ids::RunId;
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::DriverKind;
+use loom_task::driver::docker::{CONTAINERS, DockerDriver, DockerOptions};
 use loom_task::driver::process::{ProcessDriver, ProcessOptions};
 use loom_task::driver::sim::SimDriver;
 use loom_task::driver::{Driver, DriverError};
@@ -17,6 +18,9 @@ use crate::refusal::Refusal;
 const NO_PROCESSES: &str =
     "this node runs no processes: start it with `--driver process` and `--allow-process`";
 
+const NO_DOCKER: &str =
+    "this node runs no containers: start it with `--driver docker`, and a Docker Engine beside it";
+
 const NO_SIM: &str = "this node has no `sim` driver: start it with `--driver sim`";
 
 /// Where the process driver keeps its runs in the data directory.
@@ -27,13 +31,18 @@ pub(crate) struct Drivers {
     process: Arc<dyn Driver>,
     /// More starts than this at once only add latency: a start is mostly processor time.
     process_starts: Arc<Semaphore>,
+    docker: Arc<dyn Driver>,
+    /// The same driver, where there is one, to be told of the cluster and asked for its engine.
+    engine: Option<DockerDriver>,
+    container_starts: Arc<Semaphore>,
     sim: Arc<dyn Driver>,
     kinds: BTreeSet<DriverKind>,
 }
 
 impl Drivers {
-    /// The drivers that the options ask for and allow; fails where one cannot be set up.
-    pub(crate) fn new(options: &NodeOptions) -> Result<Self, DriverError> {
+    /// The drivers that the options ask for and allow; fails where one cannot be set up. `cluster`
+    /// is the one the node belongs to, if it does yet.
+    pub(crate) fn new(options: &NodeOptions, cluster: Option<&str>) -> Result<Self, DriverError> {
         let mut kinds: BTreeSet<DriverKind> = options.drivers.iter().copied().collect();
         if !options.allow_process {
             kinds.remove(&DriverKind::Process);
@@ -62,6 +71,17 @@ impl Drivers {
                 })
             }
         };
+        let engine = engine(options, &kinds, cluster)?;
+        let docker: Arc<dyn Driver> = match &engine {
+            Some(driver) if kinds.contains(&DriverKind::Docker) => Arc::new(driver.clone()),
+            driver => Arc::new(Refusal {
+                kind: DriverKind::Docker,
+                reason: NO_DOCKER,
+                inner: driver
+                    .clone()
+                    .map(|driver| Arc::new(driver) as Arc<dyn Driver>),
+            }),
+        };
         let sim: Arc<dyn Driver> = if kinds.contains(&DriverKind::Sim) {
             Arc::new(SimDriver::new())
         } else {
@@ -72,10 +92,13 @@ impl Drivers {
             })
         };
         let starts = options.limits.starts.unwrap_or_else(starts_at_once);
-        let process_starts = Arc::new(Semaphore::new(starts.max(1)));
+        let starts = || Arc::new(Semaphore::new(starts.max(1)));
         Ok(Self {
             process,
-            process_starts,
+            process_starts: starts(),
+            docker,
+            engine,
+            container_starts: starts(),
             sim,
             kinds,
         })
@@ -88,39 +111,108 @@ impl Drivers {
 
     /// Whether it only plays: nothing of the host is used.
     pub(crate) fn only_plays(&self) -> bool {
-        !self.kinds.contains(&DriverKind::Process)
+        self.kinds.iter().all(|kind| *kind == DriverKind::Sim)
+    }
+
+    /// Says which cluster the node belongs to, by which it knows its containers.
+    pub(crate) fn belong_to(&self, cluster: &str) {
+        if let Some(engine) = &self.engine {
+            engine.belong_to(cluster);
+        }
+    }
+
+    /// What there is to know of the engine, by the names it has in constraints.
+    pub(crate) async fn attributes(&self) -> BTreeMap<String, String> {
+        let Some(engine) = &self.engine else {
+            return BTreeMap::new();
+        };
+        let facts = match engine.facts().await {
+            Ok(facts) => facts,
+            Err(error) => {
+                tracing::warn!(%error, "containers cannot run yet");
+                return BTreeMap::new();
+            }
+        };
+        if !facts.live_restore {
+            tracing::warn!(
+                "the Docker Engine runs without live-restore: its restart ends every container; set \
+                 `\"live-restore\": true` in /etc/docker/daemon.json"
+            );
+        }
+        BTreeMap::from([
+            ("docker.version".to_owned(), facts.version),
+            ("docker.storage".to_owned(), facts.storage),
+            (
+                "docker.live-restore".to_owned(),
+                facts.live_restore.to_string(),
+            ),
+        ])
+    }
+
+    /// Containers that belong to this node, also those of which its files know nothing.
+    pub(crate) async fn containers(&self) -> Vec<RunId> {
+        list(&self.docker).await
     }
 
     /// What runs a task, and what limits its starts.
     pub(crate) fn of(&self, task: &TaskSpec) -> (Arc<dyn Driver>, Option<Arc<Semaphore>>) {
-        if task.sim.is_some() {
-            (Arc::clone(&self.sim), None)
-        } else {
-            (
-                Arc::clone(&self.process),
-                Some(Arc::clone(&self.process_starts)),
-            )
+        let starts = |starts: &Arc<Semaphore>| Some(Arc::clone(starts));
+        match task.driver() {
+            DriverKind::Sim => (Arc::clone(&self.sim), None),
+            DriverKind::Docker => (Arc::clone(&self.docker), starts(&self.container_starts)),
+            DriverKind::Process | DriverKind::Unknown => {
+                (Arc::clone(&self.process), starts(&self.process_starts))
+            }
         }
     }
 
     /// Every driver; those not offered have nothing.
-    pub(crate) fn all(&self) -> [&Arc<dyn Driver>; 2] {
-        [&self.process, &self.sim]
+    pub(crate) fn all(&self) -> [&Arc<dyn Driver>; 3] {
+        [&self.process, &self.docker, &self.sim]
     }
 
     /// Every run of which a driver still has something.
     pub(crate) async fn inventory(&self) -> Vec<RunId> {
         let mut runs = Vec::new();
         for driver in self.all() {
-            match driver.inventory().await {
-                Ok(found) => runs.extend(found),
-                Err(error) => {
-                    tracing::warn!(driver = %driver.kind(), %error, "cannot list its runs");
-                }
-            }
+            runs.extend(list(driver).await);
         }
         runs
     }
+}
+
+/// Whether a Docker Engine answers on this host.
+pub async fn docker_answers() -> bool {
+    let usual = DockerOptions::new("", "");
+    loom_task::driver::docker::answers(&usual.socket).await
+}
+
+/// Every run of which a driver still has something.
+async fn list(driver: &Arc<dyn Driver>) -> Vec<RunId> {
+    driver.inventory().await.unwrap_or_else(|error| {
+        tracing::warn!(driver = %driver.kind(), %error, "cannot list its runs");
+        Vec::new()
+    })
+}
+
+/// The driver of containers where it is asked for, or where an earlier agent had runs of it.
+fn engine(
+    options: &NodeOptions,
+    kinds: &BTreeSet<DriverKind>,
+    cluster: Option<&str>,
+) -> Result<Option<DockerDriver>, DriverError> {
+    let earlier = || {
+        let runs = std::fs::read_dir(options.data_dir.join(CONTAINERS));
+        runs.is_ok_and(|mut runs| runs.next().is_some())
+    };
+    if !kinds.contains(&DriverKind::Docker) && !earlier() {
+        return Ok(None);
+    }
+    let mut setup = DockerOptions::new(&options.data_dir, options.name.as_str());
+    if let Some(socket) = &options.docker_socket {
+        setup.socket.clone_from(socket);
+    }
+    DockerDriver::new(setup, cluster.map(str::to_owned)).map(Some)
 }
 
 fn starts_at_once() -> usize {

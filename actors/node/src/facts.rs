@@ -1,5 +1,6 @@
 //! What a node says of itself: its host, and what it offers.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -31,6 +32,7 @@ pub(crate) async fn gather(options: &NodeOptions, drivers: Vec<DriverKind>) -> N
         labels: options.labels.clone(),
         capacity: capacity(options),
         drivers,
+        attributes: BTreeMap::new(),
         format: FORMAT,
     }
 }

@@ -383,6 +383,7 @@ fn first_report(assigned: &Assigned) -> RunReport {
         restarts: 0,
         will_restart: false,
         pid: None,
+        image: None,
         exit: None,
         reason: None,
         unenforced: Vec::new(),

@@ -36,6 +36,7 @@ mod usage;
 #[cfg(test)]
 mod testing;
 
+pub use drivers::docker_answers;
 pub use options::{
     BusAccess, CapacityOverride, Limits, NodeOptions, PORTS_FROM, PORTS_TO, TasksOnStop, Timings,
 };

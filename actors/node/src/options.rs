@@ -42,6 +42,8 @@ pub struct NodeOptions {
     pub capacity: CapacityOverride,
     /// The program that the process driver executes as the shim; the agent's own if none.
     pub shim: Option<PathBuf>,
+    /// Where the Docker Engine listens; where `DOCKER_HOST` says, or the usual place, if none.
+    pub docker_socket: Option<PathBuf>,
     /// How patient it is.
     pub timings: Timings,
     /// How much it takes on at once.
@@ -109,7 +111,7 @@ impl Default for Timings {
 /// How much a node takes on at once.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Starts of processes at once; two a core if none.
+    /// Starts of processes at once, and of containers; two a core each if none.
     pub starts: Option<usize>,
     /// Ended runs in the journal before those that were restarted are folded to a count.
     pub journal: usize,
@@ -145,6 +147,7 @@ impl NodeOptions {
             allow_process: false,
             capacity: CapacityOverride::default(),
             shim: None,
+            docker_socket: None,
             timings: Timings::default(),
             limits: Limits::default(),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, ready};
 use loom_schemas::ids::RunId;
 use loom_schemas::words::DriverKind;
+use loom_task::driver::usage::Usage;
 use loom_task::driver::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
 use loom_task::launch::Launch;
 use nix::sys::signal::Signal;
@@ -89,6 +90,10 @@ impl Driver for Refusal {
 
     fn played_health(&self, run: RunId) -> Option<Result<(), String>> {
         self.inner.as_ref()?.played_health(run)
+    }
+
+    fn usage(&self, run: RunId) -> BoxFuture<'_, Result<Usage, DriverError>> {
+        self.to_run(run, |inner| inner.usage(run))
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {

@@ -139,10 +139,12 @@ async fn start_actors(
     store: Store,
     ledger: Ledger,
 ) -> Result<Started, StartError> {
-    let drivers = Drivers::new(&options).map_err(StartError::Drivers)?;
+    let cluster = ledger.assignment.cluster.as_deref();
+    let drivers = Drivers::new(&options, cluster).map_err(StartError::Drivers)?;
     let (bus, bulk) = connect(&options).await?;
     refuse_namesake(&bus, &options.name).await?;
-    let info = facts::gather(&options, drivers.kinds()).await;
+    let mut info = facts::gather(&options, drivers.kinds()).await;
+    info.attributes = drivers.attributes().await;
     let found = drivers.inventory().await;
     let (phase, phases) = watch::channel(Phase::Starting);
     let (longest_grace, graces) = watch::channel(Duration::ZERO);

@@ -35,6 +35,8 @@ pub(crate) fn slot(index: u32) -> Slot {
 pub(crate) fn task() -> TaskSpec {
     TaskSpec {
         operator: Operator::Exec(vec!["true".to_owned()]),
+        image: None,
+        network: loom_schemas::spec::Network::default(),
         command: Vec::new(),
         args: Vec::new(),
         replicas: 1,
@@ -119,6 +121,7 @@ pub(crate) fn report(run_number: u8, placement: u8, state: RunState) -> RunRepor
         restarts: 0,
         will_restart: false,
         pid: None,
+        image: None,
         exit: None,
         reason: None,
         unenforced: Vec::new(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use loom_schemas::ids::{RunId, Slot};
-use loom_schemas::spec::{LogSpec, Resources, SimScript};
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::spec::{ImageSpec, LogSpec, Network, Protocol, Resources, SimScript};
 
 /// Everything a driver needs to start one run; made by an operator, a pure step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +14,14 @@ pub struct Launch {
     pub run: RunId,
     /// Its slot.
     pub slot: Slot,
-    /// Program and arguments, every reference filled in; see [`argv_in`](Self::argv_in).
+    /// Program and arguments, every reference filled in; see [`argv_in`](Self::argv_in). Of a
+    /// container only what follows its entry point.
     pub argv: Vec<Word>,
-    /// The whole environment of the process, beside `PATH` and `HOME` where it sets none.
+    /// The whole environment of the process, beside `PATH` and `HOME` where it sets none; of a
+    /// container beside what its image sets.
     pub env: BTreeMap<String, String>,
+    /// The container it runs in; none for plain processes.
+    pub container: Option<Container>,
     /// Files to write into the run's directory before the start, by relative name.
     pub files: Vec<LaunchFile>,
     /// The directory it starts in; the run's own if none.
@@ -32,6 +36,32 @@ pub struct Launch {
     pub sim: Option<SimScript>,
 }
 
+/// What makes a launch a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its image.
+    pub image: ImageSpec,
+    /// In place of the image's entry point and its arguments; the image's own if none.
+    pub entrypoint: Option<Vec<Word>>,
+    /// Its network.
+    pub network: Network,
+    /// Ports of the node that lead into it.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A port of the node that leads into a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedPort {
+    /// As the task names it.
+    pub name: Name,
+    /// The port inside.
+    pub port: u16,
+    /// The port of the node.
+    pub host: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
 /// One word of an argv.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -44,11 +74,20 @@ pub enum Word {
 impl Launch {
     /// The argv of a run whose directory is `directory`.
     pub fn argv_in(&self, directory: &Path) -> Vec<OsString> {
-        let word = |word: &Word| match word {
-            Word::Text(text) => text.into(),
-            Word::File(name) => directory.join(name).into_os_string(),
-        };
-        self.argv.iter().map(word).collect()
+        self.argv
+            .iter()
+            .map(|word| word.within(directory))
+            .collect()
+    }
+}
+
+impl Word {
+    /// The word where the launch's files are in `directory`.
+    pub fn within(&self, directory: &Path) -> OsString {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::File(name) => directory.join(name).into_os_string(),
+        }
     }
 }
 

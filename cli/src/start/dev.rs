@@ -14,6 +14,7 @@ use loom_schemas::words::DriverKind;
 use self::left::left_behind;
 use self::share::{parse_shape, port_share, share};
 use super::manager::Scheduling;
+use super::node::found_drivers;
 use super::{Ready, StopSignals, data_dir, log_to_stderr, raise_open_files, write_ready};
 use crate::cli::Global;
 use crate::commands::run::submit;
@@ -212,7 +213,7 @@ impl Dev {
                 .await
                 .map_err(failed)?,
         };
-        for options in self.node_options(&access, data_dir)? {
+        for options in self.node_options(&access, data_dir).await? {
             let name = options.name.clone();
             let node = loom_node::start(options)
                 .await
@@ -223,18 +224,19 @@ impl Dev {
     }
 
     /// What each node is started with: real ones share out what this machine has.
-    fn node_options(
+    async fn node_options(
         &self,
         access: &BusAccess,
         data_dir: &Path,
     ) -> Result<Vec<NodeOptions>, Failure> {
+        let drivers = found_drivers(true).await;
         let mut all = Vec::new();
         for number in 1..=self.nodes {
             let name = fixed_name(&format!("node-{number}"))?;
             let directory = data_dir.join(name.as_str());
             let mut options = NodeOptions::new(name, access.clone(), directory);
             options.allow_process = true;
-            options.drivers = vec![DriverKind::Process];
+            options.drivers.clone_from(&drivers);
             options.address = Some(self.listen.ip().to_string());
             if self.nodes > 1 {
                 options.capacity = share(self.nodes, data_dir);

@@ -41,8 +41,9 @@ pub(crate) struct NodeStart {
     /// Host ports it gives to tasks
     #[arg(long, default_value = "20000-29999", value_parser = parse_ports, value_name = "RANGE")]
     ports: RangeInclusive<u16>,
-    /// What runs tasks here
-    #[arg(long, value_delimiter = ',', default_value = "process", value_parser = parse_driver)]
+    /// What runs tasks here: docker, process, sim [default: docker where an engine answers, and
+    /// process where that is allowed]
+    #[arg(long, value_delimiter = ',', value_parser = parse_driver)]
     driver: Vec<DriverKind>,
     /// Stop all tasks before it ends
     #[arg(long)]
@@ -52,13 +53,26 @@ pub(crate) struct NodeStart {
     ready_file: Option<PathBuf>,
 }
 
-/// Reads a driver's name; those of later versions are refused as such.
+/// What can run tasks here where nobody says: containers where an engine answers, processes where
+/// they are allowed.
+pub(crate) async fn found_drivers(allow_process: bool) -> Vec<DriverKind> {
+    let mut drivers = Vec::new();
+    if loom_node::docker_answers().await {
+        drivers.push(DriverKind::Docker);
+    }
+    if allow_process {
+        drivers.push(DriverKind::Process);
+    }
+    drivers
+}
+
+/// Reads a driver's name.
 pub(crate) fn parse_driver(text: &str) -> Result<DriverKind, String> {
     match text {
         "process" => Ok(DriverKind::Process),
         "sim" => Ok(DriverKind::Sim),
-        "docker" => Err("the docker driver is not supported yet".to_owned()),
-        _ => Err("expected process or sim".to_owned()),
+        "docker" => Ok(DriverKind::Docker),
+        _ => Err("expected docker, process or sim".to_owned()),
     }
 }
 
@@ -73,10 +87,15 @@ impl NodeStart {
             None => Name::new(&host_name())
                 .map_err(|error| Failure::usage(format!("--name: {error}")))?,
         };
-        if self.driver == [DriverKind::Process] && !self.allow_process {
+        let drivers = match self.driver.as_slice() {
+            [] => found_drivers(self.allow_process).await,
+            asked => asked.to_vec(),
+        };
+        let usable = |driver: &DriverKind| *driver != DriverKind::Process || self.allow_process;
+        if !drivers.iter().any(usable) {
             return Err(Failure::usage(
-                "this node could run nothing: add --allow-process to let tasks run as plain \
-                 processes here, or --driver sim",
+                "this node could run nothing: start a Docker Engine beside it, add --allow-process \
+                 to let tasks run as plain processes here, or --driver sim",
             ));
         }
         let mut connect = global.bus.options(&format!("node {name}"))?;
@@ -87,7 +106,7 @@ impl NodeStart {
         options.labels = self.labels.into_iter().collect();
         options.datacenter = self.datacenter;
         options.ports = self.ports;
-        options.drivers = self.driver;
+        options.drivers = drivers;
         options.allow_process = self.allow_process;
         let node = loom_node::start(options)
             .await

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::field::{Cores, Entries, Field, Form, Size, Span, Text, Whole};
-use super::{Protocol, RestartOn};
+use super::{Network, Protocol, Pull, RestartOn};
 use crate::ids::Name;
 use crate::words::Kind;
 
@@ -16,7 +16,8 @@ pub(crate) const TASK: &str = "TaskFile";
 pub(crate) const JOB_FIELDS: [&str; 5] = ["name", "owner", "kind", "labels", "tasks"];
 
 /// The fields of a task.
-pub(crate) const TASK_FIELDS: [&str; 21] = [
+pub(crate) const TASK_FIELDS: [&str; 23] = [
+    "image",
     "bash",
     "python",
     "go",
@@ -27,6 +28,7 @@ pub(crate) const TASK_FIELDS: [&str; 21] = [
     "env",
     "workdir",
     "user",
+    "network",
     "cpu",
     "cpu_limit",
     "memory",
@@ -55,15 +57,13 @@ pub(crate) const JOB_LATER: [&str; 10] = [
 ];
 
 /// Fields of a task that the language has and this build does not.
-pub(crate) const TASK_LATER: [&str; 24] = [
-    "image",
+pub(crate) const TASK_LATER: [&str; 22] = [
     "job",
     "plugin",
     "per_index",
     "disk",
     "disk_rate",
     "gpus",
-    "network",
     "constraints",
     "affinities",
     "spread",
@@ -83,7 +83,7 @@ pub(crate) const TASK_LATER: [&str; 24] = [
 ];
 
 /// Those of them that say what a task runs.
-pub(crate) const OPERATORS_LATER: [&str; 3] = ["image", "job", "plugin"];
+pub(crate) const OPERATORS_LATER: [&str; 2] = ["job", "plugin"];
 
 /// Values that the language has and this build does not, by the enum they are of.
 pub(crate) const VALUES_LATER: [(&str, &str); 1] = [("Kind", "system")];
@@ -106,11 +106,15 @@ pub(crate) struct JobFile {
     pub(crate) tasks: Field<Entries<TaskFile>>,
 }
 
-/// A task: exactly one of `bash`, `python`, `go` and `exec` says what it runs.
+/// A task: exactly one of `image`, `bash`, `python`, `go` and `exec` says what it runs; a script may
+/// stand beside `image`, and then runs in its container.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Task")]
 pub(crate) struct TaskFile {
+    /// The image of a container: its name, or a map. Alone it runs the image's own program, beside a
+    /// script that script.
+    pub(crate) image: Field<Form<String, ImageFile>>,
     /// A shell script: the text, or `{file: path}`.
     pub(crate) bash: Field<Form<String, ScriptFile>>,
     /// A Python script: the text, or `{file: path}`.
@@ -120,10 +124,12 @@ pub(crate) struct TaskFile {
     /// A program and its arguments, never through a shell.
     #[schemars(length(min = 1, max = 1000))]
     pub(crate) exec: Field<Vec<Field<Text>>>,
-    /// The interpreter of a script in place of the usual one, with its arguments: `[bash, -eu]`.
+    /// The interpreter of a script in place of the usual one, with its arguments: `[bash, -eu]`; the
+    /// program of an image in place of its own (its entry point).
     #[schemars(length(min = 1, max = 1000))]
     pub(crate) command: Field<Vec<Field<Text>>>,
-    /// Arguments after the program or script. Default: none.
+    /// Arguments after the program or script. Default: none; the image's own where neither they nor
+    /// `command` are given.
     #[schemars(length(max = 1000))]
     pub(crate) args: Field<Vec<Field<Text>>>,
     /// How many of it run. Default: 1.
@@ -131,10 +137,13 @@ pub(crate) struct TaskFile {
     pub(crate) replicas: Field<Whole>,
     /// Environment variables beside those that Loom sets. Default: none.
     pub(crate) env: Field<Entries<Text>>,
-    /// The absolute path it starts in. Default: the run's own directory.
+    /// The absolute path it starts in. Default: the image's, or the run's own directory.
     pub(crate) workdir: Field<Text>,
-    /// `user` or `user:group`, by name or number. Default: the agent's own.
+    /// `user` or `user:group`, by name or number. Default: the image's, or the agent's own.
     pub(crate) user: Field<Text>,
+    /// The network of a container: `bridge`, `host`, or `none` (a loopback of its own; starts in half
+    /// the time). Default: `bridge`.
+    pub(crate) network: Field<Network>,
     /// Reserved cores. Default: 0.1.
     pub(crate) cpu: Field<Cores>,
     /// Hard cap on cores, at least `cpu`. Default: none.
@@ -158,6 +167,18 @@ pub(crate) struct TaskFile {
     pub(crate) logs: Field<LogsFile>,
     /// What the `sim` driver plays for it; only nodes with that driver take such a task.
     pub(crate) sim: Field<SimFile>,
+}
+
+/// An image.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Image")]
+pub(crate) struct ImageFile {
+    /// Its name, such as `nginx:1.27`; without a tag `latest` is meant. Required.
+    pub(crate) name: Field<String>,
+    /// `always`, `missing` (where the node does not have it, whatever its tag) or `never`. Default:
+    /// `missing`.
+    pub(crate) pull: Field<Pull>,
 }
 
 /// A script that stands in a file.

@@ -201,7 +201,11 @@ impl<'a> Lowering<'a> {
         let health = self.health(task.health, &ports, &texts);
         let logs = self.logs(task.logs, replicas > 1, &texts);
         let sim = self.sim(task.sim);
+        let in_image = task.image.present;
+        let image = self.image(task.image);
+        let network = self.network(&task.network, in_image, &names);
         let operators = Operators {
+            image: in_image,
             bash: task.bash,
             python: task.python,
             go: task.go,
@@ -209,12 +213,14 @@ impl<'a> Lowering<'a> {
         };
         Some(TaskSpec {
             operator: self.operator(operators, place, &texts)?,
+            image,
             command,
             args,
             replicas,
             env,
             workdir,
             user,
+            network,
             resources,
             ports,
             restart,

@@ -6,6 +6,7 @@
 mod field;
 mod file;
 mod health;
+pub mod image;
 mod json;
 mod lower;
 mod msgpack;
@@ -28,8 +29,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Name;
 use crate::units::{Bytes, MilliCores, Millis};
-use crate::words::Kind;
+use crate::words::{DriverKind, Kind};
 
+pub use image::{ImageSpec, Network, Pull};
 pub use lower::{PORTS_MAX, REPLICAS_MAX, TASKS_MAX, WORD_MAX, WORDS_MAX};
 pub use problem::{Problem, ProblemKind, Report};
 pub use read::{embed_files, read, read_with_files};
@@ -65,7 +67,11 @@ pub struct JobSpec {
 pub struct TaskSpec {
     /// How it is executed.
     pub operator: Operator,
-    /// The interpreter of a script in place of the operator's own, as argv.
+    /// The image of the container it runs in; plain processes on the node if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSpec>,
+    /// The interpreter of a script in place of the operator's own, or the program of an image in
+    /// place of its own, as argv.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
     /// Arguments after the program or script.
@@ -76,12 +82,17 @@ pub struct TaskSpec {
     /// Environment beside what Loom sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// The directory it starts in; its own run directory if none.
+    /// The directory it starts in; the image's own or, without an image, its own run directory if
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
-    /// The user, or `user:group`, by name or number; the agent's own if none.
+    /// The user, or `user:group`, by name or number; the image's or, without an image, the agent's
+    /// own if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The network of its container.
+    #[serde(default, skip_serializing_if = "Network::is_default")]
+    pub network: Network,
     /// What it reserves, and is held to where the kernel lets.
     pub resources: Resources,
     /// Ports by name.
@@ -116,6 +127,21 @@ pub enum Operator {
     Go(Script),
     /// An argv, never through a shell.
     Exec(Vec<String>),
+    /// The program of the task's image, or `command` in its place.
+    Image,
+}
+
+impl TaskSpec {
+    /// What runs it on a node.
+    pub fn driver(&self) -> DriverKind {
+        if self.sim.is_some() {
+            DriverKind::Sim
+        } else if self.image.is_some() {
+            DriverKind::Docker
+        } else {
+            DriverKind::Process
+        }
+    }
 }
 
 impl Operator {
@@ -126,6 +152,7 @@ impl Operator {
             Self::Python(_) => "python",
             Self::Go(_) => "go",
             Self::Exec(_) => "exec",
+            Self::Image => "image",
         }
     }
 }

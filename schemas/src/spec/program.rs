@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::field::{Entries, Field, Form, Text};
-use super::file::{OPERATORS_LATER, ScriptFile};
+use super::file::{ImageFile, OPERATORS_LATER, ScriptFile};
+use super::image::{ImageName, ImageSpec, Network, Pull};
 use super::lower::{Lowering, TaskPlace, WORD_MAX, WORDS_MAX, entries};
 use super::problem::{Problem, ProblemKind, shown};
 use super::reference::{Context, Reference, Template};
@@ -12,10 +13,12 @@ use super::{JOB_MAX, Operator, Script};
 use crate::ids::Name;
 use crate::units::Bytes;
 
-const OPERATORS: &str = "bash, python, go, exec";
+const OPERATORS: &str = "image, bash, python, go, exec";
 
-/// The four fields of which a task has one.
+/// The fields of which a task has one, or a script beside an image.
 pub(super) struct Operators {
+    /// Whether there is an image.
+    pub(super) image: bool,
     pub(super) bash: Field<Form<String, ScriptFile>>,
     pub(super) python: Field<Form<String, ScriptFile>>,
     pub(super) go: Field<Form<String, ScriptFile>>,
@@ -58,6 +61,7 @@ impl Lowering<'_> {
         texts: &Texts<'_>,
     ) -> Option<Operator> {
         let Operators {
+            image,
             bash,
             python,
             go,
@@ -75,6 +79,7 @@ impl Lowering<'_> {
             [] if OPERATORS_LATER
                 .iter()
                 .any(|name| self.problems.is_later(&place.of(name))) => {}
+            [] if image => {}
             [] => {
                 let help = format!("add one of {OPERATORS}");
                 self.push(place.problem("nothing says what the task runs", help));
@@ -98,8 +103,55 @@ impl Lowering<'_> {
         if go.present {
             return self.script(go, None).map(Operator::Go);
         }
-        exec.present
-            .then(|| Operator::Exec(self.words(exec, texts, true)))
+        if exec.present {
+            if image {
+                let help = "put the program into `command` and its arguments into `args`";
+                self.push(exec.problem("`exec` stands beside `image`", help));
+            }
+            return Some(Operator::Exec(self.words(exec, texts, true)));
+        }
+        image.then_some(Operator::Image)
+    }
+
+    pub(super) fn image(&mut self, field: Field<Form<String, ImageFile>>) -> Option<ImageSpec> {
+        let place = TaskPlace {
+            place: field.place,
+            path: field.path,
+        };
+        let (name, pull) = match field.value? {
+            Form::Short(name) => (name, Pull::default()),
+            Form::Full(file) => {
+                let pull = file.pull.value.unwrap_or_default();
+                if !file.name.present {
+                    let help = "add the name of the image, such as `name: nginx:1.27`";
+                    self.push(place.problem("`name` is missing", help));
+                }
+                (file.name.value?, pull)
+            }
+        };
+        if let Err((what, help)) = ImageName::parse(&name) {
+            let message = format!("`{}`: {what}", shown(&name));
+            self.push(place.problem(message, help));
+        }
+        Some(ImageSpec { name, pull })
+    }
+
+    /// The network of a container, which its ports are in.
+    pub(super) fn network(
+        &mut self,
+        field: &Field<Network>,
+        image: bool,
+        ports: &BTreeSet<Name>,
+    ) -> Network {
+        let network = field.value.unwrap_or_default();
+        if field.present && !image {
+            let help = "a plain process is in the node's network";
+            self.push(field.problem("`network` is for containers", help));
+        } else if network == Network::None && !ports.is_empty() {
+            let help = "remove `ports`, or choose another network";
+            self.push(field.problem("a task without a network has no ports", help));
+        }
+        network
     }
 
     /// The script; with `texts` its references are checked.

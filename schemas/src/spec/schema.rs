@@ -14,7 +14,7 @@ pub fn json_schema() -> Value {
     let task = generator.root_schema_for::<TaskFile>().to_value();
     let mut job = generator.into_root_schema_for::<JobFile>().to_value();
     let task_fields = task["properties"].as_object().cloned().unwrap_or_default();
-    let operator = ["bash", "python", "go", "exec"].map(|name| json!({ "required": [name] }));
+    let operator = operators();
     let no_task_field: Map<String, Value> = task_fields
         .keys()
         .map(|name| (name.clone(), Value::Bool(false)))
@@ -33,4 +33,19 @@ pub fn json_schema() -> Value {
         task.insert("oneOf".to_owned(), json!(operator));
     }
     job
+}
+
+/// Exactly one of the operators, or a script beside an image.
+fn operators() -> Vec<Value> {
+    let without = |names: &[&str]| -> Map<String, Value> {
+        let refused = |name: &&str| ((*name).to_owned(), Value::Bool(false));
+        names.iter().map(refused).collect()
+    };
+    let scripts = ["bash", "python", "go"];
+    let script = |name: &str| json!({ "required": [name] });
+    let mut all: Vec<Value> = scripts.iter().map(|name| script(name)).collect();
+    all.push(json!({ "required": ["exec"], "properties": without(&["image"]) }));
+    let others = without(&["bash", "python", "go", "exec"]);
+    all.push(json!({ "required": ["image"], "properties": others }));
+    all
 }

@@ -212,6 +212,7 @@ fn restarted(pattern: &RunRecord, report: &RunReport, now: Timestamp) -> RunReco
         restarts: report.restarts,
         will_restart: false,
         pid: None,
+        image: None,
         exit: None,
         reason: None,
         unenforced: Vec::new(),
@@ -239,12 +240,14 @@ fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timesta
     let ahead = report.state.rank() > run.state.rank();
     if report.state.rank() == run.state.rank() || ahead {
         run.pid = report.pid.or(run.pid);
+        run.image = report.image.clone().or(run.image.take());
         run.started_at = report.started_at.or(run.started_at);
         if !report.unenforced.is_empty() {
             run.unenforced.clone_from(&report.unenforced);
         }
     } else {
         run.pid = run.pid.or(report.pid);
+        run.image = run.image.take().or_else(|| report.image.clone());
         run.started_at = run.started_at.or(report.started_at);
         if run.unenforced.is_empty() {
             run.unenforced.clone_from(&report.unenforced);
@@ -262,6 +265,9 @@ fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timesta
             .then(|| report.ended_at.unwrap_or(now));
     } else if was_over {
         run.will_restart &= report.will_restart;
+    } else if run.state == RunState::Preparing && report.reason.is_some() {
+        // How far a pull is.
+        run.reason.clone_from(&report.reason);
     }
     run.health = report.health.clone().filter(|_| !run.state.is_terminal());
     run.marks = if run.state.is_terminal() {

@@ -98,6 +98,8 @@ pub fn is_assigned(state: &State, node: &Name, placement: RunId) -> bool {
 fn nothing() -> TaskSpec {
     TaskSpec {
         operator: Operator::Exec(vec!["true".to_owned()]),
+        image: None,
+        network: loom_schemas::spec::Network::default(),
         command: Vec::new(),
         args: Vec::new(),
         replicas: 0,

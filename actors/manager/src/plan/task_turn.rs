@@ -98,6 +98,7 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         will_restart: false,
         restart_orders: 0,
         pid: None,
+        image: None,
         exit: None,
         reason: None,
         unenforced: Vec::new(),

@@ -54,7 +54,7 @@ impl Request {
         let mut fixed_ports: Vec<u16> = task.ports.values().filter_map(|port| port.host).collect();
         fixed_ports.sort_unstable();
         Self {
-            driver: driver_of(task),
+            driver: task.driver(),
             cpu: u64::from(cpu.0),
             memory: memory.0,
             disk: disk.0,
@@ -174,12 +174,4 @@ pub fn choose_ports(
         chosen.insert(name.clone(), port);
     }
     Some(chosen)
-}
-
-fn driver_of(task: &TaskSpec) -> DriverKind {
-    if task.sim.is_some() {
-        DriverKind::Sim
-    } else {
-        DriverKind::Process
-    }
 }

@@ -53,6 +53,8 @@ pub(crate) fn counter() -> impl FnMut() -> RunId {
 pub(crate) fn task(replicas: u32) -> TaskSpec {
     TaskSpec {
         operator: Operator::Exec(vec!["sleep".to_owned()]),
+        image: None,
+        network: loom_schemas::spec::Network::default(),
         command: Vec::new(),
         args: Vec::new(),
         replicas,
@@ -141,6 +143,7 @@ pub(crate) fn info(cores: u32, gib: u64) -> NodeInfo {
             ports_to: 20009,
         },
         drivers: vec![DriverKind::Process],
+        attributes: std::collections::BTreeMap::new(),
         format: 1,
     }
 }
@@ -169,6 +172,7 @@ pub(crate) fn report_of(slot: &loom_schemas::ids::Slot, run: RunId, state: RunSt
         restarts: 0,
         will_restart: false,
         pid: None,
+        image: None,
         exit: None,
         reason: None,
         unenforced: Vec::new(),

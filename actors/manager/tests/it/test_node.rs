@@ -348,6 +348,7 @@ fn report(assigned: &Assigned) -> RunReport {
         restarts: 0,
         will_restart: false,
         pid: Some(1),
+        image: None,
         exit: None,
         reason: None,
         unenforced: Vec::new(),
@@ -374,6 +375,7 @@ fn info(name: &Name) -> NodeInfo {
             ports_to: 29_999,
         },
         drivers: vec![DriverKind::Process],
+        attributes: std::collections::BTreeMap::new(),
         format: 1,
     }
 }

@@ -51,6 +51,8 @@ pub(crate) enum NodeMessage {
         /// Told once it is on disk.
         kept: RpcReplyPort<()>,
     },
+    /// The engine has containers of these runs.
+    ContainersFound(Vec<RunId>),
     /// The call to the leader in flight came back.
     CallReturned(Box<Answer>),
     /// The bus is there, or is not.

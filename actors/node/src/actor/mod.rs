@@ -180,6 +180,7 @@ impl State {
             }
             NodeMessage::RespawnDue(placement) => self.respawn(placement),
             NodeMessage::RunBegins { progress, kept } => self.run_begins(*progress, kept),
+            NodeMessage::ContainersFound(runs) => self.end_unclaimed(&runs),
             NodeMessage::CallReturned(answer) => self.call_returned(*answer),
             NodeMessage::BusChanged { connected } => self.bus_changed(connected),
             NodeMessage::CommandCame(request) => self.command_came(request),
@@ -255,7 +256,11 @@ impl State {
     fn record(&mut self, record: Record) -> BTreeSet<RunId> {
         let store = &self.context.store;
         store.append([&record]);
+        let assigned = matches!(record, Record::Assign(_));
         let touched = self.ledger.apply(record);
+        if assigned && let Some(cluster) = &self.ledger.assignment.cluster {
+            self.context.drivers.belong_to(cluster);
+        }
         if store.wants_renewal() {
             store.renew(self.ledger.clone());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loom_schemas::ids::RunId;
 use nix::sys::signal::Signal;
 
-use super::State;
+use super::{NodeMessage, State};
 
 impl State {
     /// Ends runs that belong to no placement, once a leader has said what there shall be: what an
@@ -16,6 +16,18 @@ impl State {
         if std::mem::replace(&mut self.swept, true) {
             return;
         }
+        self.end_unclaimed(&self.context.found);
+        // The engine was asked for this node's containers when it was not yet known whose they are.
+        let (context, me) = (Arc::clone(&self.context), self.me.clone());
+        tokio::spawn(async move {
+            let found = context.drivers.containers().await;
+            // A node that is gone ends nothing.
+            let _ = me.cast(NodeMessage::ContainersFound(found));
+        });
+    }
+
+    /// Ends those of these runs that no placement has a claim to.
+    pub(super) fn end_unclaimed(&self, found: &[RunId]) {
         let places = &self.ledger.places;
         let kept: BTreeSet<RunId> = places
             .values()
@@ -23,7 +35,7 @@ impl State {
             .flat_map(|progress| progress.kept.iter().copied().chain([progress.run]))
             .chain(places.keys().copied())
             .collect();
-        let found = self.context.found.iter().copied();
+        let found = found.iter().copied();
         for run in found.filter(|run| !kept.contains(run)) {
             tracing::warn!(%run, node = %self.context.name, "ending a run of no placement");
             let context = Arc::clone(&self.context);

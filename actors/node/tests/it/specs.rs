@@ -19,6 +19,8 @@ pub fn name(text: &str) -> Name {
 fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
     TaskSpec {
         operator,
+        image: None,
+        network: loom_schemas::spec::Network::default(),
         command: Vec::new(),
         args: Vec::new(),
         replicas: 1,

@@ -228,11 +228,14 @@ impl State {
     fn inspect(&self) -> Inspect {
         let started = self.machine.started();
         let directory = started.and_then(|started| started.directory.as_ref());
+        let container = started.and_then(|started| started.container.as_ref());
         Inspect {
             state: self.machine.state(),
             marks: self.machine.marks(),
             health: self.machine.health().cloned(),
             pid: started.and_then(|started| started.pid),
+            image: container.map(|container| container.image.clone()),
+            container: container.map(|container| container.id.clone()),
             started_at: started.map(|started| started.at),
             restarts: self.machine.restarts(),
             directory: directory.map(|path| path.display().to_string()),

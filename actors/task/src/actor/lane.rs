@@ -197,9 +197,10 @@ async fn call(driver: &dyn Driver, order: &Order, row: &CommandRow) -> Result<()
     outcome.map_err(|error| {
         let code = match &error {
             DriverError::NotFound(_) | DriverError::Ended(_) => ErrorCode::Conflict,
-            DriverError::Rejected(_) | DriverError::Failed { .. } | DriverError::Unsupported(_) => {
-                ErrorCode::Failed
-            }
+            DriverError::Rejected(_)
+            | DriverError::Failed { .. }
+            | DriverError::Unavailable(_)
+            | DriverError::Unsupported(_) => ErrorCode::Failed,
         };
         WireError::new(code, chain(&error))
     })

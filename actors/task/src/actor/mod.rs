@@ -4,11 +4,12 @@
 //! node actor (supervisor)
 //! `- task actor, one a placement; no child actors
 //!    |- start, signal, pause ...   spawned driver calls, each casts its outcome back
-//!    |- wait                       resolves when the run has ended        } ended
-//!    |- gate, timer                                                       } with
-//!    |- health check               one at a time, casts its outcome back  }
-//!    |- orch.run.<run>.*           served while the run is alive          } the
-//!    |- orch.task.<j>.<t>.<i>.*    the same, while it holds the address   } actor
+//!    |- prepare                    gets the image                         } ended
+//!    |- wait                       resolves when the run has ended        } with
+//!    |- gate, timer                                                       } the
+//!    |- health check               one at a time, casts its outcome back  } actor
+//!    |- orch.run.<run>.*           served while the run is alive          }
+//!    |- orch.task.<j>.<t>.<i>.*    the same, while it holds the address   }
 //!    `- shipping                   output to orch.logs.>, one a run       }
 //! ```
 //!
@@ -102,6 +103,8 @@ struct State {
     /// The run whose end is waited for.
     waiting: Option<(RunId, Background)>,
     gate: Option<(RunId, Background)>,
+    /// The run whose needs are being got.
+    preparing: Option<Background>,
     permit: Option<StartPermit>,
     addresses: Addresses,
     lane: Lane,
@@ -191,6 +194,7 @@ impl State {
             timer: None,
             waiting: None,
             gate: None,
+            preparing: None,
             permit: None,
             addresses: Addresses::default(),
             lane: Lane::default(),

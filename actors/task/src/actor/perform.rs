@@ -13,6 +13,7 @@ use super::background::{Background, caught};
 use super::message::{StartPermit, TaskMessage, TaskNotice};
 use super::{Internal, Returned, State};
 use crate::driver::{Adopted, DriverError};
+use crate::launch::Launch;
 use crate::machine::{Call, Happened, StartError};
 use crate::operator::{self, Place};
 
@@ -36,6 +37,9 @@ impl State {
         self.permit = None;
         if !self.machine.is_entering() {
             self.gate = None;
+        }
+        if !self.machine.is_preparing() {
+            self.preparing = None;
         }
         if self.machine.is_running() {
             self.wait_for_end(myself);
@@ -89,6 +93,7 @@ impl State {
     async fn perform(&mut self, call: Call, myself: &ActorRef<TaskMessage>) {
         match call {
             Call::Wait { .. } => {}
+            Call::Prepare { run } => self.prepare(run, myself),
             Call::Enter { run } => self.enter(run, myself).await,
             Call::Start { run } => self.start(run, myself),
             Call::Adopt { run } => {
@@ -133,19 +138,39 @@ impl State {
         self.gate = Some((run, waiting));
     }
 
-    fn start(&mut self, run: RunId, myself: &ActorRef<TaskMessage>) {
-        let permit = self.permit.take();
+    /// Ended with the need for it, unlike a start.
+    fn prepare(&mut self, run: RunId, myself: &ActorRef<TaskMessage>) {
+        let launch = match self.launch(run) {
+            Ok(launch) => launch,
+            Err(error) => return self.happen(Happened::Prepared(run, Err(error))),
+        };
+        let driver = self.driver.clone();
+        let myself = myself.clone();
+        self.preparing = Some(Background::spawn(async move {
+            let listener = myself.clone();
+            let tell = Box::new(move |doing| cast(&listener, Happened::Preparing(run, doing)));
+            let outcome = match caught(driver.prepare(launch, tell)).await {
+                Ok(outcome) => outcome.map_err(|error| start_error(&error)),
+                Err(panic) => Err(StartError::Failed(panic)),
+            };
+            cast(&myself, Happened::Prepared(run, outcome));
+        }));
+    }
+
+    fn launch(&self, run: RunId) -> Result<Launch, StartError> {
         let place = Place {
             node: &self.node.name,
             address: &self.node.address,
         };
-        let launch = match operator::launch(&self.assigned, run, place) {
+        operator::launch(&self.assigned, run, place)
+            .map_err(|error| StartError::Rejected(chain(&error)))
+    }
+
+    fn start(&mut self, run: RunId, myself: &ActorRef<TaskMessage>) {
+        let permit = self.permit.take();
+        let launch = match self.launch(run) {
             Ok(launch) => launch,
-            Err(error) => {
-                let error = StartError::Rejected(chain(&error));
-                self.happen(Happened::Started(run, Err(error)));
-                return;
-            }
+            Err(error) => return self.happen(Happened::Started(run, Err(error))),
         };
         let driver = self.driver.clone();
         self.refresh_addresses(myself);
@@ -293,7 +318,9 @@ fn start_error(error: &DriverError) -> StartError {
             StartError::Rejected(chain(error))
         }
         DriverError::Ended(_) => StartError::Known,
-        DriverError::NotFound(_) | DriverError::Failed { .. } => StartError::Failed(chain(error)),
+        DriverError::NotFound(_) | DriverError::Unavailable(_) | DriverError::Failed { .. } => {
+            StartError::Failed(chain(error))
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 //! Every call may be repeated: starting what runs, stopping what ended and removing what is gone
 //! all succeed.
 
+pub mod docker;
 pub mod process;
 pub mod sim;
+pub mod usage;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -19,11 +21,18 @@ use loom_schemas::words::DriverKind;
 use nix::sys::signal::Signal;
 
 use crate::launch::Launch;
+use usage::Usage;
 
 /// What runs launches.
 pub trait Driver: Send + Sync + 'static {
     /// Which one it is.
     fn kind(&self) -> DriverKind;
+
+    /// Gets what a launch needs that may take long, such as an image, and says through `tell` what it
+    /// is doing. Given up when the future is dropped.
+    fn prepare(&self, _launch: Launch, _tell: Tell) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Starts a launch; returns once the program itself was executed (not only the shim).
     /// A run that is already started is left alone and described again.
@@ -69,9 +78,15 @@ pub trait Driver: Send + Sync + 'static {
         None
     }
 
+    /// What a run that runs uses now, and has used so far.
+    fn usage(&self, run: RunId) -> BoxFuture<'_, Result<Usage, DriverError>>;
+
     /// Forgets a run that has ended: its cgroup, its sockets, and with `files` its directory.
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>>;
 }
+
+/// Takes what a driver says of its preparations, a phrase each: `pulling image nginx: 12 of 60 MiB`.
+pub type Tell = Box<dyn Fn(String) + Send + Sync>;
 
 /// A run that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +99,17 @@ pub struct Started {
     pub directory: Option<PathBuf>,
     /// What the kernel could not hold it to, a phrase each: `memory limit: no cgroup`.
     pub unenforced: Vec<String>,
+    /// What it runs as a container; none for processes.
+    pub container: Option<StartedContainer>,
+}
+
+/// A container that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartedContainer {
+    /// The engine's id of it.
+    pub id: String,
+    /// Its image by digest, `nginx@sha256:...`, or by the engine's id where it came from no registry.
+    pub image: String,
 }
 
 /// What became of a run while no agent watched.
@@ -168,6 +194,10 @@ pub enum DriverError {
         #[source]
         source: std::io::Error,
     },
+    /// An engine or a registry is away or says no; trying again later may help. The text says which,
+    /// why, and what to do.
+    #[error("{0}")]
+    Unavailable(String),
     /// The kernel here cannot do this.
     #[error("{0}")]
     Unsupported(String),

@@ -23,6 +23,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::usage::Usage;
 use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
 use crate::launch::Launch;
 
@@ -159,6 +160,7 @@ impl Run {
             at: Timestamp::now(),
             directory: None,
             unenforced: Vec::new(),
+            container: None,
         };
         self.started = Some(started.clone());
         self.began = Some(Instant::now());
@@ -330,6 +332,11 @@ impl Driver for SimDriver {
     fn played_health(&self, run: RunId) -> Option<Result<(), String>> {
         let played = self.with(run, |known| Ok(known.health()));
         Some(played.unwrap_or_else(|error| Err(error.to_string())))
+    }
+
+    fn usage(&self, run: RunId) -> BoxFuture<'_, Result<Usage, DriverError>> {
+        let usage = self.with(run, |known| known.alive(run).map(|_| Usage::default()));
+        std::future::ready(usage).boxed()
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {

@@ -21,6 +21,12 @@ impl Machine {
         let mut reports = Vec::new();
         match happened {
             Happened::Called(call) => self.called(desired, call, now),
+            Happened::Preparing(run, doing) if run == self.run => {
+                self.prepares(desired, doing, now, &mut reports);
+            }
+            Happened::Prepared(run, outcome) if run == self.run => {
+                self.prepare_returned(desired, outcome, now, &mut reports);
+            }
             Happened::Entered(run) => {
                 if run == self.run && matches!(self.phase, Phase::Entering) {
                     self.phase = Phase::Entered;
@@ -51,6 +57,8 @@ impl Machine {
             // The rest is only about time or orders, or about a run that is not there any more.
             Happened::Ordered
             | Happened::Passed
+            | Happened::Preparing(..)
+            | Happened::Prepared(..)
             | Happened::Started(..)
             | Happened::Adopted(..)
             | Happened::Ended(..)
@@ -63,7 +71,16 @@ impl Machine {
 
     fn called(&mut self, desired: &Assigned, call: Call, now: Moment) {
         match (&mut self.phase, call) {
-            (Phase::Idle { .. }, Call::Enter { .. }) => self.phase = Phase::Entering,
+            (Phase::Idle { .. }, Call::Prepare { .. }) => {
+                self.go(RunState::Preparing);
+                self.phase = Phase::Preparing {
+                    since: now.clock,
+                    doing: None,
+                };
+            }
+            (Phase::Idle { .. } | Phase::Prepared, Call::Enter { .. }) => {
+                self.phase = Phase::Entering;
+            }
             (Phase::Entered, Call::Start { .. }) => {
                 self.attempts.push(now.at);
                 self.prune_attempts(desired, now);
@@ -97,6 +114,71 @@ impl Machine {
         }
     }
 
+    /// Tells what the driver is doing, once that takes longer than a start may in silence.
+    fn prepares(
+        &mut self,
+        desired: &Assigned,
+        said: String,
+        now: Moment,
+        reports: &mut Vec<RunReport>,
+    ) {
+        let Phase::Preparing { since, doing } = &mut self.phase else {
+            return;
+        };
+        let told = now.clock >= *since + START_TOLD_AFTER;
+        *doing = Some(said.clone());
+        if told {
+            let mut report = self.report(desired);
+            report.reason = Some(said);
+            reports.push(report);
+        }
+    }
+
+    fn prepare_returned(
+        &mut self,
+        desired: &Assigned,
+        outcome: Result<(), StartError>,
+        now: Moment,
+        reports: &mut Vec<RunReport>,
+    ) {
+        if !self.is_preparing() {
+            return;
+        }
+        match outcome {
+            Ok(()) => self.phase = Phase::Prepared,
+            Err(error) => {
+                self.attempts.push(now.at);
+                self.could_not_start(desired, &error, now, reports);
+            }
+        }
+    }
+
+    /// Ends a run that never ran.
+    fn could_not_start(
+        &mut self,
+        desired: &Assigned,
+        error: &StartError,
+        now: Moment,
+        reports: &mut Vec<RunReport>,
+    ) {
+        let cause = match error {
+            StartError::Failed(_) => Cause::Failed,
+            StartError::Rejected(_) | StartError::Known => Cause::Hopeless,
+        };
+        let (state, reason) = match &self.stopped {
+            Some(reason) => (RunState::Killed, reason.clone()),
+            None => (RunState::Rejected, error.to_string()),
+        };
+        let end = End {
+            state,
+            reason: Some(reason),
+            exit: None,
+            at: now.at,
+            cause,
+        };
+        self.finish(desired, end, now, reports);
+    }
+
     fn start_returned(
         &mut self,
         desired: &Assigned,
@@ -111,32 +193,11 @@ impl Machine {
             Ok(started) => self.runs(desired, started, false, now, reports),
             Err(StartError::Known) => self.ask_what_became(now),
             Err(error) => {
-                let cause = if matches!(error, StartError::Failed(_)) {
-                    Cause::Failed
-                } else {
-                    Cause::Hopeless
-                };
-                let reason = match &self.stopped {
-                    Some(reason) => reason.clone(),
-                    None => error.to_string(),
-                };
-                let state = if self.stopped.is_some() {
-                    RunState::Killed
-                } else {
-                    RunState::Rejected
-                };
                 self.tidy.push_back(Call::Release {
                     run: self.run,
                     kill: true,
                 });
-                let end = End {
-                    state,
-                    reason: Some(reason),
-                    exit: None,
-                    at: now.at,
-                    cause,
-                };
-                self.finish(desired, end, now, reports);
+                self.could_not_start(desired, &error, now, reports);
             }
         }
     }
@@ -304,7 +365,13 @@ impl Machine {
         }
         let unhealthy = self.unhealthy(desired);
         match &mut self.phase {
-            Phase::Idle { .. } | Phase::Entering | Phase::Entered if self.stopped.is_some() => {
+            Phase::Idle { .. }
+            | Phase::Preparing { .. }
+            | Phase::Prepared
+            | Phase::Entering
+            | Phase::Entered
+                if self.stopped.is_some() =>
+            {
                 let end = End {
                     state: RunState::Killed,
                     reason: self.stopped.clone(),
@@ -316,6 +383,15 @@ impl Machine {
             }
             Phase::Idle { not_before } if desired.restart > self.restart => {
                 *not_before = (*not_before).min(now.clock);
+            }
+            Phase::Preparing { since, doing } => {
+                let told = self.reported.rank() >= RunState::Preparing.rank();
+                if !told && now.clock >= *since + START_TOLD_AFTER {
+                    let reason = doing.clone();
+                    let mut report = self.report(desired);
+                    report.reason = reason;
+                    reports.push(report);
+                }
             }
             Phase::Starting { since, kill_at } => {
                 if self.stopped.is_some() && kill_at.is_none() {

@@ -17,6 +17,11 @@ pub enum Call {
         /// When to look again; never if none.
         until: Option<Duration>,
     },
+    /// Get what the run needs: its image.
+    Prepare {
+        /// The run.
+        run: RunId,
+    },
     /// Ask the node whether the run may start.
     Enter {
         /// The run.
@@ -69,6 +74,10 @@ pub enum Happened {
     Passed,
     /// A call was begun.
     Called(Call),
+    /// The driver said what it is doing to get what a run needs.
+    Preparing(RunId, String),
+    /// What a run needs is there, or cannot be got.
+    Prepared(RunId, Result<(), StartError>),
     /// The node lets the run start.
     Entered(RunId),
     /// A start has returned.

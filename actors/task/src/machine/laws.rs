@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::samples::{self, assigned, started};
+use super::samples::{self, assigned, image, started};
 use super::{Call, Happened, Machine, Moment, StartError};
 use crate::driver::{Adopted, Ended};
 use crate::health::Finding;
@@ -64,17 +64,11 @@ fn spec() -> impl Strategy<Value = Assigned> {
     ];
     let window = proptest::option::of(1_000_u64..60_000);
     let timeout = proptest::option::of((1_u64..30_000, proptest::option::of(0_u64..40_000)));
-    (
-        on,
-        1_u32..4,
-        0_u64..3_000,
-        window,
-        timeout,
-        0_u64..5_000,
-        any::<bool>(),
-    )
-        .prop_map(|(on, attempts, delay, window, timeout, grace, health)| {
+    let start = (1_u32..4, 0_u64..3_000, any::<bool>());
+    (on, start, window, timeout, 0_u64..5_000, any::<bool>()).prop_map(
+        |(on, (attempts, delay, container), window, timeout, grace, health)| {
             let mut assigned = assigned();
+            assigned.task.image = container.then(image);
             assigned.task.restart = RestartSpec {
                 on,
                 attempts,
@@ -92,7 +86,8 @@ fn spec() -> impl Strategy<Value = Assigned> {
             assigned.task.stop.grace = Millis(grace);
             assigned.task.health = health.then(samples::health);
             assigned
-        })
+        },
+    )
 }
 
 /// A world with one driver, and every law checked as it goes on.
@@ -198,6 +193,10 @@ impl World {
                     self.live.insert(*run, false);
                     self.asked = Some(call.clone());
                 }
+                Call::Prepare { .. } => {
+                    assert!(!self.stop_seen, "nothing is prepared after a stop");
+                    self.asked = Some(call.clone());
+                }
                 Call::Enter { .. } | Call::Adopt { .. } => self.asked = Some(call.clone()),
                 Call::Signal { run, signal, tree } => {
                     assert_eq!(*run, self.machine.run(), "signals go to the run there is");
@@ -241,6 +240,15 @@ impl World {
             return;
         };
         match call {
+            Call::Prepare { run } => {
+                self.tell(Happened::Preparing(run, "pulling".into()));
+                let outcome = match how % 4 {
+                    0 => Err(StartError::Rejected("no such image".into())),
+                    1 => Err(StartError::Failed("the registry is away".into())),
+                    _ => Ok(()),
+                };
+                self.tell(Happened::Prepared(run, outcome));
+            }
             Call::Enter { run } => self.tell(Happened::Entered(run)),
             Call::Start { run } => {
                 let outcome = match how % 4 {

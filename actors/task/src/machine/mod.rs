@@ -1,8 +1,8 @@
 //! The life of a placement on its node, decided without I/O and without a clock.
 //!
 //! ```text
-//! idle -> entering -> starting -> running -> (stopping) -> ended -> idle | over
-//!                         ^ adopting ^                     a new run id: every run is one-shot
+//! idle -> (preparing) -> entering -> starting -> running -> (stopping) -> ended -> idle | over
+//!                                        ^ adopting ^                     a new run id: every run is one-shot
 //! ```
 //!
 //! [`Machine::next_call`] says what to do now, [`Machine::apply`] takes what happened. Time, the
@@ -77,6 +77,14 @@ enum Phase {
     Idle {
         not_before: Duration,
     },
+    /// The driver was asked to get what it needs: an image.
+    Preparing {
+        since: Duration,
+        /// What the driver says that it is doing.
+        doing: Option<String>,
+    },
+    /// All that it needs is there.
+    Prepared,
     /// At the node's gate, which says when it may start.
     Entering,
     /// Let through.
@@ -198,6 +206,11 @@ impl Machine {
         matches!(self.phase, Phase::Running(_))
     }
 
+    /// Whether what it needs is being got.
+    pub fn is_preparing(&self) -> bool {
+        matches!(self.phase, Phase::Preparing { .. })
+    }
+
     /// Whether it waits at the node's gate.
     pub fn is_entering(&self) -> bool {
         matches!(self.phase, Phase::Entering)
@@ -274,6 +287,9 @@ impl Machine {
             restarts: self.restarts,
             will_restart: false,
             pid: started.and_then(|started| started.pid),
+            image: started
+                .and_then(|started| started.container.as_ref())
+                .map(|container| container.image.clone()),
             exit: None,
             reason: None,
             unenforced: started.map(|s| s.unenforced.clone()).unwrap_or_default(),

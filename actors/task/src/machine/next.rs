@@ -16,7 +16,14 @@ impl Machine {
         }
         let run = self.run;
         match &self.phase {
+            Phase::Idle { not_before } if desired.task.image.is_some() => {
+                due(*not_before, clock, Call::Prepare { run })
+            }
             Phase::Idle { not_before } => due(*not_before, clock, Call::Enter { run }),
+            Phase::Preparing { since, .. } => {
+                earliest(clock, [Some(*since + START_TOLD_AFTER), None])
+            }
+            Phase::Prepared => Call::Enter { run },
             Phase::Entered => Call::Start { run },
             Phase::Starting { since, kill_at } => {
                 let kill = Call::Signal {

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::Order;
 use loom_schemas::spec::{
-    HealthCheck, HealthSpec, LogSpec, Operator, Resources, RestartOn, RestartSpec, Script,
-    StopSpec, TaskSpec,
+    HealthCheck, HealthSpec, ImageSpec, LogSpec, Operator, Pull, Resources, RestartOn, RestartSpec,
+    Script, StopSpec, TaskSpec,
 };
 use loom_schemas::units::{Bytes, MilliCores, Millis};
 use loom_schemas::wire::Assigned;
@@ -26,6 +26,14 @@ pub(crate) fn started(at: Timestamp) -> Started {
         at,
         directory: None,
         unenforced: Vec::new(),
+        container: None,
+    }
+}
+
+pub(crate) fn image() -> ImageSpec {
+    ImageSpec {
+        name: "nginx:1.27".into(),
+        pull: Pull::Missing,
     }
 }
 
@@ -50,6 +58,8 @@ pub(crate) fn assigned() -> Assigned {
                 text: "true".into(),
                 file: None,
             }),
+            image: None,
+            network: loom_schemas::spec::Network::default(),
             command: Vec::new(),
             args: Vec::new(),
             replicas: 1,

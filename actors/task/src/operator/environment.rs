@@ -6,7 +6,7 @@ use loom_schemas::ids::{Name, RunId};
 use loom_schemas::spec::reference::Reference;
 use loom_schemas::wire::Assigned;
 
-use super::Place;
+use super::{Place, container};
 
 /// `LOOM_JOB`, `LOOM_TASK` and the others.
 pub(super) fn of_run(
@@ -25,7 +25,8 @@ pub(super) fn of_run(
         ("LOOM_VERSION".to_owned(), assigned.version.to_string()),
     ]);
     for (name, port) in &assigned.ports {
-        env.insert(of_name("LOOM_PORT_", name), port.to_string());
+        let inside = container::listens_on(assigned, name, *port);
+        env.insert(of_name("LOOM_PORT_", name), inside.to_string());
         let address = reachable(place.address, *port);
         env.insert(of_name("LOOM_ADDR_", name), address);
     }

@@ -6,12 +6,15 @@
 //! | `python` | `python3 <script> args...` |
 //! | `go` | `go run <file> args...`: Go's own tool, so an exit code other than 0 arrives as 1 |
 //! | `exec` | the argv of the task, then `args` |
+//! | `image` | the image's own program, or `command` and `args` in its place |
 //!
-//! `command` stands in for the interpreter of a script: `command: [bash, -eu]`. References are
+//! A script beside an image runs in its container, where the interpreter is looked for. `command`
+//! stands in for the interpreter of a script: `command: [bash, -eu]`. References are
 //! filled per argument, never through a shell; in a `bash` script a reference becomes a quoted
 //! environment variable (see [`bash`]), `python` and `go` read the environment.
 
 pub mod bash;
+mod container;
 mod environment;
 
 use std::path::PathBuf;
@@ -57,6 +60,9 @@ pub enum OperatorError {
     /// No program to execute.
     #[error("`exec` names no program")]
     Empty,
+    /// The task's program is that of its image, and it has none.
+    #[error("the task says nothing to run: it has no image")]
+    NoImage,
     /// `command` replaces an interpreter, and `exec` has none.
     #[error("`command` cannot stand beside `exec`: put all of it into `exec`")]
     CommandOfExec,
@@ -97,8 +103,10 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
             return Err(OperatorError::CommandOfExec);
         }
         Operator::Exec(argv) => fill.words("exec", argv)?,
+        Operator::Image => fill.words("command", &task.command)?,
     };
-    if argv.is_empty() {
+    let container = container::of(assigned, &mut argv)?;
+    if container.is_none() && argv.is_empty() {
         return Err(OperatorError::Empty);
     }
     argv.extend(fill.words("args", &task.args)?);
@@ -122,6 +130,7 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         slot: assigned.slot.clone(),
         argv,
         env,
+        container,
         files,
         workdir: workdir.map(PathBuf::from),
         user,
@@ -229,7 +238,7 @@ impl Fill<'_> {
             Reference::NodeName => self.place.node.to_string(),
             Reference::NodeIp => self.place.address.to_owned(),
             Reference::Port(name) => match self.assigned.ports.get(name) {
-                Some(port) => port.to_string(),
+                Some(port) => container::listens_on(self.assigned, name, *port).to_string(),
                 None => {
                     return Err(OperatorError::NoPort {
                         place: place.to_owned(),

@@ -4,6 +4,7 @@
 //! At idle a reader costs nothing: it is woken by the kernel when the file grows.
 
 mod follow;
+pub(crate) mod last;
 mod parse;
 pub(crate) mod segment;
 mod tail;

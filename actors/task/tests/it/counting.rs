@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use loom_schemas::ids::RunId;
 use loom_schemas::words::DriverKind;
 use loom_task::driver::sim::SimDriver;
+use loom_task::driver::usage::Usage;
 use loom_task::driver::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
 use loom_task::launch::Launch;
 use nix::sys::signal::Signal;
@@ -75,6 +76,10 @@ impl Driver for Counting {
     fn played_health(&self, run: RunId) -> Option<Result<(), String>> {
         self.checks.fetch_add(1, Ordering::Relaxed);
         self.sim.played_health(run)
+    }
+
+    fn usage(&self, run: RunId) -> BoxFuture<'_, Result<Usage, DriverError>> {
+        self.sim.usage(run)
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {

@@ -212,6 +212,8 @@ pub(crate) fn bash(text: &str) -> Assigned {
                 text: text.into(),
                 file: None,
             }),
+            image: None,
+            network: loom_schemas::spec::Network::default(),
             command: Vec::new(),
             args: Vec::new(),
             replicas: 1,

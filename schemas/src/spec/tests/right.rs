@@ -15,6 +15,8 @@ fn all_defaults_are_filled_in() {
     let job = good("name: web\nexec: [serve]", Syntax::Yaml);
     let expected = TaskSpec {
         operator: Operator::Exec(texts(&["serve"])),
+        image: None,
+        network: Network::default(),
         command: vec![],
         args: vec![],
         replicas: 1,

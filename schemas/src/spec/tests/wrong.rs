@@ -163,7 +163,7 @@ fn messagepack_problems_have_paths() {
 fn a_report_answers_a_request_with_its_code() {
     use crate::error::{ErrorCode, WireError};
     for (text, code) in [
-        ("name: a\nimage: b", ErrorCode::NotYet),
+        ("name: a\nplugin: b", ErrorCode::NotYet),
         ("name: a\nbash: x\nimag: b", ErrorCode::Invalid),
         (
             "name: a\nbash: x\ntasks: {}\ngang: true",

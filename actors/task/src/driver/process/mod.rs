@@ -29,6 +29,7 @@ use nix::sys::signal::Signal;
 use self::cgroup::Cgroups;
 use self::run::Run;
 use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
+use crate::driver::usage::Usage;
 use crate::launch::Launch;
 
 /// The executable this process runs, also after the file was replaced or removed.
@@ -222,6 +223,14 @@ impl Driver for ProcessDriver {
         async move {
             let run = self.find(run).await?;
             exec::exec(&run, &self.0.shim, &argv, timeout).await
+        }
+        .boxed()
+    }
+
+    fn usage(&self, run: RunId) -> BoxFuture<'_, Result<Usage, DriverError>> {
+        async move {
+            let run = self.find(run).await?;
+            self.blocking(move |_| run.usage()).await
         }
         .boxed()
     }

@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::cgroup;
+use crate::driver::usage::{self, Groups, Usage};
 use crate::driver::{Adopted, DriverError, Ended, Started};
 use crate::shim::record::{Process, STATUS, ShimLaunch, StartedRecord, StatusRecord, start_ticks};
 use crate::shim::tree::{self, descendants, send, strays};
@@ -115,6 +116,7 @@ impl Run {
             at: started.map_or(Timestamp::UNIX_EPOCH, |started| started.at),
             directory: Some(self.directory.clone()),
             unenforced,
+            container: None,
         }
     }
 
@@ -199,6 +201,17 @@ impl Run {
         }
         send(&self.members(), RawSignal::CONT);
         Ok(())
+    }
+
+    /// What its processes use; without groups of its own, as far as they still are there.
+    pub(super) fn usage(&self) -> Result<Usage, DriverError> {
+        self.check_running()?;
+        let main = self.started.as_ref().map_or(0, |started| started.main.pid);
+        let groups = Groups::of(main, &self.launch.run);
+        if groups.is_empty() {
+            return Ok(usage::of_processes(&self.members()));
+        }
+        Ok(groups.usage())
     }
 
     fn is_paused(&self) -> bool {

@@ -12,6 +12,7 @@ fn launch(number: u128, script: SimScript) -> Launch {
         slot: assigned.slot,
         argv: Vec::new(),
         env: BTreeMap::new(),
+        container: None,
         files: Vec::new(),
         workdir: None,
         user: None,

@@ -131,6 +131,7 @@ pub(super) fn launch(argv: &[&str]) -> Launch {
             .map(|word| Word::Text((*word).to_owned()))
             .collect(),
         env: BTreeMap::new(),
+        container: None,
         files: Vec::new(),
         workdir: None,
         user: None,

@@ -1,0 +1,274 @@
+//! The start of a container, and what an earlier agent's has become.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bollard::Docker;
+use bollard::models::{ContainerInspectResponse, ContainerState};
+use bollard::query_parameters::{
+    CreateContainerOptions, StartContainerOptions, UploadToContainerOptions,
+};
+use jiff::Timestamp;
+use loom_schemas::ids::RunId;
+use loom_schemas::spec::LogSpec;
+use loom_schemas::spec::image::ImageName;
+use loom_schemas::units::Bytes;
+
+use super::logs::{self, Copying, Cursor};
+use super::record::{self, ContainerRecord};
+use super::run::{self, Run, directory_of, inspect};
+use super::{Inner, create, image, name_of, trouble};
+use crate::driver::{Adopted, DriverError, Started};
+use crate::launch::{Container, Launch};
+use crate::output::last;
+
+/// Starts a launch, or finds it started.
+pub(super) async fn start(inner: &Arc<Inner>, launch: &Launch) -> Result<Arc<Run>, DriverError> {
+    let Some(container) = &launch.container else {
+        return Err(DriverError::Rejected(
+            "the task has no image, so it is no container".to_owned(),
+        ));
+    };
+    let docker = inner.engine.docker().await?;
+    let id = create(inner, &docker, launch, container).await?;
+    upload(inner, &docker, launch, &id).await?;
+    let begun = docker
+        .start_container(&id, None::<StartContainerOptions>)
+        .await;
+    if let Err(error) = begun {
+        return Err(trouble::of_start(inner.engine.socket(), container, &error));
+    }
+    let found = inspect(&inner.engine, &id).await?;
+    let found = found.ok_or_else(|| {
+        DriverError::Unavailable("its container was removed while it was started".to_owned())
+    })?;
+    let image = match inner.image_of(launch.run) {
+        Some(image) => image,
+        None => identify(inner, &docker, container, &found).await,
+    };
+    let record = ContainerRecord {
+        id,
+        image,
+        name: container.image.name.clone(),
+        logs: launch.logs.clone(),
+    };
+    let directory = directory_of(&inner.directory, launch.run);
+    let state = found.state.unwrap_or_default();
+    follow(inner, launch.run, &directory, record, &state)
+}
+
+/// Which image it is, of a run that was prepared by an earlier agent.
+async fn identify(
+    inner: &Inner,
+    docker: &Docker,
+    container: &Container,
+    found: &ContainerInspectResponse,
+) -> String {
+    let id = found.image.clone().unwrap_or_default();
+    let Ok(name) = ImageName::parse(&container.image.name) else {
+        return id;
+    };
+    match image::find(&inner.engine, docker, &id).await {
+        Ok(Some(found)) => image::identity(&name, &found),
+        _ => id,
+    }
+}
+
+/// Creates the container, or finds it created; returns the engine's id.
+async fn create(
+    inner: &Arc<Inner>,
+    docker: &Docker,
+    launch: &Launch,
+    container: &Container,
+) -> Result<String, DriverError> {
+    let owner = inner.owner()?;
+    let body = create::body(launch, container, &owner);
+    let options = CreateContainerOptions {
+        name: Some(name_of(launch.run)),
+        ..CreateContainerOptions::default()
+    };
+    let mut created = docker
+        .create_container(Some(options.clone()), body.clone())
+        .await;
+    if matches!(&created, Err(error) if trouble::is_missing(error)) {
+        // Between preparing and now somebody cleaned up.
+        image::get(&inner.engine, &container.image, &(Box::new(drop) as _)).await?;
+        created = docker.create_container(Some(options), body).await;
+    }
+    match created {
+        Ok(created) => Ok(created.id),
+        Err(error) if trouble::status(&error) == Some(409) => earlier(inner, launch.run).await,
+        Err(error) => Err(trouble::of_start(inner.engine.socket(), container, &error)),
+    }
+}
+
+/// The container of that name, if it is the run's own and has not run yet, or still runs.
+async fn earlier(inner: &Arc<Inner>, run: RunId) -> Result<String, DriverError> {
+    let found = inspect(&inner.engine, &name_of(run)).await?;
+    let Some(found) = found.filter(|found| inner.is_own(found, run)) else {
+        return Err(DriverError::Unavailable(format!(
+            "a container named {} is there that is none of this node's",
+            name_of(run)
+        )));
+    };
+    let state = found.state.unwrap_or_default();
+    if is_begun(&state) && state.running != Some(true) {
+        return Err(DriverError::Ended(run));
+    }
+    Ok(found.id.unwrap_or_else(|| name_of(run)))
+}
+
+fn is_begun(state: &ContainerState) -> bool {
+    run::time(state.started_at.as_deref()).is_some()
+}
+
+/// Puts the launch's files into the container.
+async fn upload(
+    inner: &Inner,
+    docker: &Docker,
+    launch: &Launch,
+    id: &str,
+) -> Result<(), DriverError> {
+    let files = create::files(launch).map_err(|source| DriverError::Failed {
+        context: "pack the task's files".to_owned(),
+        source,
+    })?;
+    let Some(files) = files else { return Ok(()) };
+    let options = UploadToContainerOptions {
+        path: "/".to_owned(),
+        ..UploadToContainerOptions::default()
+    };
+    let sent = docker.upload_to_container(id, Some(options), bollard::body_full(files.into()));
+    sent.await.map_err(|error| {
+        inner
+            .engine
+            .failed("put the task's files into its container", &error)
+    })
+}
+
+/// Follows a container that was started: its output, and soon its end.
+fn follow(
+    inner: &Arc<Inner>,
+    id: RunId,
+    directory: &Path,
+    container: ContainerRecord,
+    state: &ContainerState,
+) -> Result<Arc<Run>, DriverError> {
+    let failed = |source: io::Error| DriverError::Failed {
+        context: format!("keep the files of run {id} in {}", directory.display()),
+        source,
+    };
+    fs::create_dir_all(directory).map_err(failed)?;
+    let known = record::read_started(directory);
+    let (writer, note) = logs::open(directory, &container.logs);
+    let (cursor, base) = match &known {
+        Some(known) if known.output == writer.path() => (
+            Cursor::after(last::last(&known.output, known.base)),
+            known.base,
+        ),
+        _ => (Cursor::default(), writer.offset()),
+    };
+    let pid = state.pid.and_then(|pid| u32::try_from(pid).ok());
+    let pid = pid.filter(|pid| *pid > 0);
+    let at = run::time(state.started_at.as_deref()).unwrap_or_else(Timestamp::now);
+    let notes: Vec<String> = note.into_iter().collect();
+    container.write(directory).map_err(failed)?;
+    record::write_started(directory, pid, at, writer.path(), base, &notes).map_err(failed)?;
+    let engine = Arc::clone(&inner.engine);
+    let copying = Copying::start(engine, container.id.clone(), writer, cursor);
+    let started = Started {
+        pid,
+        at,
+        directory: Some(directory.to_path_buf()),
+        unenforced: notes,
+        container: Some(container.started()),
+    };
+    Ok(Run::new(
+        id,
+        directory.to_path_buf(),
+        container,
+        started,
+        Some(copying),
+    ))
+}
+
+/// What became of a run, by its files and by the engine; with the run itself where the engine still
+/// has its container.
+pub(super) async fn adopt(
+    inner: &Arc<Inner>,
+    id: RunId,
+) -> Result<(Adopted, Option<Arc<Run>>), DriverError> {
+    let directory = directory_of(&inner.directory, id);
+    let kept = ContainerRecord::read(&directory);
+    let started = kept
+        .as_ref()
+        .and_then(|container| record::started(&directory, container));
+    if let Some(ended) = record::read_ended(&directory) {
+        return Ok((Adopted::Ended { started, ended }, None));
+    }
+    let found = inspect(&inner.engine, &name_of(id)).await?;
+    let Some(found) = found.filter(|found| inner.is_own(found, id)) else {
+        let adopted = match started {
+            Some(_) => Adopted::Ended {
+                started,
+                ended: run::removed(),
+            },
+            None => Adopted::Gone,
+        };
+        return Ok((adopted, None));
+    };
+    let state = found.state.clone().unwrap_or_default();
+    if !is_begun(&state) {
+        // Created and never started: a start does the rest.
+        return Ok((Adopted::Gone, None));
+    }
+    let container = match kept {
+        Some(container) => container,
+        None => described(inner, &found).await?,
+    };
+    let run = follow(inner, id, &directory, container, &state)?;
+    if state.running == Some(true) {
+        let adopted = Adopted::Running {
+            started: run.describe(),
+            paused: state.paused == Some(true),
+        };
+        return Ok((adopted, Some(run)));
+    }
+    let ended = run.wait(&inner.engine).await?;
+    let started = Some(run.describe());
+    Ok((Adopted::Ended { started, ended }, Some(run)))
+}
+
+/// What the engine tells of a container whose files are lost.
+async fn described(
+    inner: &Inner,
+    found: &ContainerInspectResponse,
+) -> Result<ContainerRecord, DriverError> {
+    let docker = inner.engine.docker().await?;
+    let id = found.image.clone().unwrap_or_default();
+    let name = found
+        .config
+        .as_ref()
+        .and_then(|config| config.image.clone());
+    let name = name.unwrap_or_else(|| id.clone());
+    let image = match (
+        ImageName::parse(&name),
+        image::find(&inner.engine, &docker, &id).await?,
+    ) {
+        (Ok(name), Some(found)) => image::identity(&name, &found),
+        _ => id,
+    };
+    Ok(ContainerRecord {
+        id: found.id.clone().unwrap_or_default(),
+        image,
+        name,
+        logs: LogSpec {
+            max_size: Bytes::mib(10),
+            keep: 5,
+            ship: true,
+            to: None,
+        },
+    })
+}
