@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 
 command -v cargo >/dev/null || { echo "test: cargo is needed (see rust-toolchain.toml for the version)" >&2; exit 1; }
 scripts/nats-server.sh
+scripts/docker.sh up
+trap "scripts/docker.sh down" EXIT
 
 # Tests of the program itself start this binary.
 cargo build --locked --package loom-cli --package loom-task
@@ -12,6 +14,7 @@ if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --locked --workspace --lib --bins --test it --config-file .ci/nextest.toml
   # Has a main of its own: it kills itself.
   cargo test --locked --package loom-bus --test parent_death
-  exec cargo test --locked --workspace --doc
+  cargo test --locked --workspace --doc
+  exit
 fi
-exec cargo test --locked --workspace --no-fail-fast
+cargo test --locked --workspace --no-fail-fast

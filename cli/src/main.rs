@@ -85,7 +85,6 @@ const LATER: &[&str] = &[
     "resize",
     "exec",
     "cmd",
-    "stats",
     "checkpoint",
     "attach",
     "cp",

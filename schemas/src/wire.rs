@@ -312,11 +312,37 @@ pub struct CommandRow {
     /// What went wrong; none if it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<WireError>,
-    /// What it answered, where the verb has an answer: [`Inspect`], or [`LogLines`].
+    /// What it answered, where the verb has an answer: [`Inspect`], [`Stats`], or [`LogLines`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<serde_json::Value>,
     /// How long the task took to do it, in microseconds.
     pub took_us: u64,
+}
+
+/// The answer to `stats`: what a run uses now, and has used since it started. What the kernel does
+/// not tell is none; rates are the difference of two answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// When it was looked.
+    pub at: Timestamp,
+    /// Processor time so far, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<u64>,
+    /// Memory in use, in bytes, without files that the kernel would give up at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// What memory is limited to, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Read from block devices so far, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<u64>,
+    /// Written to block devices so far, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<u64>,
 }
 
 /// The answer to `inspect`.

@@ -2,6 +2,7 @@
 //! a NATS client that is not ours, waiting for conditions.
 
 pub mod cluster;
+pub mod docker;
 pub mod nats;
 pub mod parts;
 pub mod wait;

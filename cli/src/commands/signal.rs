@@ -15,9 +15,9 @@ use crate::output::{self, table};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     /// JOB, JOB/INDEX, JOB/TASK, JOB/TASK/INDEX, or a run's id
-    address: Option<String>,
+    pub(super) address: Option<String>,
     #[command(flatten)]
-    many: Many,
+    pub(super) many: Many,
 }
 
 /// How a command to many is sent and judged.
@@ -25,13 +25,13 @@ pub(crate) struct Target {
 pub(crate) struct Many {
     /// Every task of jobs with this label; repeat for several
     #[arg(short = 'l', long = "label", value_parser = parse_pair, value_name = "K=V")]
-    labels: Vec<(String, String)>,
+    pub(super) labels: Vec<(String, String)>,
     /// How long to wait for answers
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// Be content when so many tasks have done it
     #[arg(long, value_name = "N")]
-    min_ok: Option<usize>,
+    pub(super) min_ok: Option<usize>,
     /// Only one of them: the first that does it
     #[arg(long, conflicts_with = "min_ok")]
     any: bool,
@@ -246,7 +246,7 @@ fn took(micros: u64) -> String {
 }
 
 /// 0 if all did it (or as many as had to), 3 if not.
-fn judge(outcome: &Outcome, min_ok: Option<usize>) -> Result<(), Failure> {
+pub(super) fn judge(outcome: &Outcome, min_ok: Option<usize>) -> Result<(), Failure> {
     let done = outcome
         .rows
         .iter()

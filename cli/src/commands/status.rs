@@ -393,6 +393,9 @@ fn run_detail(slot: &str, run: &RunRecord) -> String {
     if let Some(pid) = run.pid {
         table::field(&mut text, "Pid", &pid.to_string());
     }
+    if let Some(image) = &run.image {
+        table::field(&mut text, "Image", image);
+    }
     if let Some(exit) = &run.exit {
         if let Some(code) = exit.code {
             table::field(&mut text, "Exit code", &code.to_string());

@@ -26,7 +26,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that only one of ours may name.
-const KEEPERS: &[(&str, &str)] = &[("async-nats", "bus"), ("saphyr-parser", "schemas")];
+const KEEPERS: &[(&str, &str)] = &[
+    ("async-nats", "bus"),
+    ("bollard", "actors/task"),
+    ("saphyr-parser", "schemas"),
+];
 
 fn manifest(krate: &str) -> toml_lite::Dependencies {
     let path = checkout().join(krate).join("Cargo.toml");

@@ -6,16 +6,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::RunId;
 use loom_schemas::wire::{
-    Caller, CommandReply, CommandRow, Inspect, LogLine, LogLines, TaskCommand,
+    Caller, CommandReply, CommandRow, Inspect, LogLine, LogLines, Stats, TaskCommand,
 };
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 
 use super::State;
 use super::background::caught;
+use super::lane::wire_error;
 use super::message::{CommandRequest, TaskMessage, is_blank};
 use super::verb::Verb;
+use crate::driver::Driver;
+use crate::driver::usage::Usage;
 use crate::output;
 
 /// How many lines `logs` gives where it is not said.
@@ -43,6 +47,13 @@ pub(super) struct Order {
     pub(super) asked_at: Instant,
     /// How long the answer is of use, counted from `asked_at`.
     pub(super) patience: Option<Duration>,
+}
+
+/// What a command that only looks is answered from.
+enum Look {
+    Inspect(Box<Inspect>),
+    Logs(u32),
+    Stats(Arc<dyn Driver>),
 }
 
 /// Who waits for the answer.
@@ -196,8 +207,9 @@ impl State {
             return;
         };
         let looked = match order.verb {
-            Verb::Inspect => Ok(self.inspect()),
-            Verb::Logs => Err(order.command.tail.unwrap_or(TAIL).min(TAIL_MAX)),
+            Verb::Inspect => Look::Inspect(Box::new(self.inspect())),
+            Verb::Logs => Look::Logs(order.command.tail.unwrap_or(TAIL).min(TAIL_MAX)),
+            Verb::Stats => Look::Stats(self.driver.clone()),
             verb => {
                 row.error = verb.refusal();
                 tokio::spawn(answer.row(row));
@@ -209,8 +221,9 @@ impl State {
         let asked_at = order.asked_at;
         tokio::spawn(async move {
             let value = match looked {
-                Ok(inspect) => to_value(&inspect),
-                Err(count) => match directory {
+                Look::Inspect(inspect) => to_value(&inspect),
+                Look::Stats(driver) => stats(&*driver, row.run).await,
+                Look::Logs(count) => match directory {
                     Some(directory) => tail(directory, count, &row).await,
                     None => to_value(&LogLines::default()),
                 },
@@ -242,6 +255,28 @@ impl State {
             unenforced: started.map(|s| s.unenforced.clone()).unwrap_or_default(),
         }
     }
+}
+
+async fn stats(driver: &dyn Driver, run: RunId) -> Result<serde_json::Value, WireError> {
+    let looked = caught(driver.usage(run)).await;
+    let looked = looked.map_err(|panic| WireError::new(ErrorCode::Internal, panic))?;
+    let Usage {
+        cpu_us,
+        memory,
+        memory_limit,
+        pids,
+        read,
+        written,
+    } = looked.map_err(|error| wire_error(&error))?;
+    to_value(&Stats {
+        at: Timestamp::now(),
+        cpu_us,
+        memory,
+        memory_limit,
+        pids,
+        read,
+        written,
+    })
 }
 
 async fn tail(

@@ -194,16 +194,19 @@ async fn call(driver: &dyn Driver, order: &Order, row: &CommandRow) -> Result<()
             driver.signal(run, signal, order.command.all).await
         }
     };
-    outcome.map_err(|error| {
-        let code = match &error {
-            DriverError::NotFound(_) | DriverError::Ended(_) => ErrorCode::Conflict,
-            DriverError::Rejected(_)
-            | DriverError::Failed { .. }
-            | DriverError::Unavailable(_)
-            | DriverError::Unsupported(_) => ErrorCode::Failed,
-        };
-        WireError::new(code, chain(&error))
-    })
+    outcome.map_err(|error| wire_error(&error))
+}
+
+/// What whoever asked is told of a driver's error.
+pub(super) fn wire_error(error: &DriverError) -> WireError {
+    let code = match error {
+        DriverError::NotFound(_) | DriverError::Ended(_) => ErrorCode::Conflict,
+        DriverError::Rejected(_)
+        | DriverError::Failed { .. }
+        | DriverError::Unavailable(_)
+        | DriverError::Unsupported(_) => ErrorCode::Failed,
+    };
+    WireError::new(code, chain(error))
 }
 
 fn paused(verb: Verb) -> Option<bool> {

@@ -102,8 +102,9 @@ impl State {
                     let outcome = caught(driver.adopt(run)).await;
                     let outcome =
                         outcome.and_then(|outcome| outcome.map_err(|error| chain(&error)));
-                    if let Err(error) = &outcome {
-                        tracing::warn!(%run, "a run is not taken over yet: {error}");
+                    match &outcome {
+                        Ok(_) => tracing::info!(%run, "taken over"),
+                        Err(error) => tracing::warn!(%run, "a run is not taken over yet: {error}"),
                     }
                     Happened::Adopted(run, outcome)
                 });

@@ -90,21 +90,22 @@ impl Verb {
     /// Why the verb is refused at a task's address by this build, if it is.
     pub fn refusal(self) -> Option<WireError> {
         match self {
-            Self::Signal | Self::Pause | Self::Resume | Self::Inspect | Self::Logs => None,
+            Self::Signal
+            | Self::Pause
+            | Self::Resume
+            | Self::Inspect
+            | Self::Logs
+            | Self::Stats => None,
             Self::Stop | Self::Restart => Some(WireError::invalid(format!(
                 "`{self}` changes what is wanted, so the leader does it: \
                  ask `orch.job.{self}` with {{\"address\": {{\"job\", \"task\", \"index\"}}}}"
             ))),
-            Self::Stats
-            | Self::Resize
-            | Self::Exec
-            | Self::Cmd
-            | Self::Attach
-            | Self::Cp
-            | Self::Checkpoint => Some(WireError::new(
-                ErrorCode::NotYet,
-                format!("`{self}` is not built yet"),
-            )),
+            Self::Resize | Self::Exec | Self::Cmd | Self::Attach | Self::Cp | Self::Checkpoint => {
+                Some(WireError::new(
+                    ErrorCode::NotYet,
+                    format!("`{self}` is not built yet"),
+                ))
+            }
         }
     }
 

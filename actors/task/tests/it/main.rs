@@ -4,6 +4,7 @@
 
 mod actor;
 mod counting;
+mod docker;
 mod health;
 mod process;
 mod whole;

@@ -33,7 +33,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 const BATCH: usize = 256;
 
 /// How often the file is tried whose lock a reader may hold for a moment.
-const OPEN_TRIES: usize = 5;
+const OPEN_TRIES: usize = 50;
 
 /// The copying of one container's output; ends with this.
 pub(super) struct Copying {

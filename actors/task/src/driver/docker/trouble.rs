@@ -230,10 +230,10 @@ fn start(container: &Container, status: Option<u16>, said: &str) -> DriverError 
             ));
         }
     }
-    if lower.contains("unable to find user") || lower.contains("unable to find group") {
+    if let Some(at) = lower.find("unable to find ") {
         return DriverError::Rejected(format!(
             "image `{image}`: {}: name a user that is in its /etc/passwd, or a number",
-            last_part(said)
+            said.get(at..).unwrap_or(said)
         ));
     }
     if lower.contains("no command specified") {

@@ -137,7 +137,7 @@ fn what_keeps_a_container_from_starting_is_told_with_advice() {
             400,
             "unable to find user nobodyhere: no matching entries in passwd file".to_owned(),
             true,
-            "no matching entries in passwd file: name a user",
+            "unable to find user nobodyhere: no matching entries in passwd file: name a user",
         ),
         (
             400,

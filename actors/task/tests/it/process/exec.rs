@@ -64,7 +64,7 @@ async fn a_program_that_cannot_be_executed_says_so() {
     let outcome = exec(&rig, wanted.run, &["no-such-program"]).await;
     assert_eq!(outcome.code, Some(127));
     assert!(text(&outcome).contains("no-such-program"), "{outcome:?}");
-    let outcome = exec(&rig, wanted.run, &["/etc/hostname"]).await;
+    let outcome = exec(&rig, wanted.run, &["/etc/passwd"]).await;
     assert_eq!(outcome.code, Some(126));
     let outcome = exec(&rig, wanted.run, &["sh", "-c", "kill -9 $$"]).await;
     assert_eq!((outcome.code, outcome.signal), (None, Some(9)));

@@ -1,0 +1,9 @@
+//! The docker driver on a real engine; skipped aloud where there is none.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod away;
+mod lives;
+mod pulls;
+mod rig;
+mod troubles;

@@ -1,0 +1,457 @@
+//! Figures of containers, each beside bollard alone in the same run and network mode.
+//!
+//! `bench_docker [none|bridge|host]`; started by `make bench-docker`. The engine must be idle.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StartContainerOptions,
+};
+use futures::StreamExt as _;
+use loom_tests::cluster::Dev;
+use loom_tests::docker::{IMAGE, is_there, remove_labelled};
+use loom_tests::nats::Client;
+use loom_tests::wait::until;
+
+/// How many containers the figures of many have.
+const MANY: usize = 30;
+/// How often a figure of one container is measured.
+const ROUNDS: usize = 15;
+/// How often one of many containers is.
+const ROUNDS_OF_MANY: usize = 3;
+/// The label of bare containers.
+const BARE: &str = "loom-bench-bare";
+/// What every container runs: it ends at once when asked to.
+const SCRIPT: &str = "trap 'exit 0' TERM; trap : HUP; while :; do sleep 0.2; done";
+/// What is tried to find the best parallelism of bare starts.
+const AT_ONCE: [usize; 3] = [2, 4, 8];
+
+fn main() {
+    if !is_there() {
+        return;
+    }
+    let network = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "bridge".to_owned());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let bare = Bare::new(&network);
+        println!("network: {network}");
+        one(&bare).await;
+        many(&bare).await;
+        remove_labelled(BARE);
+    });
+}
+
+/// bollard and nothing else.
+struct Bare {
+    docker: Docker,
+    network: String,
+}
+
+impl Bare {
+    fn new(network: &str) -> Self {
+        let docker = Docker::connect_with_unix(
+            "/var/run/docker.sock",
+            120,
+            &bollard::ClientVersion {
+                major_version: 1,
+                minor_version: 41,
+            },
+        );
+        Self {
+            docker: docker.expect("a client"),
+            network: network.to_owned(),
+        }
+    }
+
+    async fn create(&self, name: &str) {
+        let words = ["sh", "-c", SCRIPT].map(str::to_owned).to_vec();
+        let none = self.network == "none";
+        let body = ContainerCreateBody {
+            image: Some(IMAGE.to_owned()),
+            entrypoint: Some(words),
+            labels: Some(HashMap::from([(BARE.to_owned(), String::new())])),
+            network_disabled: none.then_some(true),
+            host_config: Some(HostConfig {
+                network_mode: (!none).then(|| self.network.clone()),
+                memory: Some(32 << 20),
+                memory_swap: Some(32 << 20),
+                pids_limit: Some(64),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptions {
+            name: Some(name.to_owned()),
+            ..CreateContainerOptions::default()
+        };
+        let created = self.docker.create_container(Some(options), body).await;
+        created.expect("created");
+    }
+
+    async fn start(&self, name: &str) {
+        self.create(name).await;
+        let started = self
+            .docker
+            .start_container(name, None::<StartContainerOptions>)
+            .await;
+        started.expect("started");
+    }
+
+    async fn remove(&self, name: &str) {
+        let options = RemoveContainerOptions {
+            force: true,
+            v: true,
+            ..RemoveContainerOptions::default()
+        };
+        let removed = self.docker.remove_container(name, Some(options)).await;
+        removed.expect("removed");
+    }
+
+    /// Starts many, so many at once; the time of all.
+    async fn start_many(&self, at_once: usize) -> f64 {
+        let begun = Instant::now();
+        let starts = (0..MANY).map(|number| async move {
+            self.start(&format!("{BARE}-{number}")).await;
+        });
+        futures::stream::iter(starts)
+            .buffer_unordered(at_once)
+            .collect::<Vec<()>>()
+            .await;
+        ms(begun)
+    }
+
+    async fn remove_many(&self, at_once: usize) -> f64 {
+        let begun = Instant::now();
+        let removals = (0..MANY).map(|number| async move {
+            self.remove(&format!("{BARE}-{number}")).await;
+        });
+        futures::stream::iter(removals)
+            .buffer_unordered(at_once)
+            .collect::<Vec<()>>()
+            .await;
+        ms(begun)
+    }
+
+    /// Containers of a job that are there, running or not.
+    async fn left(&self, job: &str) -> usize {
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(HashMap::from([(
+                "label".to_owned(),
+                vec![format!("loom.job={job}")],
+            )])),
+            ..ListContainersOptions::default()
+        };
+        self.docker
+            .list_containers(Some(options))
+            .await
+            .expect("a list")
+            .len()
+    }
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+fn job(name: &str, network: &str, replicas: usize) -> String {
+    let script = SCRIPT.replace('\'', "''");
+    format!(
+        "name: {name}\nimage: {IMAGE}\ncommand: [sh, -c, '{script}']\nnetwork: {network}\n\
+         replicas: {replicas}\nmemory: 32MiB\ncpu: 0.01\npids: 64\n\
+         restart: {{on: any, delay: 0s, attempts: 1000}}\nstop: {{signal: KILL}}\n"
+    )
+}
+
+/// Waits for so many events of a kind about a job; panics at one that says it failed for good.
+fn await_events(events: &mut Client, ends: &str, count: usize) -> Vec<String> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let event = events
+            .next(Duration::from_mins(2))
+            .expect("the bus")
+            .expect("an event");
+        assert!(!event.subject.ends_with(".rejected"), "{}", event.text());
+        if event.subject.ends_with(ends) {
+            seen.push(event.text());
+        }
+    }
+    seen
+}
+
+fn listen(dev: &Dev, job: &str) -> Client {
+    let mut events = dev.nats();
+    events
+        .subscribe(&format!("orch.events.task.{job}.>"))
+        .expect("subscribed");
+    events.flush_round_trip().expect("the bus answers");
+    events
+}
+
+/// One container: submit to running, a signal, a killed one back; beside create and start alone.
+async fn one(bare: &Bare) {
+    let dev = Dev::start(&[]);
+    let mut nats = dev.nats();
+    let (mut through, mut raw) = (Vec::new(), Vec::new());
+    for number in 0..ROUNDS {
+        let name = format!("one-{number}");
+        let mut events = listen(&dev, &name);
+        let text = job(&name, &bare.network, 1);
+        let begun = Instant::now();
+        nats.request("orch.job.submit", text.as_bytes())
+            .expect("accepted");
+        await_events(&mut events, ".running", 1);
+        through.push(ms(begun));
+        stop(&mut nats, &name);
+        until_gone(bare, &name).await;
+
+        let begun = Instant::now();
+        bare.start(&format!("{BARE}-one")).await;
+        raw.push(ms(begun));
+        bare.remove(&format!("{BARE}-one")).await;
+    }
+    let raw = Sample(raw);
+    let overhead = through
+        .iter()
+        .map(|through| through - raw.median())
+        .collect();
+    figure(
+        "docker_one_overhead_ms",
+        "ms",
+        &Sample(overhead),
+        None,
+        "at most 15",
+    );
+    figure(
+        "docker_one_ms",
+        "ms",
+        &Sample(through),
+        Some(raw.median()),
+        "-",
+    );
+
+    let mut events = listen(&dev, "back");
+    nats.request("orch.job.submit", job("back", &bare.network, 1).as_bytes())
+        .expect("accepted");
+    let mut last = await_events(&mut events, ".running", 1);
+    signal(&dev);
+    let mut back = Vec::new();
+    for _ in 0..ROUNDS {
+        let event: serde_json::Value = serde_json::from_str(&last[0]).expect("an event");
+        let name = format!("loom-{}", event["run"].as_str().expect("a run"));
+        let begun = Instant::now();
+        let killed = bare.docker.kill_container(&name, None).await;
+        killed.expect("killed");
+        last = await_events(&mut events, ".running", 1);
+        back.push(ms(begun));
+        // What is left of the former is removed before the next round.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let ratio = back.iter().map(|back| back / raw.median()).collect();
+    figure(
+        "docker_replace_ratio",
+        "x",
+        &Sample(ratio),
+        None,
+        "at most 1.3",
+    );
+    figure(
+        "docker_replace_ms",
+        "ms",
+        &Sample(back),
+        Some(raw.median()),
+        "-",
+    );
+    stop(&mut nats, "back");
+    until_gone(bare, "back").await;
+}
+
+/// A signal to a container, client to answer, beside a bare round trip to the same server.
+fn signal(dev: &Dev) {
+    let mut nats = dev.nats();
+    let (mut through, mut raw) = (Vec::new(), Vec::new());
+    for _ in 0..500 {
+        let begun = Instant::now();
+        nats.request("orch.task.back.main.0.signal", b"WINCH")
+            .expect("answered");
+        through.push(ms(begun));
+        let begun = Instant::now();
+        nats.request("orch.bench.nobody", b"x")
+            .expect("no responders");
+        raw.push(ms(begun));
+    }
+    let raw = Sample(raw).median();
+    figure(
+        "docker_signal_ms",
+        "ms",
+        &Sample(through),
+        Some(raw),
+        "raw + 1",
+    );
+}
+
+/// Thirty containers: to running, adopted by the next agent, removed.
+async fn many(bare: &Bare) {
+    let mut best = (f64::INFINITY, 0);
+    for at_once in AT_ONCE {
+        let time = bare.start_many(at_once).await;
+        if time < best.0 {
+            best = (time, at_once);
+        }
+        bare.remove_many(at_once).await;
+    }
+    let (mut up, mut down, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut raw_up, mut raw_down) = (vec![best.0], Vec::new());
+    let mut dev = Dev::start(&["--keep-tasks"]);
+    for round in 0..ROUNDS_OF_MANY {
+        let name = format!("many-{round}");
+        let mut nats = dev.nats();
+        let mut events = listen(&dev, &name);
+        let begun = Instant::now();
+        let text = job(&name, &bare.network, MANY);
+        nats.request("orch.job.submit", text.as_bytes())
+            .expect("accepted");
+        await_events(&mut events, ".running", MANY);
+        up.push(ms(begun));
+
+        dev.kill();
+        adopted.push(adoption(&mut dev));
+        let mut nats = dev.nats();
+        let begun = Instant::now();
+        stop(&mut nats, &name);
+        until_gone(bare, &name).await;
+        down.push(ms(begun));
+
+        raw_up.push(bare.start_many(best.1).await);
+        raw_down.push(bare.remove_many(best.1).await);
+    }
+    let (raw_up, raw_down) = (Sample(raw_up), Sample(raw_down));
+    let ratios =
+        |all: &[f64], raw: &Sample| Sample(all.iter().map(|time| time / raw.median()).collect());
+    println!("bare starts are fastest {} at once", best.1);
+    figure(
+        "docker_30_ratio",
+        "x",
+        &ratios(&up, &raw_up),
+        None,
+        "at most 1.10",
+    );
+    figure(
+        "docker_30_ms",
+        "ms",
+        &Sample(up),
+        Some(raw_up.median()),
+        "-",
+    );
+    figure(
+        "docker_remove_30_ratio",
+        "x",
+        &ratios(&down, &raw_down),
+        None,
+        "at most 1.2",
+    );
+    figure(
+        "docker_remove_30_ms",
+        "ms",
+        &Sample(down),
+        Some(raw_down.median()),
+        "-",
+    );
+    figure("docker_adopt_ms", "ms", &Sample(adopted), None, "500");
+}
+
+/// From the agent's first line to the last container taken over, by its own log.
+fn adoption(dev: &mut Dev) -> f64 {
+    let before = dev.log().len();
+    dev.start_again();
+    until("all are adopted", || {
+        let log = dev.log();
+        let log = &log[before..];
+        let of = |what: &str| {
+            log.lines()
+                .filter(|line| line.contains(what))
+                .filter_map(|line| {
+                    line.split_whitespace()
+                        .next()?
+                        .parse::<jiff::Timestamp>()
+                        .ok()
+                })
+                .collect::<Vec<_>>()
+        };
+        let (begun, over) = (of("adopting"), of("taken over"));
+        match (begun.first(), over.last()) {
+            (Some(begun), Some(last)) if over.len() >= MANY => {
+                let taken = last.duration_since(*begun);
+                Ok(taken.as_secs_f64() * 1e3)
+            }
+            _ => Err(format!("{} taken over", over.len())),
+        }
+    })
+}
+
+fn stop(nats: &mut Client, job: &str) {
+    let request = format!(r#"{{"address":{{"job":"{job}"}}}}"#);
+    nats.request("orch.job.stop", request.as_bytes())
+        .expect("stopped");
+}
+
+async fn until_gone(bare: &Bare, job: &str) {
+    let begun = Instant::now();
+    while bare.left(job).await > 0 {
+        assert!(
+            begun.elapsed() < Duration::from_mins(1),
+            "{job} is not removed"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Measured values of one figure.
+struct Sample(Vec<f64>);
+
+impl Sample {
+    fn quantile(&self, q: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index of a short list"
+        )]
+        let at = ((sorted.len() - 1) as f64 * q).round() as usize;
+        sorted[at]
+    }
+
+    fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+}
+
+/// Prints one figure for people and one line of JSON for programs.
+fn figure(name: &str, unit: &str, value: &Sample, raw: Option<f64>, bar: &str) {
+    let (median, low, high) = (value.median(), value.quantile(0.1), value.quantile(0.9));
+    let raw_text = raw.map_or_else(|| "-".to_owned(), |raw| format!("{raw:.2}"));
+    println!(
+        "{name:<26} {median:>10.2} {unit:<4} raw {raw_text:>9}  spread {low:.2} to {high:.2}  bar {bar}"
+    );
+    let line = serde_json::json!({
+        "figure": name,
+        "value": median,
+        "unit": unit,
+        "raw": raw,
+        "ratio": raw.map(|raw| median / raw),
+        "runs": value.0.len(),
+        "spread": [low, high],
+    });
+    println!("{line}");
+}
