@@ -13,7 +13,7 @@ use crate::exit::Failure;
 use crate::fanout::{self, Outcome, Row};
 use crate::output::{self, table};
 
-/// Show what tasks use.
+/// Show what tasks use: processors, memory, processes, disk traffic.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsVerb {
     #[command(flatten)]
