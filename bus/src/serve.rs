@@ -3,8 +3,8 @@
 //! Mailboxes behind it are unbounded, so the limits are here: what is too much, too large or too
 //! late is answered at once and never seen by whoever serves. Everything is counted.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::Subscriber;
@@ -68,9 +68,41 @@ pub struct ServeCounters {
     pub misdirected: AtomicU64,
 }
 
+/// What became of the requests to one subject that is served.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Tallied>);
+
+/// See [`Tally`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tallied {
+    /// All that came in.
+    pub requests: u64,
+    /// Answered, errors among them.
+    pub answered: u64,
+    /// Answered with an error.
+    pub errors: u64,
+    /// The last error in words; empty if there was none.
+    pub last_error: String,
+    /// From their arrival to their answers, all together.
+    pub time: Duration,
+}
+
+impl Tally {
+    /// What became of them so far.
+    pub fn look(&self) -> Tallied {
+        self.with(|tallied| tallied.clone())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Tallied) -> T) -> T {
+        // Every change is a few additions: a panic elsewhere leaves nothing half done.
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Requests as they come. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Requests {
+    tally: Arc<Tally>,
     subscriber: Subscriber,
     bus: Bus,
     limits: ServeLimits,
@@ -101,6 +133,8 @@ pub struct Request {
     place: Option<OwnedSemaphorePermit>,
     /// Whether it was dropped by whoever served it: then nobody else speaks for it.
     dropped: bool,
+    arrived: Instant,
+    tally: Arc<Tally>,
 }
 
 /// Where the answer goes.
@@ -119,6 +153,7 @@ impl Bus {
     ) -> Result<Requests, BusError> {
         let subscriber = self.subscriber(subject, queue).await?;
         Ok(Requests {
+            tally: Arc::default(),
             subscriber,
             bus: self.clone(),
             limits,
@@ -129,6 +164,11 @@ impl Bus {
 }
 
 impl Requests {
+    /// What becomes of them, also once this is gone.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
     /// Takes no more; what the server has already sent still comes by [`next`](Self::next), then
     /// none. So nobody who asked in time is left without an answer.
     pub async fn drain(&mut self) {
@@ -143,6 +183,7 @@ impl Requests {
         loop {
             let message = self.subscriber.next().await?;
             count(&self.bus.shared.counters.received);
+            self.tally.with(|tallied| tallied.requests += 1);
             let mut request = self.take(message);
             match self.admit(&mut request) {
                 Ok(()) => return Some(request),
@@ -165,6 +206,8 @@ impl Requests {
             runtime: self.runtime.clone(),
             place: None,
             dropped: false,
+            arrived: Instant::now(),
+            tally: Arc::clone(&self.tally),
         }
     }
 
@@ -290,6 +333,10 @@ impl Request {
         if error.code == ErrorCode::Busy {
             headers.push((RETRY_AFTER, retry_after.to_owned()));
         }
+        self.tally.with(|tallied| {
+            tallied.errors += 1;
+            tallied.last_error = one_line(&error.message);
+        });
         // An enum's name and a string always encode.
         let payload = codec::encode(form, &error).unwrap_or_default();
         self.send(payload, form, &headers).await;
@@ -309,6 +356,11 @@ impl Request {
             );
             return;
         }
+        let took = self.arrived.elapsed();
+        self.tally.with(|tallied| {
+            tallied.answered += 1;
+            tallied.time += took;
+        });
         let deadline = Instant::now() + self.bus.shared.timeout;
         let mut all = vec![(CONTENT_TYPE, form.content_type().to_owned())];
         all.extend_from_slice(headers);
@@ -353,6 +405,8 @@ impl Drop for Request {
             runtime: self.runtime.clone(),
             place: None,
             dropped: true,
+            arrived: self.arrived,
+            tally: Arc::clone(&self.tally),
         };
         self.runtime.spawn(answer_dropped(request));
     }

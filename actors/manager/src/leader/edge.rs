@@ -1,11 +1,13 @@
 //! The doors of a leader: open only while it leads, so that without one everybody knows at once.
 
+use jiff::Timestamp;
 use loom_bus::serve::{Request, ServeLimits};
 use loom_schemas::subject;
 use ractor::{ActorProcessingErr, ActorRef};
 
 use super::wish::{Asked, JOB_VERBS, read_word};
 use super::{Leading, ManagerMessage};
+use crate::serve::discovery::Service;
 use crate::serve::door::{Door, Next, Rest};
 
 /// The largest job file, in bytes.
@@ -32,13 +34,23 @@ impl Leading {
             ..ServeLimits::default()
         };
         let rest = Rest::Refused;
+        let mut endpoints = Vec::new();
         for verb in JOB_VERBS {
             let manager = self.myself.clone();
             let subject = subject::job(verb);
             let take = move |request| take_wish(&manager, request);
-            self.doors
-                .push(Door::serve(&bus, &subject, Some(&group), writes, rest, take).await?);
+            let door = Door::serve(&bus, &subject, Some(&group), writes, rest, take).await?;
+            endpoints.push((verb, door.tally()));
+            self.doors.push(door);
         }
+        let epoch = self.durable.position.epoch();
+        let service = Service {
+            id: format!("{group}-{}-{}", epoch.incarnation, epoch.sequence),
+            group: group.clone(),
+            started: Timestamp::now(),
+            endpoints,
+        };
+        self.doors.extend(service.answer(&bus).await?);
         let manager = self.myself.clone();
         let take = move |request| take_word(&manager, request);
         let door = Door::serve(&bus, subject::CTL_ALL, Some(&group), calls, rest, take).await?;

@@ -1,10 +1,11 @@
 //! A subject that is served or heard: what comes in is handed on one by one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use loom_bus::connection::{Bus, BusError, Message};
-use loom_bus::serve::{Request, Requests, ServeLimits};
+use loom_bus::serve::{Request, Requests, ServeLimits, Tally};
 use loom_schemas::error::WireError;
 use tokio::sync::oneshot;
 
@@ -38,6 +39,8 @@ pub(crate) enum Rest {
 pub(crate) struct Door {
     /// Dropped with the door, which is what the pump waits for.
     _open: oneshot::Sender<()>,
+    /// What becomes of the requests; of what is only heard there is nothing to say.
+    tally: Arc<Tally>,
 }
 
 impl Door {
@@ -51,6 +54,7 @@ impl Door {
         mut take: impl FnMut(Request) -> Next + Send + 'static,
     ) -> Result<Self, BusError> {
         let mut requests = bus.serve(subject, queue, limits).await?;
+        let tally = requests.tally();
         let (open, mut closed) = oneshot::channel();
         tokio::spawn(async move {
             loop {
@@ -69,7 +73,12 @@ impl Door {
                 drop(tokio::time::timeout(DRAIN, refuse_rest(&mut requests)).await);
             }
         });
-        Ok(Self { _open: open })
+        Ok(Self { _open: open, tally })
+    }
+
+    /// What becomes of the requests that come in here.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// Hears what is published on a subject; resolves once it is subscribed.
@@ -91,7 +100,10 @@ impl Door {
             // Either way it is over.
             drop(futures::future::select(closed, hear.boxed()).await);
         });
-        Ok(Self { _open: open })
+        Ok(Self {
+            _open: open,
+            tally: Arc::default(),
+        })
     }
 }
 

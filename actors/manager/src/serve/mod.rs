@@ -7,6 +7,7 @@
 //! | [`hearts`] | the nodes' last heartbeats |
 //! | [`reads`] | `orch.api.<noun>.<verb>` |
 
+pub(crate) mod discovery;
 pub(crate) mod door;
 pub(crate) mod hearts;
 pub(crate) mod ping;

@@ -291,3 +291,28 @@ async fn an_assignment_larger_than_a_message_comes_in_parts() {
     .await;
     assert_eq!(node.running(), before, "nothing was stopped on the way");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leaders_writes_are_a_service_that_can_be_found() {
+    let (_cluster, _manager, client) = Cluster::with_leader().await;
+    client.submit(WEB).await.unwrap();
+    client.submit("nonsense").await.unwrap_err();
+    let ask = async |subject: &str| -> serde_json::Value {
+        let reply = client.send(subject, b"").await.unwrap();
+        serde_json::from_slice(&reply.payload).unwrap()
+    };
+    let pong = ask("$SRV.PING").await;
+    assert_eq!(pong["type"], "io.nats.micro.v1.ping_response");
+    assert_eq!(pong["name"], "orch-job");
+    let id = pong["id"].as_str().unwrap();
+    let stats = ask(&format!("$SRV.STATS.orch-job.{id}")).await;
+    let endpoints = stats["endpoints"].as_array().unwrap();
+    let submit = endpoints.iter().find(|e| e["name"] == "submit").unwrap();
+    assert_eq!(
+        (&submit["num_requests"], &submit["num_errors"]),
+        (&2.into(), &1.into())
+    );
+    assert!(submit["processing_time"].as_u64().unwrap() > 0);
+    let info = ask("$SRV.INFO.orch-job").await;
+    assert_eq!(info["endpoints"].as_array().unwrap().len(), endpoints.len());
+}
