@@ -87,7 +87,7 @@ async fn events_are_found_by_subject_number_time_and_count() {
 async fn output_is_kept_after_the_run_and_told_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path()).await;
-    let manager = Manager::started(&server.url, "m1", quick()).await;
+    let Manager { bus, .. } = Manager::started(&server.url, "m1", quick()).await;
     let slot = Slot::new(name("web"), name("main"), 0);
     let subject = subject::logs(&slot, &name("n1"), "stdout");
     let begun = Timestamp::now();
@@ -104,22 +104,16 @@ async fn output_is_kept_after_the_run_and_told_once() {
             lines: lines.collect(),
         };
         let (headers, payload) = block.encode().unwrap();
-        manager
-            .bus
-            .publish(&subject, payload, &headers)
-            .await
-            .unwrap();
+        let sent = bus.publish(&subject, payload, &headers).await;
+        sent.unwrap();
     };
     publish(1, 0, &["one", "two"]).await;
     publish(1, 4, &["two", "three"]).await;
     publish(2, 0, &["other"]).await;
-    manager
-        .bus
-        .publish(&subject, "nonsense".into(), &[])
-        .await
-        .unwrap();
-    manager.bus.flush().await;
-    let history = History::new(&manager.bus);
+    let sent = bus.publish(&subject, "nonsense".into(), &[]).await;
+    sent.unwrap();
+    bus.flush().await;
+    let history = History::new(&bus);
     let texts = async |query: LogQuery| {
         let lines = history.logs(&query).await.unwrap().lines;
         lines.into_iter().map(|line| line.text).collect::<Vec<_>>()
@@ -164,7 +158,7 @@ async fn output_is_kept_after_the_run_and_told_once() {
 async fn output_larger_than_an_answer_comes_in_pages_and_goes_on_from_a_place() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path()).await;
-    let manager = Manager::started(&server.url, "m1", quick()).await;
+    let Manager { bus, .. } = Manager::started(&server.url, "m1", quick()).await;
     let slot = Slot::new(name("web"), name("main"), 0);
     let subject = subject::logs(&slot, &name("n1"), "stdout");
     let text = |number: u64| format!("{number:06}{}", "x".repeat(993));
@@ -177,16 +171,13 @@ async fn output_larger_than_an_answer_comes_in_pages_and_goes_on_from_a_place() 
                 .collect(),
         };
         let (headers, payload) = block.encode().unwrap();
-        manager
-            .bus
-            .publish(&subject, payload, &headers)
-            .await
-            .unwrap();
+        let sent = bus.publish(&subject, payload, &headers).await;
+        sent.unwrap();
     };
     for block in 0..100 {
         publish(block * 60).await;
     }
-    let history = History::new(&manager.bus);
+    let history = History::new(&bus);
     let after = |after| LogQuery {
         filter: "web.>".to_owned(),
         after: Some(after),
@@ -218,10 +209,8 @@ async fn output_larger_than_an_answer_comes_in_pages_and_goes_on_from_a_place() 
     assert_eq!(next, 6000);
     assert!(pages > 1, "6 MB in one answer");
     let nothing = history.logs(&after(place)).await.unwrap();
-    assert_eq!(
-        (nothing.lines.len(), nothing.last, nothing.more),
-        (0, place, false)
-    );
+    assert!(nothing.lines.is_empty() && !nothing.more);
+    assert_eq!(nothing.last, place);
     publish(6000).await;
     until("what came later is there", || async {
         history.logs(&after(place)).await.unwrap().lines.len() == 60

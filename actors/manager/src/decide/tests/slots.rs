@@ -249,7 +249,7 @@ fn health_is_marked_told_once_and_counted() {
     checked.health = Some(crate::state::fixture::health());
     leader.running(&job("web", Kind::Service, checked));
     let healthy = |leader: &Leader| {
-        let view = view_of(&leader);
+        let view = view_of(leader);
         (view.summary.running, view.summary.healthy)
     };
     assert_eq!(healthy(&leader), (2, Some(0)));
