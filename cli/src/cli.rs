@@ -94,7 +94,6 @@ pub(crate) enum NodeVerb {
     Start(start::node::NodeStart),
     Ls(commands::nodes::NodeLs),
     Status(commands::nodes::NodeStatusVerb),
-    /// Say that a node is not coming back as it was
     Lost(commands::nodes::NodeLost),
 }
 

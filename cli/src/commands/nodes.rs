@@ -32,6 +32,8 @@ pub(crate) struct NodeStatusVerb {
 /// Its runs count as lost and are placed elsewhere, and a cluster that recovers from a rewound log
 /// waits for it no longer. A node that is heard is not given up: stop its agent first.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl node lost n3 --reason \"its disk is gone\"")]
 pub(crate) struct NodeLost {
     /// The node
     node: Name,

@@ -76,7 +76,7 @@ impl Status {
 }
 
 /// All jobs, page by page.
-async fn job_list(bus: &loom_bus::Bus) -> Result<JobList, Failure> {
+pub(crate) async fn job_list(bus: &loom_bus::Bus) -> Result<JobList, Failure> {
     let subject = subject::api("job", "list");
     let mut list: JobList = client::ask(bus, &subject, &JobListQuery::default()).await?;
     while let Some(next) = list.next.take() {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use loom_bus::Bus;
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::subject;
-use loom_schemas::wire::{JobList, JobView, RunGet, RunView, TaskCommand};
+use loom_schemas::wire::{JobView, RunGet, RunView, TaskCommand};
 
 use crate::address::{Address, is_run_suffix};
 use crate::client;
+use crate::commands::status::job_list;
 use crate::commands::stop::job_view;
 use crate::exit::{Code, Failure};
 use crate::fanout;
@@ -171,8 +172,7 @@ async fn selected(bus: &Bus, address: &Address) -> Result<BTreeSet<Name>, Failur
     let Address::Labels(labels) = address else {
         return Ok(BTreeSet::new());
     };
-    let listed = client::ask::<_, JobList>(bus, &subject::api("job", "list"), &()).await;
-    let jobs: BTreeSet<Name> = match listed {
+    let jobs: BTreeSet<Name> = match job_list(bus).await {
         Ok(list) => list
             .jobs
             .into_iter()
