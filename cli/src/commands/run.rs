@@ -280,11 +280,18 @@ impl Follow {
     /// Waits until the job has ended.
     async fn end(&mut self) -> Result<JobView, Failure> {
         let start = Instant::now();
+        let mut said = None;
         loop {
             if let Some(view) = self.look().await? {
                 if view.summary.status.is_terminal() {
                     return Ok(view);
                 }
+                // Output that does not come is taken for a program that hangs.
+                let waits = view.slots.iter().find_map(|slot| slot.waiting.clone());
+                if let Some(why) = waits.as_ref().filter(|_| said != waits) {
+                    output::note(&format!("{}: waiting: {why}", self.job));
+                }
+                said = waits;
                 if start.elapsed() > self.deadline && is_waiting(&view) {
                     return Err(unplaced(&view));
                 }

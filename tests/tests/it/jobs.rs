@@ -310,6 +310,17 @@ fn what_cannot_be_placed_waits_and_says_why_counted() {
         .run(&job.replace("huge", "huge2"), &["--timeout", "1s"])
         .expect_code(124);
     assert!(said.err.contains("goes on"), "{}", said.err);
+    let said = dev
+        .run(
+            &job.replace("huge", "huge3"),
+            &["--once", "--timeout", "1s"],
+        )
+        .expect_code(124);
+    assert!(
+        said.err.contains("huge3: waiting: no node fits"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
