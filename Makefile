@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test test-long bench bench-log bench-process bench-signal bench-dev bench-docker lint doc clean-setup nats-server
+.PHONY: help build demo image test test-long bench bench-log bench-process bench-signal bench-dev bench-docker lint doc clean-setup nats-server
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -16,6 +16,9 @@ build: nats-server ## build loomctl
 
 demo:            ## start a cluster, run a job, signal a task, stop, leave nothing behind
 	@scripts/demo.sh
+
+image:           ## build the image that docker-compose.yml runs
+	@scripts/image.sh
 
 test:            ## set up what the tests need and run all of them
 	@scripts/test.sh

@@ -14,6 +14,18 @@ use crate::header::{Headers, REQUEST_INFO};
 /// How the managers' and nodes' own account is called.
 pub const OWN: &str = "loom";
 
+/// Names that mean something else than a user: nobody who comes through an import is called so.
+pub const RESERVED: [&str; 4] = [OWN, SYSTEM, QUEUE, UNKNOWN];
+
+/// How the user of the system account is called.
+const SYSTEM: &str = "system";
+
+/// How whoever submits through the queue is called.
+const QUEUE: &str = "queue";
+
+/// How somebody is called of whom the server says nothing.
+const UNKNOWN: &str = "unknown";
+
 /// The prefix of the reply subjects that the server makes for requests through an import.
 const IMPORTED_REPLY: &str = "_R_.";
 
@@ -24,6 +36,9 @@ struct RequestInfo {
     acc: String,
     #[serde(default)]
     user: String,
+    /// With credentials files the user is a public key, and this the name its account signed.
+    #[serde(default)]
+    name_tag: String,
     #[serde(default)]
     host: String,
     #[serde(default)]
@@ -48,7 +63,7 @@ pub(crate) fn of_request(reply: Option<&str>, headers: &Headers) -> Caller {
 /// the queue is called by it, and never taken for one of ours.
 pub fn of_queued() -> Caller {
     Caller {
-        user: "queue".to_owned(),
+        user: QUEUE.to_owned(),
         detail: None,
     }
 }
@@ -63,24 +78,25 @@ fn own() -> Caller {
 /// Came through an import, and the server said nothing: nobody who has a right to anything.
 fn nobody() -> Caller {
     Caller {
-        user: "unknown".to_owned(),
+        user: UNKNOWN.to_owned(),
         detail: None,
     }
 }
 
 fn imported(headers: &Headers) -> Option<Caller> {
     let info: RequestInfo = serde_json::from_str(headers.get(REQUEST_INFO)?).ok()?;
-    let user = if info.user.is_empty() {
-        info.acc
-    } else {
-        info.user
-    };
+    let user = [info.name_tag, info.user, info.acc]
+        .into_iter()
+        .find(|name| !name.is_empty())?;
+    if RESERVED.contains(&user.as_str()) {
+        return Some(nobody());
+    }
     let detail = [info.host, info.name]
         .into_iter()
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
         .join(" ");
-    (!user.is_empty()).then(|| Caller {
+    Some(Caller {
         user,
         detail: (!detail.is_empty()).then_some(detail),
     })
@@ -101,6 +117,8 @@ mod tests {
         assert_eq!(caller.user, "ada");
         assert_eq!(caller.detail.as_deref(), Some("10.0.0.7 loomctl"));
         assert_eq!(of_request(None, &headers(info)).user, "ada");
+        let signed = r#"{"acc":"AAAA","user":"UBBB","name_tag":"ada"}"#;
+        assert_eq!(of_request(Some("_R_.a"), &headers(signed)).user, "ada");
         let caller = of_request(Some("_R_.a"), &headers(r#"{"acc":"USERS"}"#));
         assert_eq!(caller.user, "USERS");
     }
@@ -110,6 +128,14 @@ mod tests {
         let forged = headers(r#"{"acc":"USERS","user":"ada"}"#);
         assert_eq!(of_request(Some("_INBOX.a"), &forged).user, OWN);
         assert_eq!(of_request(None, &Headers::default()).user, OWN);
+    }
+
+    #[test]
+    fn a_user_with_a_name_of_ours_is_nobody() {
+        for name in RESERVED {
+            let info = format!(r#"{{"acc":"A","user":"U","name_tag":"{name}"}}"#);
+            assert_eq!(of_request(Some("_R_.a"), &headers(&info)).user, UNKNOWN);
+        }
     }
 
     #[test]

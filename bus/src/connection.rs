@@ -6,11 +6,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, Event, ServerError, Subscriber};
+use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -23,8 +23,14 @@ use crate::inbox::Inbox;
 use crate::serve::ServeCounters;
 
 mod connect;
+mod target;
+mod tls;
+mod watched;
 
 pub use connect::{ConnectError, FLOOR};
+pub use tls::Tls;
+
+pub(crate) use watched::Watched;
 
 /// Messages that may wait in one subscription; beyond it they are dropped, and noticed.
 pub const SUBSCRIPTION_CAPACITY: usize = 65_536;
@@ -32,10 +38,14 @@ pub const SUBSCRIPTION_CAPACITY: usize = 65_536;
 /// How to reach the bus, and as whom.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// One server or several, separated by commas: `nats://a:4222,nats://b:4222`.
+    /// One server or several, separated by commas: `tls://a:4222,tls://b:4222`.
     pub url: String,
     /// As whom; a user and password in the URL are taken if this is [`Login::None`].
     pub login: Login,
+    /// Certificates, where the bus uses TLS.
+    pub tls: Tls,
+    /// Allows a bus off this machine without TLS or credentials.
+    pub insecure: bool,
     /// What the connection is called in the server's lists.
     pub name: String,
     /// Refuse a server, or an account, without `JetStream`.
@@ -49,10 +59,19 @@ impl Default for ConnectOptions {
         Self {
             url: "nats://127.0.0.1:4222".to_owned(),
             login: Login::None,
+            tls: Tls::default(),
+            insecure: false,
             name: "loom".to_owned(),
             require_jetstream: false,
             timeout: Duration::from_secs(5),
         }
+    }
+}
+
+impl ConnectOptions {
+    /// The address as it may be shown: without credentials.
+    pub fn shown_url(&self) -> String {
+        target::without_credentials(&self.url)
     }
 }
 
@@ -139,21 +158,16 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<ServeCounters>,
     watched: Arc<Watched>,
     api_level: Option<u32>,
+    /// Where, without credentials: for messages.
+    shown: String,
     /// Milliseconds to add to this host's clock to get the leader's.
     clock_offset: AtomicI64,
-}
-
-/// What the connection's events change.
-pub(crate) struct Watched {
-    state: watch::Sender<ConnectionState>,
-    /// Messages dropped because a subscription was full, or an unknown number at once.
-    dropped: AtomicU64,
 }
 
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bus")
-            .field("state", &*self.shared.watched.state.borrow())
+            .field("state", &self.shared.watched.state())
             .finish_non_exhaustive()
     }
 }
@@ -196,6 +210,9 @@ impl Bus {
         deadline: Instant,
     ) -> Result<(), BusError> {
         let client = &self.shared.client;
+        if self.shared.watched.is_unfit() {
+            return Err(BusError::Disconnected);
+        }
         let limit = client.max_payload();
         if payload.len() > limit {
             let size = payload.len();
@@ -273,12 +290,12 @@ impl Bus {
 
     /// Whether the connection is up at this moment.
     pub fn is_connected(&self) -> bool {
-        *self.shared.watched.state.borrow() == ConnectionState::Connected
+        self.shared.watched.state() == ConnectionState::Connected
     }
 
     /// The connection's state as it changes.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
-        self.shared.watched.state.subscribe()
+        self.shared.watched.subscribe()
     }
 
     /// Waits until what was published before is written to the server's socket, at most for the
@@ -317,7 +334,7 @@ impl Bus {
 
     /// How many messages this connection dropped because a subscription of it was full.
     pub fn dropped(&self) -> u64 {
-        self.shared.watched.dropped.load(Ordering::Relaxed)
+        self.shared.watched.dropped()
     }
 
     /// What became of the requests served on this connection.
@@ -348,12 +365,6 @@ pub struct Messages {
     dropped_seen: u64,
 }
 
-impl fmt::Debug for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").finish_non_exhaustive()
-    }
-}
-
 impl Messages {
     /// The next message; none once the connection is closed.
     pub async fn next(&mut self) -> Option<Message> {
@@ -363,7 +374,7 @@ impl Messages {
     /// Whether the connection has dropped messages, of this subscription or of another one of
     /// it, since this was last asked: then read again what must not be missed.
     pub fn take_lagged(&mut self) -> bool {
-        let dropped = self.watched.dropped.load(Ordering::Relaxed);
+        let dropped = self.watched.dropped();
         std::mem::replace(&mut self.dropped_seen, dropped) != dropped
     }
 }
@@ -385,45 +396,6 @@ impl Message {
             subject: message.subject.into_string(),
             headers: Headers::new(message.headers),
             payload: message.payload,
-        }
-    }
-}
-
-impl Watched {
-    fn new() -> Self {
-        Self {
-            state: watch::Sender::new(ConnectionState::Connected),
-            dropped: AtomicU64::new(0),
-        }
-    }
-
-    /// Takes note of an event of the connection, which may be gone already.
-    fn note(&self, event: &Event, shared: Option<&Weak<Shared>>) {
-        let state = match event {
-            Event::Connected => Some(ConnectionState::Connected),
-            Event::Disconnected => Some(ConnectionState::Disconnected),
-            Event::Closed => Some(ConnectionState::Closed),
-            Event::SlowConsumer(_) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                None
-            }
-            Event::ServerError(ServerError::Other(text)) => {
-                if let Some(subject) = connect::denied_subject(text)
-                    && let Some(shared) = shared.and_then(Weak::upgrade)
-                {
-                    shared.inbox.denied(subject);
-                }
-                tracing::warn!("the bus says: {text}");
-                None
-            }
-            Event::LameDuckMode
-            | Event::Draining
-            | Event::ServerError(_)
-            | Event::ClientError(_) => None,
-        };
-        if let Some(state) = state {
-            self.state
-                .send_if_modified(|now| std::mem::replace(now, state) != state);
         }
     }
 }

@@ -34,6 +34,15 @@ pub struct ServerFacts {
     pub auth_required: bool,
 }
 
+/// As whom one is connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserFacts {
+    /// By name, if the server knows one.
+    pub user: Option<String>,
+    /// Of which account.
+    pub account: Option<String>,
+}
+
 /// What one server tells the system account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SystemFacts {
@@ -115,6 +124,35 @@ struct JetStreamConfig {
     sync_interval: u64,
     #[serde(default)]
     sync_always: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UserInfo {
+    user: String,
+    user_name: String,
+    account: String,
+    account_name: String,
+}
+
+#[derive(Deserialize)]
+struct UserReply {
+    data: UserInfo,
+}
+
+/// Asks the server as whom this connection is taken; none if it does not say.
+pub async fn user_facts(bus: &Bus, patience: Duration) -> Option<UserFacts> {
+    const ASK: &str = "$SYS.REQ.USER.INFO";
+    let answer = bus
+        .call_bytes(ASK, bytes::Bytes::new(), &[], patience)
+        .await;
+    let UserReply { data } = serde_json::from_slice(&answer.ok()?.payload).ok()?;
+    let first = |names: [String; 2]| names.into_iter().find(|name| !name.is_empty());
+    Some(UserFacts {
+        // With a credentials file the user and the account are public keys, and these their names.
+        user: first([data.user_name, data.user]),
+        account: first([data.account_name, data.account]),
+    })
 }
 
 #[derive(Deserialize)]

@@ -37,7 +37,7 @@ mod inbox;
 pub use call::{CallError, Replies, Reply};
 pub use codec::Form;
 pub use connection::{
-    Bus, BusError, ConnectError, ConnectOptions, ConnectionState, Login, Message, Messages,
+    Bus, BusError, ConnectError, ConnectOptions, ConnectionState, Login, Message, Messages, Tls,
 };
 pub use facts::ServerFacts;
 pub use serve::{Request, Requests, ServeCounters, ServeLimits};

@@ -59,6 +59,9 @@ pub(crate) enum Verb {
     /// Start a manager, or list them
     #[command(subcommand)]
     Manager(ManagerVerb),
+    /// Make the files of a bus of several servers
+    #[command(subcommand)]
+    Bus(BusVerb),
     /// Start a node agent, or look at nodes
     #[command(subcommand, alias = "worker")]
     Node(NodeVerb),
@@ -88,6 +91,15 @@ pub(crate) enum ManagerVerb {
     Ls(commands::managers::ManagerLs),
 }
 
+/// `loomctl bus`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BusVerb {
+    /// Make keys, certificates and a configuration for each server
+    Init(commands::bus::BusInit),
+    /// Make a user's credentials file
+    User(commands::bus::BusUser),
+}
+
 /// `loomctl node`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeVerb {
@@ -104,6 +116,8 @@ impl Verb {
             Self::Dev(verb) => verb.execute(global).await,
             Self::Manager(ManagerVerb::Start(verb)) => verb.execute(global).await,
             Self::Manager(ManagerVerb::Ls(verb)) => verb.execute(global).await,
+            Self::Bus(BusVerb::Init(verb)) => verb.execute(global),
+            Self::Bus(BusVerb::User(verb)) => verb.execute(global),
             Self::Node(NodeVerb::Start(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Ls(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Status(verb)) => verb.execute(global).await,

@@ -1,16 +1,19 @@
 //! The way from the command line to the bus: which server, with which credentials.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use loom_bus::header::COMMAND_ID;
-use loom_bus::{Bus, CallError, ConnectOptions, Login};
+use loom_bus::{Bus, CallError, ConnectError, ConnectOptions, Login, Tls};
 use loom_schemas::error::ErrorCode;
-use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::{Code, Failure, chain};
+
+mod context;
+
+use context::NatsContext;
 
 /// The bus where nothing says otherwise.
 pub(crate) const DEFAULT_BUS: &str = "nats://127.0.0.1:4222";
@@ -29,14 +32,15 @@ const LEADER_WAIT: Duration = Duration::from_secs(8);
 
 /// Which bus, with which credentials.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Bus")]
 pub(crate) struct BusArgs {
-    /// Address of the bus: nats://HOST:PORT, several with commas between
+    /// Address of the bus: tls://HOST:PORT or nats://HOST:PORT, several with commas between
     #[arg(
         long,
         global = true,
         env = "LOOM_BUS",
-        value_name = "URL",
-        help_heading = "Bus"
+        hide_env_values = true,
+        value_name = "URL"
     )]
     pub(crate) bus: Option<String>,
     /// NATS credentials file
@@ -44,20 +48,27 @@ pub(crate) struct BusArgs {
         long,
         global = true,
         env = "LOOM_CREDS",
-        value_name = "FILE",
-        help_heading = "Bus"
+        hide_env_values = true,
+        value_name = "FILE"
     )]
     pub(crate) creds: Option<PathBuf>,
-}
-
-/// A context of the NATS command line, as far as we use it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct NatsContext {
-    url: String,
-    creds: String,
-    user: String,
-    password: String,
+    /// Certificates of the authority that signed the bus's, if it is none the system knows
+    #[arg(long, global = true, env = "LOOM_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// A certificate to show to the bus, where it asks for one
+    #[arg(long, global = true, env = "LOOM_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, global = true, env = "LOOM_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Allow a bus off this machine without TLS or credentials
+    #[arg(
+        long,
+        global = true,
+        env = "LOOM_INSECURE",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) insecure: bool,
 }
 
 impl BusArgs {
@@ -65,70 +76,70 @@ impl BusArgs {
     /// default address.
     pub(crate) fn options(&self, name: &str) -> Result<ConnectOptions, Failure> {
         let context = if self.bus.is_none() {
-            selected_context()?
+            context::selected()?
         } else {
             None
         };
-        let context = context.unwrap_or_default();
-        let url = match (&self.bus, context.url.as_str()) {
-            (Some(url), _) => url.clone(),
-            (None, "") => DEFAULT_BUS.to_owned(),
-            (None, url) => url.to_owned(),
+        Ok(self.over(context.unwrap_or_default(), name))
+    }
+
+    /// The flags, and what a context says where they say nothing.
+    fn over(&self, context: NatsContext, name: &str) -> ConnectOptions {
+        let path = |flag: &Option<PathBuf>, field: &str| {
+            let field = Some(field).filter(|field| !field.is_empty());
+            flag.clone().or_else(|| field.map(PathBuf::from))
         };
-        let login = match (&self.creds, context.creds.as_str(), context.user.as_str()) {
-            (Some(path), ..) => Login::CredentialsFile(path.clone()),
-            (None, "", "") => Login::None,
-            (None, "", user) => Login::User {
-                name: user.to_owned(),
-                password: context.password.clone(),
+        let login = match path(&self.creds, &context.creds) {
+            Some(file) => Login::CredentialsFile(file),
+            None if context.user.is_empty() => Login::None,
+            None => Login::User {
+                name: context.user,
+                password: context.password,
             },
-            (None, path, _) => Login::CredentialsFile(PathBuf::from(path)),
         };
-        Ok(ConnectOptions {
-            url,
+        let default = || match context.url.as_str() {
+            "" => DEFAULT_BUS.to_owned(),
+            url => url.to_owned(),
+        };
+        ConnectOptions {
+            url: self.bus.clone().unwrap_or_else(default),
             login,
+            tls: Tls {
+                ca: path(&self.tls_ca, &context.ca),
+                cert: path(&self.tls_cert, &context.cert),
+                key: path(&self.tls_key, &context.key),
+            },
+            insecure: self.insecure,
             name: name.to_owned(),
             require_jetstream: false,
             timeout: Duration::from_secs(5),
-        })
+        }
     }
 
     /// Connects as a client.
     pub(crate) async fn connect(&self) -> Result<Bus, Failure> {
         Bus::connect(self.options("loomctl")?)
             .await
-            .map_err(|error| Failure::new(Code::NoAnswer, chain(&error)))
+            .map_err(|error| Failure::new(connect_code(&error), chain(&error)))
     }
 }
 
-/// The context `nats context select` chose, if there is one.
-fn selected_context() -> Result<Option<NatsContext>, Failure> {
-    let config = std::env::var_os("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
-    let Some(directory) = config.map(|config| config.join("nats")) else {
-        return Ok(None);
-    };
-    let Ok(name) = std::fs::read_to_string(directory.join("context.txt")) else {
-        return Ok(None);
-    };
-    let name = name.trim();
-    if name.is_empty() {
-        return Ok(None);
+/// The exit code for a bus that cannot be had.
+pub(crate) fn connect_code(error: &ConnectError) -> Code {
+    match error {
+        ConnectError::Url { .. }
+        | ConnectError::Credentials { .. }
+        | ConnectError::NoTls { .. }
+        | ConnectError::NoCredentials { .. }
+        | ConnectError::TlsFile { .. } => Code::Usage,
+        ConnectError::Denied { .. } => Code::Denied,
+        ConnectError::Unreachable { .. }
+        | ConnectError::NoAnswer { .. }
+        | ConnectError::Tls { .. }
+        | ConnectError::TooOld { .. }
+        | ConnectError::NoJetStream { .. }
+        | ConnectError::JetStreamNotReady { .. } => Code::NoAnswer,
     }
-    let path = directory.join("context").join(format!("{name}.json"));
-    let text = std::fs::read(&path).map_err(|error| {
-        Failure::error(format!(
-            "the selected NATS context {}: {error}",
-            path.display()
-        ))
-    })?;
-    serde_json::from_slice(&text).map(Some).map_err(|error| {
-        Failure::error(format!(
-            "the selected NATS context {}: {error}",
-            path.display()
-        ))
-    })
 }
 
 /// Asks the leader or a manager; waits a little for a leader where none is there.
@@ -229,5 +240,36 @@ pub(crate) fn refused(error: CallError) -> Failure {
             "no manager answers; is one running? (loomctl dev, or loomctl manager start)",
         ),
         other => Failure::new(Code::NoAnswer, chain(&other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_come_before_the_context() {
+        let context = || NatsContext {
+            url: "tls://bus.example".to_owned(),
+            user: "ada".to_owned(),
+            password: "pw".to_owned(),
+            ca: "/etc/ca.crt".to_owned(),
+            ..NatsContext::default()
+        };
+        let none = BusArgs::default();
+        let options = none.over(context(), "t");
+        assert_eq!(options.url, "tls://bus.example");
+        assert!(matches!(&options.login, Login::User { name, .. } if name == "ada"));
+        assert_eq!(options.tls.ca, Some("/etc/ca.crt".into()));
+        assert!(!options.insecure);
+        let flags = BusArgs {
+            creds: Some("bob.creds".into()),
+            tls_ca: Some("other.crt".into()),
+            ..BusArgs::default()
+        };
+        let options = flags.over(context(), "t");
+        assert!(matches!(options.login, Login::CredentialsFile(_)));
+        assert_eq!(options.tls.ca, Some("other.crt".into()));
+        assert_eq!(none.over(NatsContext::default(), "t").url, DEFAULT_BUS);
     }
 }

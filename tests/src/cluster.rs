@@ -97,14 +97,27 @@ pub fn run_alone(arguments: &[&str]) -> Said {
 
 pub(crate) fn command(bus: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(loomctl());
-    command
-        .args(arguments)
-        .env_remove("LOOM_BUS")
-        .env("XDG_CONFIG_HOME", "/nonexistent");
+    forget_bus(command.args(arguments));
     if !bus.is_empty() {
         command.env("LOOM_BUS", bus);
     }
     command
+}
+
+/// Takes everything that says which bus out of a command's environment.
+pub(crate) fn forget_bus(command: &mut Command) {
+    for name in [
+        "LOOM_BUS",
+        "LOOM_CREDS",
+        "LOOM_TLS_CA",
+        "LOOM_TLS_CERT",
+        "LOOM_TLS_KEY",
+        "LOOM_INSECURE",
+        "LOOM_SYSTEM_CREDS",
+    ] {
+        command.env_remove(name);
+    }
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
 }
 
 /// A running `loomctl dev`; killed with all its tasks when dropped.

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::cluster::checkout;
+use crate::skip::skip;
 use crate::wait::until;
 
 /// The image of the tests: busybox, with a user `worker`.
@@ -17,7 +18,7 @@ pub const IMAGE: &str = "loom-test/busybox:1";
 /// Whether containers can be tested here; where not, that is said.
 ///
 /// # Panics
-/// When there is no engine and `LOOM_REQUIRE_DOCKER` says that there must be one.
+/// When there is no engine and `LOOM_REQUIRE_DOCKER=1` says that there must be one.
 pub fn is_there() -> bool {
     let engine = succeeds(&["version"]);
     let there = engine && succeeds(&["image", "inspect", IMAGE]);
@@ -26,17 +27,7 @@ pub fn is_there() -> bool {
         (true, false) => "no image loom-test/busybox:1: run scripts/docker.sh up",
         (false, _) => "no Docker Engine",
     };
-    assert!(
-        std::env::var_os("LOOM_REQUIRE_DOCKER").is_none(),
-        "LOOM_REQUIRE_DOCKER is set, and there is {missing}"
-    );
-    skip(missing)
-}
-
-/// Says why a test is not run; always false.
-#[allow(clippy::print_stderr, reason = "said to whoever runs the tests")]
-fn skip(missing: &str) -> bool {
-    eprintln!("SKIPPED: {missing}");
+    skip("a test with containers", missing, "LOOM_REQUIRE_DOCKER");
     false
 }
 
@@ -99,7 +90,11 @@ impl Registry {
     pub fn start(password: Option<&str>) -> Option<Self> {
         let program = checkout().join(".loom/packages/docker-registry/usr/bin/docker-registry");
         if !program.exists() {
-            skip("no docker-registry: run scripts/docker.sh up");
+            skip(
+                "a test of pulls",
+                "no docker-registry: run scripts/docker.sh up",
+                "LOOM_REQUIRE_DOCKER",
+            );
             return None;
         }
         let directory = TempDir::new().expect("a directory");
@@ -232,7 +227,11 @@ impl OwnEngine {
         }
         let dockerd = Command::new("dockerd").arg("--version").output();
         if !nix::unistd::Uid::effective().is_root() || dockerd.is_err() {
-            skip("no dockerd that this user may start");
+            skip(
+                "a test with an engine of its own",
+                "no dockerd that this user may start",
+                "LOOM_REQUIRE_DOCKER",
+            );
             return None;
         }
         let directory = tempfile::Builder::new().prefix("loom-dockerd").tempdir();

@@ -3,6 +3,8 @@
 
 pub mod cluster;
 pub mod docker;
+pub mod hosts;
 pub mod nats;
 pub mod parts;
+pub mod skip;
 pub mod wait;

@@ -31,9 +31,9 @@ impl Server {
             .expect("a directory");
         let config = directory.path().join("nats.conf");
         let text = format!(
-            "host: 127.0.0.1\nport: -1\nmax_payload: 8MB\nports_file_dir: {0:?}\n\
-             jetstream {{ store_dir: {0:?}, sync_interval: always }}\n",
-            directory.path().display().to_string()
+            "host: 127.0.0.1\nport: -1\nmax_payload: 8MB\nports_file_dir: \"{0}\"\n\
+             jetstream {{ store_dir: \"{0}\", sync_interval: always }}\n",
+            directory.path().display()
         );
         fs::write(&config, text).expect("a configuration");
         let program = std::env::var_os("LOOM_NATS_SERVER")

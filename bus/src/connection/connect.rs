@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind};
+use async_nats::Client;
 use rand::RngExt;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Bus, ConnectOptions, Login, SUBSCRIPTION_CAPACITY, Shared, Watched};
+use super::target::{Target, nearest_first};
+use super::watched::{Watched, recheck};
+use super::{Bus, ConnectOptions, Login, SUBSCRIPTION_CAPACITY, Shared, tls};
 use crate::facts::{Version, parse_version};
 use crate::inbox::Inbox;
 use crate::serve::ServeCounters;
@@ -21,10 +23,13 @@ pub const FLOOR: Version = (2, 15, 1);
 const API_LEVEL: u32 = 5;
 
 /// A server that is silent is given up after two of these.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The least time that one of several servers has to answer.
+const LEAST_SHARE: Duration = Duration::from_secs(1);
 
 /// The longest pause between two attempts to connect again.
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
+pub(super) const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// Why there is no connection: one line, with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,32 @@ pub enum ConnectError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// An address that others can listen in on, without TLS.
+    #[error(
+        "{url} is not on this machine, and without TLS everyone on the way could read and change \
+         everything: write tls://, name its authority with --tls-ca, or allow it with --insecure"
+    )]
+    NoTls {
+        /// Where, without credentials.
+        url: String,
+    },
+    /// An address that others can reach, without credentials.
+    #[error(
+        "{url} is not on this machine, and a bus that asks for no credentials takes orders from \
+         everyone: give --creds or a client certificate, or allow it with --insecure"
+    )]
+    NoCredentials {
+        /// Where, without credentials.
+        url: String,
+    },
+    /// A file for TLS cannot be used.
+    #[error("{path} cannot be used for TLS: {reason}", path = path.display())]
+    TlsFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// Nobody listens there, or it cannot be reached.
     #[error("no bus at {url} ({reason}); start one with `loomctl dev`, or name it with --bus")]
@@ -122,14 +153,6 @@ impl ConnectError {
     }
 }
 
-/// A URL taken apart: where, and as whom.
-struct Target {
-    servers: Vec<String>,
-    login: Login,
-    /// For messages: without credentials.
-    shown: String,
-}
-
 pub(super) async fn connect_patiently(
     options: ConnectOptions,
     patience: Option<Duration>,
@@ -155,14 +178,23 @@ pub(super) async fn connect(options: ConnectOptions) -> Result<Bus, ConnectError
     let target = Target::read(&options)?;
     let watched = Arc::new(Watched::new());
     let shared: Arc<OnceLock<Weak<Shared>>> = Arc::new(OnceLock::new());
-    let nats = login(nats_options(&options, &watched, &shared), &target.login).await?;
+    let nats = nats_options(&options, &watched, &shared);
+    let nats = login(nats, &target.login).await?;
+    let nats = tls::apply(nats, &options, &target).await?;
+    let nats = nats.connection_timeout(share(options.timeout, target.servers.len()));
+    let (servers, ordered) = nearest_first(target.addresses()).await;
+    let nats = if ordered {
+        nats.retain_servers_order()
+    } else {
+        nats
+    };
 
     let limit = options.timeout;
     let no_answer = || ConnectError::NoAnswer {
         url: target.shown.clone(),
         waited: limit,
     };
-    let client = timeout(limit, nats.connect(target.servers.as_slice()))
+    let client = timeout(limit, nats.connect(servers.as_slice()))
         .await
         .map_err(|_| no_answer())?
         .map_err(|error| target.failed(&error, limit))?;
@@ -187,6 +219,7 @@ pub(super) async fn connect(options: ConnectOptions) -> Result<Bus, ConnectError
             counters: Arc::new(ServeCounters::default()),
             watched,
             api_level,
+            shown: target.shown,
             clock_offset: 0.into(),
         }),
     };
@@ -203,16 +236,26 @@ fn nats_options(
     let (watched, shared) = (Arc::clone(watched), Arc::clone(shared));
     async_nats::ConnectOptions::new()
         .name(&options.name)
-        .connection_timeout(options.timeout)
         .request_timeout(Some(options.timeout))
         .ping_interval(PING_INTERVAL)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .max_reconnects(None)
         .reconnect_delay_callback(reconnect_pause)
         .event_callback(move |event| {
-            watched.note(&event, shared.get());
+            if let Some(connection) = watched.note(&event, shared.get())
+                && let Some(shared) = shared.get()
+            {
+                tokio::spawn(recheck(Weak::clone(shared), connection));
+            }
             std::future::ready(())
         })
+}
+
+/// What one server of several may take of the time to connect: the first may be silent, and then
+/// there has to be time for the others.
+fn share(whole: Duration, servers: usize) -> Duration {
+    let servers = u32::try_from(servers.max(1)).unwrap_or(u32::MAX);
+    (whole / servers).max(LEAST_SHARE.min(whole))
 }
 
 /// At once first, then doubling from 20 ms to a second, with jitter so that a fleet spreads out.
@@ -245,7 +288,7 @@ async fn login(
     }
 }
 
-fn check_version(client: &Client, url: &str) -> Result<(), ConnectError> {
+pub(super) fn check_version(client: &Client, url: &str) -> Result<(), ConnectError> {
     let found = client.server_info().version;
     match parse_version(&found) {
         Some(version) if version >= FLOOR => Ok(()),
@@ -322,81 +365,6 @@ async fn check_jetstream(client: &Client, url: &str, limit: Duration) -> Result<
     }
 }
 
-impl Target {
-    /// Takes credentials out of the URL, so that nothing logs them.
-    fn read(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let mut servers = Vec::new();
-        let mut login = options.login.clone();
-        for part in options.url.split(',').map(str::trim) {
-            let (scheme, rest) = part.split_once("://").unwrap_or(("nats", part));
-            let (user, address) = match rest.rsplit_once('@') {
-                Some((user, address)) => (Some(user), address),
-                None => (None, rest),
-            };
-            if let (Some(user), Login::None) = (user, &login) {
-                let (name, password) = user.split_once(':').unwrap_or((user, ""));
-                login = Login::User {
-                    name: name.to_owned(),
-                    password: password.to_owned(),
-                };
-            }
-            servers.push(format!("{scheme}://{address}"));
-        }
-        let shown = servers.join(",");
-        for server in &servers {
-            let parsed: Result<async_nats::ServerAddr, _> = server.parse();
-            let address = parsed.map_err(|source| ConnectError::Url {
-                url: shown.clone(),
-                source,
-            })?;
-            if address.host().is_empty() {
-                let source = std::io::Error::other("no host");
-                return Err(ConnectError::Url { url: shown, source });
-            }
-        }
-        Ok(Self {
-            servers,
-            login,
-            shown,
-        })
-    }
-
-    fn failed(&self, error: &async_nats::ConnectError, limit: Duration) -> ConnectError {
-        let url = self.shown.clone();
-        match error.kind() {
-            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                let login = match &self.login {
-                    Login::None => "none given".to_owned(),
-                    Login::User { name, .. } => format!("user {name}"),
-                    Login::CredentialsFile(path) => path.display().to_string(),
-                };
-                ConnectError::Denied { url, login }
-            }
-            ConnectErrorKind::TimedOut => ConnectError::NoAnswer { url, waited: limit },
-            ConnectErrorKind::Tls => ConnectError::Tls {
-                url,
-                reason: root(error),
-            },
-            ConnectErrorKind::ServerParse
-            | ConnectErrorKind::Dns
-            | ConnectErrorKind::Io
-            | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable {
-                url,
-                reason: root(error),
-            },
-        }
-    }
-}
-
-/// The innermost cause: what the operating system said.
-fn root(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
-}
-
 /// The subject in the server's `Permissions Violation for Publish to "<subject>"`.
 pub(super) fn denied_subject(text: &str) -> Option<&str> {
     let (what, rest) = text.split_once('"')?;
@@ -408,38 +376,14 @@ pub(super) fn denied_subject(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn target(url: &str) -> Result<Target, ConnectError> {
-        Target::read(&ConnectOptions {
-            url: url.to_owned(),
-            ..ConnectOptions::default()
-        })
-    }
-
     #[test]
-    fn credentials_leave_the_url() {
-        let target = target("nats://ada:s3cret@a:4222, b:4223").unwrap();
-        assert_eq!(target.shown, "nats://a:4222,nats://b:4223");
-        assert!(matches!(
-            &target.login,
-            Login::User { name, password } if name == "ada" && password == "s3cret"
-        ));
-        assert!(!format!("{:?}", target.login).contains("s3cret"));
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused() {
-        for url in [
-            "",
-            "http://a:1",
-            "nats://a:port",
-            "a:4222,,b:4222",
-            "nats://:4222",
-        ] {
-            assert!(
-                matches!(target(url), Err(ConnectError::Url { .. })),
-                "{url:?}"
-            );
-        }
+    fn every_server_gets_its_share_of_the_time() {
+        let whole = Duration::from_secs(6);
+        assert_eq!(share(whole, 1), whole);
+        assert_eq!(share(whole, 3), Duration::from_secs(2));
+        assert_eq!(share(whole, 60), LEAST_SHARE);
+        let short = Duration::from_millis(200);
+        assert_eq!(share(short, 3), short);
     }
 
     #[test]

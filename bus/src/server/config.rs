@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::secrets::{Secrets, write_private};
 use super::{EmbeddedOptions, ServerError};
@@ -18,10 +19,10 @@ pub(super) const SYSTEM_USER: &str = "system";
 pub(super) const USERS_USER: &str = "dev";
 
 /// Requests with one answer. `orch.job.*` has the queue in it: the answer is the stream's ack.
-const SERVICES: &[&str] = &["orch.job.*", "orch.admin.*.*", "orch.session.*.in"];
+pub(super) const SERVICES: &[&str] = &["orch.job.*", "orch.admin.*.*", "orch.session.*.in"];
 
 /// Requests that several may answer.
-const SERVICES_OF_MANY: &[&str] = &[
+pub(super) const SERVICES_OF_MANY: &[&str] = &[
     "orch.task.>",
     "orch.run.>",
     "orch.find.>",
@@ -31,10 +32,10 @@ const SERVICES_OF_MANY: &[&str] = &[
 
 /// How long a request to many may be answered. Without it the server keeps about 600 bytes for
 /// each such request until the requester's connection ends (seen with 2.15.1).
-const ANSWERED_WITHIN: &str = "2m";
+pub(super) const ANSWERED_WITHIN: Duration = Duration::from_mins(2);
 
 /// What users may listen to.
-const STREAMS: &[&str] = &[
+pub(super) const STREAMS: &[&str] = &[
     "orch.events.>",
     "orch.logs.>",
     "orch.metrics.>",
@@ -42,10 +43,22 @@ const STREAMS: &[&str] = &[
 ];
 
 /// What a user may ask the server about itself.
-const WHO_AM_I: &str = "$SYS.REQ.USER.INFO";
+pub(super) const WHO_AM_I: &str = "$SYS.REQ.USER.INFO";
 
 /// Where answers arrive.
-const INBOX: &str = "_INBOX.>";
+pub(super) const INBOX: &str = "_INBOX.>";
+
+/// What is the same on every server.
+pub(super) const SETTINGS: &str = "max_payload: 8MB\nping_interval: \"10s\"";
+
+/// The block that keeps streams in a directory, given quoted, and every write on the disk before
+/// it is acknowledged.
+pub(super) fn jetstream(store: &str) -> String {
+    format!(
+        "jetstream {{\n  store_dir: {store}\n  sync_interval: always\n  \
+         limits {{ default_max_consumers: 20000 }}\n}}"
+    )
+}
 
 pub(super) fn log_path(dir: &Path) -> PathBuf {
     dir.join("nats-server.log")
@@ -97,17 +110,12 @@ fn text(options: &EmbeddedOptions, port: u16, secrets: &Secrets) -> String {
     line(&format!("listen: {}", quoted(&format!("{host}:{port}"))));
     line("http: \"127.0.0.1:-1\"");
     line("server_name: \"loom-embedded\"");
-    line("max_payload: 8MB");
-    line("ping_interval: \"10s\"");
+    line(SETTINGS);
     line(&format!("ports_file_dir: {}", quoted_path(dir)));
     line(&format!("log_file: {}", quoted_path(&log_path(dir))));
     line("logfile_size_limit: 10MB");
     line("logfile_max_num: 3");
-    line("jetstream {");
-    line(&format!("  store_dir: {}", quoted_path(&dir.join("store"))));
-    line("  sync_interval: always");
-    line("  limits { default_max_consumers: 20000 }");
-    line("}");
+    line(&jetstream(&quoted_path(&dir.join("store"))));
     line(&accounts(secrets));
     line("system_account: SYS");
     if options.anonymous {
@@ -130,7 +138,8 @@ fn accounts(secrets: &Secrets) -> String {
     for subject in SERVICES_OF_MANY {
         let _ = writeln!(
             text,
-            "      {{service: \"{subject}\", response_type: stream, threshold: \"{ANSWERED_WITHIN}\"}}"
+            "      {{service: \"{subject}\", response_type: stream, threshold: \"{}s\"}}",
+            ANSWERED_WITHIN.as_secs()
         );
     }
     for subject in STREAMS {

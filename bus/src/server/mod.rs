@@ -15,6 +15,7 @@ use crate::connection::Login;
 mod binary;
 mod child;
 mod config;
+pub mod deploy;
 mod lock;
 mod ready;
 mod secrets;
@@ -135,7 +136,7 @@ pub enum ServerError {
     /// An address others can reach, without TLS.
     #[error(
         "the bus has no TLS, so {address} would show everything to everyone on the network: \
-         listen on 127.0.0.1"
+         listen on 127.0.0.1, or allow it with --insecure"
     )]
     Exposed {
         /// Which.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::jetstream::stream::Config;
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind};
 use base64::Engine as _;
@@ -13,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::{EXPECTED_LAST_SEQUENCE, StoredMessage, StreamError, StreamInfo};
 use crate::connection::{Bus, ConnectionState};
@@ -223,14 +222,13 @@ impl JetStream {
 
     /// Waits until the connection is up, but not longer than this.
     pub(crate) async fn connected(&self, wait: Duration) -> Result<(), StreamError> {
-        let deadline = Instant::now() + wait;
-        while self.client.connection_state() != State::Connected {
-            if Instant::now() >= deadline {
-                return Err(StreamError::Timeout(wait));
-            }
-            sleep(Duration::from_millis(10)).await;
+        let mut state = self.state.clone();
+        let up = state.wait_for(|state| *state == ConnectionState::Connected);
+        match timeout(wait, up).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(StreamError::Closed),
+            Err(_) => Err(StreamError::Timeout(wait)),
         }
-        Ok(())
     }
 
     async fn get(&self, stream: &str, asked: &Value) -> Result<Option<StoredMessage>, StreamError> {

@@ -180,6 +180,65 @@ async fn a_connection_comes_back_and_its_subscriptions_with_it() {
     bus.round_trip().await.unwrap();
 }
 
+/// At a fixed port: a nats-server of an old version that takes everything.
+async fn old_server(port: u16) -> tokio::task::JoinHandle<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(async move {
+        let mut streams = tokio::task::JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            streams.spawn(async move {
+                let hello = b"INFO {\"version\":\"2.9.10\",\"max_payload\":1048576,\
+                    \"headers\":true,\"jetstream\":true}\r\n";
+                stream.write_all(hello).await?;
+                let mut buffer = [0; 4096];
+                while let Ok(1..) = stream.read(&mut buffer).await {
+                    stream.write_all(b"PONG\r\n").await?;
+                }
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_server_that_came_back_older_is_sent_nothing_and_left_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path()).await;
+    let options = ConnectOptions {
+        timeout: Duration::from_millis(500),
+        ..to(&server.url)
+    };
+    let bus = Bus::connect(options).await.unwrap();
+    let mut state = bus.state();
+    server.kill();
+    let port = server
+        .address()
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let old = old_server(port).await;
+    until("it is found out", || async {
+        bus.server().version == "2.9.10" && bus.publish("a", "x".into(), &[]).await.is_err()
+    })
+    .await;
+    assert!(!bus.is_connected());
+    assert!(bus.round_trip().await.is_err());
+    old.abort();
+    let _ = old.await;
+    server.revive().await;
+    state
+        .wait_for(|state| *state == ConnectionState::Connected)
+        .await
+        .unwrap();
+    until("it serves again", || async {
+        bus.round_trip().await.is_ok()
+    })
+    .await;
+    bus.publish("a", "x".into(), &[]).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_publish_ends_with_the_server_away() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,10 +1,18 @@
 //! The bus against real servers.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::too_many_lines
+)]
 
 mod accounts;
 mod calls;
 mod connecting;
+mod deploy;
 mod embedded;
 mod log;
 mod serving;
 mod support;
+mod tls;

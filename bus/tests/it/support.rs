@@ -17,9 +17,15 @@ pub fn binary() -> PathBuf {
 }
 
 /// A port nobody listens on at this moment.
+///
+/// It lies below those that the kernel gives to outgoing connections, so nobody gets it by chance.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    loop {
+        let port = 10_000 + rand::random::<u16>() % 10_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Polls a condition until it holds; panics with `what` after [`PATIENCE`].

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anstyle::AnsiColor;
 use jiff::Timestamp;
 use loom_bus::server::find_binary;
+use loom_schemas::record::NodeStatus;
 use loom_schemas::subject;
-use loom_schemas::wire::{ManagerRole, NodeList};
+use loom_schemas::wire::{ManagerRole, NodeList, NodeView};
 use serde::Serialize;
 
 use crate::cli::Global;
@@ -15,6 +16,8 @@ use crate::client;
 use crate::commands::managers::managers;
 use crate::exit::{Code, Failure, chain};
 use crate::output::{self, table};
+
+mod login;
 
 /// A node's clock may be so far from ours before the doctor speaks of it.
 const CLOCK_TOLERANCE_MS: i64 = 1_000;
@@ -24,7 +27,7 @@ const CLOCK_TOLERANCE_MS: i64 = 1_000;
 /// Ends with 7 where the bus or a leader is missing, with 1 where anything else is bad.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  loomctl doctor --bus nats://10.0.0.7:4222")]
+  loomctl doctor --bus tls://10.0.0.7 --creds ada.creds --tls-ca ca.crt")]
 pub(crate) struct Doctor {}
 
 /// How a check ended.
@@ -58,6 +61,7 @@ impl Doctor {
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let Self {} = self;
         let mut checks = machine();
+        checks.extend(self::login::files(&global.bus));
         checks.extend(bus(global).await);
         output::list(
             global.output,
@@ -157,6 +161,7 @@ async fn bus(global: &Global) -> Vec<Check> {
             )];
         }
     };
+    let url = global.bus.options("loomctl").map(|options| options.url);
     let server = bus.server();
     let trip = bus.round_trip().await.unwrap_or(Duration::MAX);
     let mut checks = vec![check(
@@ -168,6 +173,7 @@ async fn bus(global: &Global) -> Vec<Check> {
             trip.as_micros()
         ),
     )];
+    checks.extend(self::login::connection(&bus, &url.unwrap_or_default()).await);
     checks.push(
         match client::ask(&bus, &subject::api("bus", "get"), &()).await {
             Ok(facts) => fsync(&facts),
@@ -188,14 +194,24 @@ async fn bus(global: &Global) -> Vec<Check> {
             Verdict::Ok,
             format!("{} leads, {} in all", leader.name, managers.len()),
         ),
+        None if managers.is_empty() => check(
+            "managers",
+            Verdict::Bad,
+            "none answers: start one with `loomctl manager start`, on two hosts to survive a loss",
+        ),
         None => check(
             "managers",
             Verdict::Bad,
-            format!("none leads, {} answer", managers.len()),
+            format!(
+                "none of the {} that answer leads yet: if that stays so, the bus has no quorum; \
+                 see that most of its servers run",
+                managers.len()
+            ),
         ),
     });
     if let Ok(list) = client::ask::<_, NodeList>(&bus, &subject::api("node", "list"), &()).await {
         checks.push(clocks(&list));
+        checks.push(nodes(&list));
     }
     checks
 }
@@ -220,8 +236,8 @@ fn fsync(facts: &loom_schemas::wire::BusView) -> Check {
         (None, _) => check(
             "fsync",
             Verdict::Warning,
-            "unknown: the managers have no login of the system account; see that the server's \
-             jetstream block says `sync_interval: always`",
+            "unknown: the managers have no login of the system account (manager start \
+             --system-creds); see that the servers' jetstream blocks say `sync_interval: always`",
         ),
     }
 }
@@ -250,7 +266,33 @@ fn clocks(list: &NodeList) -> Check {
         check(
             "clocks",
             Verdict::Warning,
-            format!("off: {}", off.join(", ")),
+            format!(
+                "off: {}: let ntpd or chrony keep the time there, or deadlines pass too soon",
+                off.join(", ")
+            ),
         )
+    }
+}
+
+/// Whether there is anything to run tasks on.
+fn nodes(list: &NodeList) -> Check {
+    let up = |view: &&NodeView| view.node.status == NodeStatus::Up;
+    let (up, down): (Vec<_>, Vec<_>) = list.nodes.iter().partition(up);
+    let names: Vec<&str> = down.iter().map(|view| view.node.name.as_str()).collect();
+    match (up.len(), names.as_slice()) {
+        (0, _) => check(
+            "nodes",
+            Verdict::Bad,
+            "none is up: start one with `loomctl node start --allow-process`",
+        ),
+        (count, []) => check("nodes", Verdict::Ok, format!("{count} up")),
+        (count, down) => check(
+            "nodes",
+            Verdict::Warning,
+            format!(
+                "{count} up, down: {}; see that `loomctl node start` runs there and reaches the bus",
+                down.join(", ")
+            ),
+        ),
     }
 }

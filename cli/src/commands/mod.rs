@@ -1,5 +1,6 @@
 //! One file a verb, all its forms together.
 
+pub(crate) mod bus;
 pub(crate) mod completion;
 pub(crate) mod doctor;
 pub(crate) mod events;

@@ -70,6 +70,9 @@ pub(crate) struct Dev {
     /// Written once all is ready: JSON with bus, pid and nodes
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
+    /// Whether the bus may listen where others reach it, see `--insecure`.
+    #[arg(skip)]
+    insecure: bool,
 }
 
 /// What runs in this process, as far as it was started.
@@ -82,10 +85,11 @@ struct Cluster {
 
 impl Dev {
     /// Starts the cluster, waits, and stops it.
-    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+    pub(crate) async fn execute(mut self, global: &Global) -> Result<(), Failure> {
         // A person looks on, who is told how the cluster stands in other words.
         log_to_stderr("warn");
         global.output.must_be_default("dev")?;
+        self.insecure = global.bus.insecure;
         let elsewhere = std::env::var("LOOM_BUS").ok();
         if global.bus.bus.is_some() && global.bus.bus != elsewhere {
             return Err(Failure::usage(
@@ -173,6 +177,7 @@ impl Dev {
     async fn start_bus(&self, data_dir: &Path) -> Result<Embedded, Failure> {
         let mut options = EmbeddedOptions::new(data_dir.join("bus"));
         options.listen = self.listen;
+        options.insecure = self.insecure;
         options.binary.clone_from(&self.nats_server);
         Embedded::start(options)
             .await
@@ -185,9 +190,12 @@ impl Dev {
         let connect = |name: &str, require_jetstream| ConnectOptions {
             url: bus.url().to_owned(),
             login: bus.orch_login(),
+            // It is our own, and where it listens was allowed.
+            insecure: true,
             name: name.to_owned(),
             require_jetstream,
             timeout: Duration::from_secs(10),
+            ..ConnectOptions::default()
         };
         let name = fixed_name("manager-1")?;
         let mut options = ManagerOptions::new(
@@ -367,6 +375,7 @@ impl Cluster {
         Some(ConnectOptions {
             url: bus.url().to_owned(),
             login: bus.user_login(),
+            insecure: true,
             name: "loomctl dev".to_owned(),
             ..ConnectOptions::default()
         })

@@ -2,12 +2,15 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use loom_bus::{Bus, ConnectOptions, ServerFacts};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::exit::Failure;
+use crate::client::connect_code;
+use crate::exit::{Code, Failure, chain};
 
 pub(crate) mod dev;
 pub(crate) mod manager;
@@ -81,6 +84,30 @@ impl StopSignals {
     }
 }
 
+/// How long an agent waits for a bus that is not there, or not ready, before it gives up.
+const BUS_WAIT: Duration = Duration::from_secs(30);
+
+/// Waits for the bus and says what it is; one that will not do ends the wait at once.
+///
+/// A bus and its clients often start together, and a bus of several servers takes some seconds to
+/// agree with itself.
+pub(crate) async fn wait_for_bus(connect: &ConnectOptions) -> Result<ServerFacts, Failure> {
+    let connect = ConnectOptions {
+        name: format!("{} start", connect.name),
+        ..connect.clone()
+    };
+    tokio::select! {
+        bus = Bus::connect_patiently(connect, Some(BUS_WAIT)) => match bus {
+            Ok(bus) => Ok(bus.server()),
+            Err(error) => Err(Failure::new(connect_code(&error), chain(&error))),
+        },
+        stopped = told_to_stop() => Err(match stopped {
+            Ok(()) => Failure::silent(Code::Done),
+            Err(failure) => failure,
+        }),
+    }
+}
+
 /// Resolves at SIGINT, SIGTERM or SIGHUP.
 pub(crate) async fn told_to_stop() -> Result<(), Failure> {
     StopSignals::listen()?.next().await;
@@ -127,6 +154,15 @@ pub(crate) fn host_name() -> String {
     }
 }
 
+/// Parses `30s` and the like; nothing at all is no time to wait.
+pub(crate) fn parse_patience(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
+        Ok(_) => Err("expected a second or more".to_owned()),
+        Err(error) => Err(format!("{error}: expected a time such as 30s")),
+    }
+}
+
 /// Parses `20000-29999`.
 pub(crate) fn parse_ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
     let wrong = || format!("`{text}`: expected FIRST-LAST, as in 20000-29999");
@@ -145,6 +181,14 @@ pub(crate) fn parse_ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patience_has_a_unit_and_is_not_nothing() {
+        assert_eq!(parse_patience("30s"), Ok(Duration::from_secs(30)));
+        for bad in ["", "30", "0s", "10ms", "-1s"] {
+            assert!(parse_patience(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_port_range_is_first_to_last() {

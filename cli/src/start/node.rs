@@ -2,14 +2,16 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use loom_bus::ConnectOptions;
 use loom_node::{BusAccess, NodeOptions, TasksOnStop};
 use loom_schemas::ids::Name;
 use loom_schemas::words::DriverKind;
 
 use super::{
-    AGENT_LOG, Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_ports,
-    raise_open_files, told_to_stop, write_ready,
+    AGENT_LOG, Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_patience, parse_ports,
+    raise_open_files, told_to_stop, wait_for_bus, write_ready,
 };
 use crate::address::parse_pair;
 use crate::cli::Global;
@@ -21,7 +23,7 @@ use crate::output;
 /// Ctrl-C or SIGTERM ends the agent; its tasks go on and are adopted by the next one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  loomctl node start --bus nats://10.0.0.7:4222 --name n1 --allow-process --label disk=ssd")]
+  loomctl node start --bus tls://10.0.0.7 --name n1 --allow-process --label disk=ssd")]
 pub(crate) struct NodeStart {
     /// Its name; the host's if none
     #[arg(long)]
@@ -45,6 +47,9 @@ pub(crate) struct NodeStart {
     /// process where that is allowed]
     #[arg(long, value_delimiter = ',', value_parser = parse_driver)]
     driver: Vec<DriverKind>,
+    /// Without a manager for so long it starts nothing more. No longer than the managers' own
+    #[arg(long, default_value = "30s", value_parser = parse_patience, value_name = "TIME")]
+    lost_after: Duration,
     /// Stop all tasks before it ends
     #[arg(long)]
     stop_tasks: bool,
@@ -77,13 +82,31 @@ pub(crate) fn parse_driver(text: &str) -> Result<DriverKind, String> {
 }
 
 impl NodeStart {
+    /// What the flags say of a node.
+    fn options(
+        &self,
+        name: Name,
+        drivers: Vec<DriverKind>,
+        connect: ConnectOptions,
+        data_dir: PathBuf,
+    ) -> NodeOptions {
+        let mut options = NodeOptions::new(name, BusAccess::Connect(connect), data_dir);
+        options.labels = self.labels.iter().cloned().collect();
+        options.datacenter.clone_from(&self.datacenter);
+        options.ports = self.ports.clone();
+        options.drivers = drivers;
+        options.allow_process = self.allow_process;
+        options.timings.lost_after = self.lost_after;
+        options
+    }
+
     /// Runs the agent until told to stop.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         log_to_stderr(AGENT_LOG);
         global.output.must_be_default("node start")?;
         raise_open_files();
-        let name = match self.name {
-            Some(name) => name,
+        let name = match &self.name {
+            Some(name) => name.clone(),
             None => Name::new(&host_name())
                 .map_err(|error| Failure::usage(format!("--name: {error}")))?,
         };
@@ -100,15 +123,10 @@ impl NodeStart {
         }
         let mut connect = global.bus.options(&format!("node {name}"))?;
         connect.require_jetstream = false;
-        let url = connect.url.clone();
+        wait_for_bus(&connect).await?;
+        let url = connect.shown_url();
         let data_dir = data_dir(self.data_dir.as_ref(), &format!("node-{name}"))?;
-        let mut options = NodeOptions::new(name.clone(), BusAccess::Connect(connect), data_dir);
-        options.labels = self.labels.into_iter().collect();
-        options.datacenter = self.datacenter;
-        options.ports = self.ports;
-        options.drivers = drivers;
-        options.allow_process = self.allow_process;
-        let node = loom_node::start(options)
+        let node = loom_node::start(self.options(name.clone(), drivers, connect, data_dir))
             .await
             .map_err(|error| Failure::error(chain(&error)))?;
         tokio::select! {

@@ -12,6 +12,8 @@ const ELSEWHERE: &[&str] = &[
     "loomctl dev",
     "loomctl manager start",
     "loomctl node start",
+    "nats-server ",
+    "docker-compose ",
     "export ",
     "cargo ",
 ];
@@ -82,6 +84,7 @@ fn shell(dev: &Dev, typed: &Typed) {
                 format!("{}:{}", path.parent().unwrap().display(), env!("PATH")),
             )
             .env("LOOM_BUS", &dev.bus)
+            .env("HOME", dev.path("home"))
             .env("XDG_CONFIG_HOME", "/nonexistent")
             .output()
             .unwrap()
@@ -168,6 +171,11 @@ fn the_guide_to_loomctl_is_true() {
 #[test]
 fn the_guide_to_the_bus_is_true() {
     run_document("docs/bus.md");
+}
+
+#[test]
+fn the_guide_to_several_hosts_is_true() {
+    run_document("docs/hosts.md");
 }
 
 #[test]

@@ -8,12 +8,16 @@
 )]
 
 mod clients;
+mod compose;
+mod cut_off;
 mod demo;
 mod documents;
+mod examples;
 mod files;
 mod follow;
 mod forms;
 mod health;
+mod hosts;
 mod jobs;
 mod kills;
 mod parts;

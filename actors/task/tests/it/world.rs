@@ -72,8 +72,7 @@ pub(crate) async fn connect(server: &Embedded, login: Login, name: &str) -> Bus 
         url: server.url().to_owned(),
         login,
         name: name.to_owned(),
-        require_jetstream: false,
-        timeout: Duration::from_secs(5),
+        ..ConnectOptions::default()
     };
     Bus::connect(options).await.unwrap()
 }

@@ -1,0 +1,253 @@
+//! A bus of three servers exactly as `bus init` makes it: encrypted, with users it can tell apart.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use loom_bus::call::CallError;
+use loom_bus::connection::{Bus, ConnectError, ConnectOptions, Login, Tls};
+use loom_bus::facts::{system_facts, user_facts};
+use loom_bus::log::{Log, LogOptions};
+use loom_bus::serve::ServeLimits;
+use loom_bus::server::deploy::{Deployment, Member, url};
+use loom_bus::{caller, header};
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::Name;
+use serde_json::{Value, json};
+
+use crate::support::{binary, free_port, until};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Three servers on loopback; killed when dropped.
+struct Three {
+    dir: tempfile::TempDir,
+    made: Deployment,
+    members: Vec<Member>,
+    servers: Vec<Child>,
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn spawn(dir: &Path) -> Child {
+    let log = File::create(dir.join("log")).unwrap();
+    Command::new(binary())
+        .args(["-c", "nats-server.conf"])
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+impl Three {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let members: Vec<Member> = (1..=3)
+            .map(|n| {
+                let (port, routes) = (free_port(), free_port());
+                format!("n{n}=127.0.0.1:{port}:{routes}").parse().unwrap()
+            })
+            .collect();
+        let made = Deployment::init(&dir.path().join("bus"), &members).unwrap();
+        for user in ["ada", "bob"] {
+            made.add_user(&name(user)).unwrap();
+        }
+        let servers = members
+            .iter()
+            .map(|member| spawn(&dir.path().join("bus/servers").join(member.name.as_str())))
+            .collect();
+        Self {
+            dir,
+            made,
+            members,
+            servers,
+        }
+    }
+
+    fn options(&self, user: &str) -> ConnectOptions {
+        ConnectOptions {
+            url: url(&self.members),
+            login: Login::CredentialsFile(self.made.credentials_path(user)),
+            tls: Tls {
+                ca: Some(self.made.authority()),
+                ..Tls::default()
+            },
+            name: format!("test {user}"),
+            require_jetstream: user == "loom",
+            ..ConnectOptions::default()
+        }
+    }
+
+    async fn connect(&self, user: &str) -> Bus {
+        Bus::connect_patiently(self.options(user), Some(LONG))
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Three {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        if std::thread::panicking() {
+            for member in &self.members {
+                let own = self
+                    .dir
+                    .path()
+                    .join("bus/servers")
+                    .join(member.name.as_str());
+                let log = std::fs::read_to_string(own.join("log")).unwrap_or_default();
+                eprintln!("--- {}\n{log}", member.name);
+            }
+        }
+    }
+}
+
+/// Answers with who called, as the servers know them.
+async fn say_caller(bus: &Bus, subject: &str) {
+    let limits = ServeLimits::default();
+    let mut requests = bus.serve(subject, None, limits).await.unwrap();
+    bus.round_trip().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            let caller = request.caller.clone();
+            request.reply(&caller).await;
+        }
+    });
+}
+
+/// Calls until somebody is there: interest takes a moment from one server to another.
+async fn call(bus: &Bus, subject: &str, headers: &[(&str, String)]) -> Value {
+    let begun = std::time::Instant::now();
+    loop {
+        match bus.call_with(subject, &json!({}), LONG, headers).await {
+            Ok(answer) => return answer,
+            Err(CallError::NoResponders) if begun.elapsed() < LONG => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("{subject}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn users_are_who_their_files_say_and_cannot_be_others() {
+    let three = Three::start();
+    let orch = three.connect("loom").await;
+    let (ada, bob) = (three.connect("ada").await, three.connect("bob").await);
+    assert!(ada.server().tls && ada.server().auth_required);
+    for subject in ["orch.job.submit", "orch.task.web.main.0.signal"] {
+        say_caller(&orch, subject).await;
+        for (bus, user) in [(&ada, "ada"), (&bob, "bob")] {
+            assert_eq!(call(bus, subject, &[]).await["user"], user, "{subject}");
+            let forged = json!({"acc": "ORCH", "user": "loom", "name_tag": "ada"});
+            let forged = [(header::REQUEST_INFO, forged.to_string())];
+            assert_eq!(call(bus, subject, &forged).await["user"], user, "{subject}");
+        }
+        assert_eq!(call(&orch, subject, &[]).await["user"], caller::OWN);
+    }
+    for subject in [
+        "orch.assign.n1",
+        "orch.ctl.n1.hello",
+        "orch.log",
+        "orch.heartbeat.n1",
+        "orch.events.job.web.completed",
+        "orch.logs.web.main.0.n1.stdout",
+        "$JS.API.STREAM.LIST",
+    ] {
+        let answer = bob.call::<_, Value>(subject, &json!({}), LONG).await;
+        let denied = matches!(
+            &answer,
+            Err(CallError::Refused(WireError { code, .. })) if *code == ErrorCode::Denied
+        );
+        assert!(denied, "{subject}: {answer:?}");
+    }
+    let facts = user_facts(&ada, LONG).await.unwrap();
+    assert_eq!(facts.user.as_deref(), Some("ada"));
+    assert_eq!(facts.account.as_deref(), Some("USERS"));
+}
+
+#[tokio::test]
+async fn a_user_added_later_is_taken_and_one_of_another_bus_is_not() {
+    let three = Three::start();
+    drop(three.connect("loom").await);
+    let later = Deployment::open(&three.dir.path().join("bus")).unwrap();
+    later.add_user(&name("eve")).unwrap();
+    let eve = three.connect("eve").await;
+    eve.round_trip().await.unwrap();
+
+    let elsewhere = three.dir.path().join("elsewhere");
+    let other = Deployment::init(&elsewhere, &three.members).unwrap();
+    other.add_user(&name("mal")).unwrap();
+    for user in ["mal", "loom", "system"] {
+        let mut options = three.options(user);
+        options.login = Login::CredentialsFile(other.credentials_path(user));
+        let error = Bus::connect(options).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Denied { .. }), "{error:?}");
+    }
+    let mut nobody = three.options("loom");
+    nobody.login = Login::None;
+    let error = Bus::connect(nobody).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Denied { .. }), "{error:?}");
+    let mut stranger = three.options("loom");
+    stranger.tls.ca = Some(other.authority());
+    let error = Bus::connect(stranger).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_log_lies_on_all_three_and_every_write_on_the_disk() {
+    let mut three = Three::start();
+    let orch = three.connect("loom").await;
+    let options = LogOptions {
+        replicas: 3,
+        ..LogOptions::default()
+    };
+    until("the log is made", || async {
+        Log::open(&orch, options.clone()).await.is_ok()
+    })
+    .await;
+    let system = three.connect("system").await;
+    until("every server answers", || async {
+        let patience = Duration::from_millis(500);
+        let facts = system_facts(&system, patience).await.unwrap_or_default();
+        facts.len() == 3 && facts.iter().all(|server| server.sync_always)
+    })
+    .await;
+    until("the client knows all three", || async {
+        orch.server().servers == 3
+    })
+    .await;
+
+    // The connection's own server dies: another one serves on, under the same terms.
+    let port = |bus: &Bus| {
+        let name = bus.server().name;
+        three
+            .members
+            .iter()
+            .position(|m| m.name.as_str() == name)
+            .unwrap()
+    };
+    let at = port(&orch);
+    let address = SocketAddr::from(([127, 0, 0, 1], three.members[at].port));
+    three.servers[at].kill().unwrap();
+    three.servers[at].wait().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err());
+    until("it is connected to another one", || async {
+        orch.is_connected() && orch.round_trip().await.is_ok()
+    })
+    .await;
+    assert!(orch.server().tls);
+    until("the log is still there", || async {
+        Log::open(&orch, options.clone()).await.is_ok()
+    })
+    .await;
+}

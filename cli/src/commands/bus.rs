@@ -1,0 +1,115 @@
+//! `loomctl bus init` and `loomctl bus user`: the files of a bus of several servers.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use loom_bus::server::deploy::{Deployment, Member, url};
+use loom_schemas::ids::Name;
+
+use crate::cli::Global;
+use crate::exit::{Failure, chain};
+use crate::output;
+
+/// Make keys, certificates and a configuration for each server.
+///
+/// `DIR/servers/NAME` is copied to the host of that server and started there with
+/// `nats-server -c nats-server.conf`; `DIR/clients` holds what managers, nodes and users need.
+/// `DIR/keys` signs all of it and stays where it is. Made again, for instance with other servers,
+/// keys and users stay, and the servers' files are made anew.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl bus init ~/loom-bus --server n1=10.0.0.1 --server n2=10.0.0.2 \\
+    --server n3=10.0.0.3 --user ada")]
+pub(crate) struct BusInit {
+    /// Where the files are put
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// A server, by name and address; three of them survive the loss of one. Clients connect to
+    /// PORT (4222), servers to each other at ROUTES (6222)
+    #[arg(
+        long = "server",
+        required = true,
+        value_name = "NAME=HOST[:PORT[:ROUTES]]"
+    )]
+    servers: Vec<Member>,
+    /// A user; repeat for several, or add them later with `bus user`
+    #[arg(long = "user", value_name = "NAME")]
+    users: Vec<Name>,
+}
+
+/// Make a user's credentials file.
+///
+/// No server is told: they take whoever the keys in DIR have signed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl bus user ~/loom-bus bob")]
+pub(crate) struct BusUser {
+    /// Where `bus init` put its files
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// The user; jobs they submit are theirs
+    #[arg(value_name = "NAME")]
+    name: Name,
+}
+
+impl BusInit {
+    /// Makes the files, and says what to do with them.
+    pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
+        global.output.must_be_default("bus init")?;
+        let failed = |error| Failure::error(chain(&error));
+        let made = Deployment::init(&self.dir, &self.servers).map_err(failed)?;
+        for user in &self.users {
+            if !made.credentials_path(user.as_str()).exists() {
+                made.add_user(user).map_err(failed)?;
+            }
+        }
+        if self.servers.len() == 2 {
+            output::note(
+                "note: two servers stop when either does; one is as safe, three survive a loss",
+            );
+        }
+        output::text(&self.next_steps(&made))
+    }
+
+    fn next_steps(&self, made: &Deployment) -> String {
+        let mut text = String::from("# on each server's host, with its directory copied there:\n");
+        // Writing to a string cannot fail.
+        for server in &self.servers {
+            let directory = self.dir.join("servers").join(server.name.as_str());
+            let directory = directory.display();
+            let _ = writeln!(
+                text,
+                "#   {}: cd {directory} && nats-server -c nats-server.conf",
+                server.host
+            );
+        }
+        let _ = write!(
+            text,
+            "# for managers and nodes, and with another file for users:\n\
+             export LOOM_BUS={}\nexport LOOM_TLS_CA={}\nexport LOOM_CREDS={}\n",
+            url(&self.servers),
+            absolute(&made.authority()),
+            absolute(&made.credentials_path("loom"))
+        );
+        text
+    }
+}
+
+impl BusUser {
+    /// Makes the file and prints where it is.
+    pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
+        global.output.must_be_default("bus user")?;
+        let failed = |error| Failure::error(chain(&error));
+        let made = Deployment::open(&self.dir).map_err(failed)?;
+        let path = made.add_user(&self.name).map_err(failed)?;
+        output::text(&format!("{}\n", path.display()))
+    }
+}
+
+fn absolute(path: &Path) -> String {
+    let absolute = std::path::absolute(path);
+    absolute.map_or_else(
+        |_| path.display().to_string(),
+        |path| path.display().to_string(),
+    )
+}
