@@ -36,9 +36,9 @@ start_engine() {
     return 1
   fi
   if ! command -v dockerd >/dev/null; then
-    say "no Docker Engine is installed: running apt-get install docker.io"
+    say "no Docker Engine is installed: running apt-get install docker.io docker-compose"
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      docker.io iptables >/dev/null || { say "SKIPPED: apt-get could not install docker.io"; return 1; }
+      docker.io docker-compose iptables >/dev/null || { say "SKIPPED: apt-get could not install docker.io"; return 1; }
   fi
   engine_runs && return 0
   say "no Docker Engine runs: starting dockerd --live-restore with its data in $state"

@@ -2,6 +2,7 @@
 //!
 //! The image is made by `scripts/docker.sh up`, which `make test` calls.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -108,10 +109,8 @@ impl Registry {
         if let Some(password) = password {
             let file = directory.path().join("passwords");
             fs::write(&file, bcrypt_line(password)).expect("a file");
-            text += &format!(
-                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
-                file.display()
-            );
+            let file = file.display();
+            let _ = writeln!(text, "auth: {{htpasswd: {{realm: test, path: {file}}}}}");
         }
         let config = directory.path().join("config.yml");
         fs::write(&config, text).expect("a file");

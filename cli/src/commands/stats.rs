@@ -69,25 +69,22 @@ fn rows(outcome: &Outcome, before: &BTreeMap<RunId, Stats>) -> String {
     ]);
     for row in &outcome.rows {
         let mut cells = vec![row.slot().to_string()];
-        match (row, stats(row)) {
-            (Row::Answer(answer), Some(now)) => {
-                let before = before.get(&answer.run);
-                cells.extend([
-                    answer.node.to_string(),
-                    before
-                        .and_then(|before| percent(before, &now))
-                        .unwrap_or_else(none),
-                    size(now.memory),
-                    size(now.memory_limit),
-                    now.pids.map_or_else(none, |pids| pids.to_string()),
-                    size(now.read),
-                    size(now.written),
-                ]);
-            }
-            _ => {
-                let error = row.error().map(|error| error.message.clone());
-                cells.extend([none(), error.unwrap_or_else(none)]);
-            }
+        if let (Row::Answer(answer), Some(now)) = (row, stats(row)) {
+            let before = before.get(&answer.run);
+            cells.extend([
+                answer.node.to_string(),
+                before
+                    .and_then(|before| percent(before, &now))
+                    .unwrap_or_else(none),
+                size(now.memory),
+                size(now.memory_limit),
+                now.pids.map_or_else(none, |pids| pids.to_string()),
+                size(now.read),
+                size(now.written),
+            ]);
+        } else {
+            let error = row.error().map(|error| error.message.clone());
+            cells.extend([none(), error.unwrap_or_else(none)]);
         }
         table.add_row(cells);
     }

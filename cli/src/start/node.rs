@@ -100,16 +100,8 @@ impl NodeStart {
         options
     }
 
-    /// Runs the agent until told to stop.
-    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
-        log_to_stderr(AGENT_LOG);
-        global.output.must_be_default("node start")?;
-        raise_open_files();
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => Name::new(&host_name())
-                .map_err(|error| Failure::usage(format!("--name: {error}")))?,
-        };
+    /// What runs tasks here, as asked or as found.
+    async fn drivers(&self) -> Result<Vec<DriverKind>, Failure> {
         let drivers = match self.driver.as_slice() {
             [] => found_drivers(self.allow_process).await,
             asked => asked.to_vec(),
@@ -121,6 +113,20 @@ impl NodeStart {
                  to let tasks run as plain processes here, or --driver sim",
             ));
         }
+        Ok(drivers)
+    }
+
+    /// Runs the agent until told to stop.
+    pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
+        log_to_stderr(AGENT_LOG);
+        global.output.must_be_default("node start")?;
+        raise_open_files();
+        let drivers = self.drivers().await?;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => Name::new(&host_name())
+                .map_err(|error| Failure::usage(format!("--name: {error}")))?,
+        };
         let mut connect = global.bus.options(&format!("node {name}"))?;
         connect.require_jetstream = false;
         wait_for_bus(&connect).await?;

@@ -239,11 +239,17 @@ async fn one(bare: &Bare) {
         "-",
     );
 
-    let mut events = listen(&dev, "back");
+    back(bare, &dev, &raw).await;
+}
+
+/// A killed container until its next run runs.
+async fn back(bare: &Bare, dev: &Dev, raw: &Sample) {
+    let mut nats = dev.nats();
+    let mut events = listen(dev, "back");
     nats.request("orch.job.submit", job("back", &bare.network, 1).as_bytes())
         .expect("accepted");
     let mut last = await_events(&mut events, ".running", 1);
-    signal(&dev);
+    signal(dev);
     let mut back = Vec::new();
     for _ in 0..ROUNDS {
         let event: serde_json::Value = serde_json::from_str(&last[0]).expect("an event");

@@ -173,10 +173,10 @@ async fn what_makes_no_sense_is_refused_with_what_was_expected() {
             "`exec` is not built yet",
         ),
         (
-            slot("stats"),
+            slot("attach"),
             b"",
             ErrorCode::NotYet,
-            "`stats` is not built yet",
+            "`attach` is not built yet",
         ),
     ] {
         match world

@@ -19,6 +19,9 @@ use crate::driver::{DriverError, Tell};
 /// How often it is said how far a pull is: each time is a commit of the cluster's log.
 const SAY: Duration = Duration::from_secs(5);
 
+/// What progress is told in, in bytes.
+const MIB: u64 = 1 << 20;
+
 /// A pull that says nothing for so long is given up.
 const SILENCE: Duration = Duration::from_mins(5);
 
@@ -149,7 +152,6 @@ impl Progress {
         self.said = Some(now);
         let here: u64 = self.layers.values().map(|layer| layer.0).sum();
         let all: u64 = self.layers.values().map(|layer| layer.1).sum();
-        const MIB: u64 = 1 << 20;
         Some(format!("{} of {} MiB", here / MIB, all.div_ceil(MIB)))
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerState};
 use bollard::query_parameters::{KillContainerOptions, WaitContainerOptions};
 use futures::StreamExt as _;
@@ -152,7 +153,6 @@ impl Run {
             condition: "not-running".to_owned(),
         };
         let mut answers = Box::pin(docker.wait_container(&self.container.id, Some(options)));
-        use bollard::errors::Error;
         match answers.next().await {
             Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => Ok(()),
             Some(Err(error)) if trouble::is_missing(&error) => Ok(()),

@@ -19,11 +19,11 @@ async fn with_live_restore_a_container_is_unknown_and_found_again() {
     let run = wanted.run;
     let waits = tokio::spawn(async move { waiting.wait(run).await });
     tokio::task::block_in_place(|| engine.stop());
-    let waited = tokio::time::timeout(PATIENCE, waits)
+    let outcome = tokio::time::timeout(PATIENCE, waits)
         .await
         .expect("it is told")
         .unwrap();
-    let why = waited.unwrap_err().to_string();
+    let why = outcome.unwrap_err().to_string();
     assert!(
         why.contains("is away") && why.contains("not known"),
         "{why}"
@@ -64,13 +64,13 @@ async fn without_live_restore_a_container_ends_with_its_engine() {
     let run = wanted.run;
     let waits = tokio::spawn(async move { waiting.wait(run).await });
     tokio::task::block_in_place(|| engine.stop());
-    let waited = tokio::time::timeout(PATIENCE, waits)
+    let outcome = tokio::time::timeout(PATIENCE, waits)
         .await
         .expect("it is told")
         .unwrap();
     tokio::task::block_in_place(|| engine.start_again());
     // Whether the engine could still say how it ended is its own affair; afterwards it can.
-    let ended = match waited {
+    let ended = match outcome {
         Ok(ended) => ended,
         Err(_) => rig.end(run).await,
     };

@@ -1,5 +1,7 @@
 //! What goes wrong with a container, and what its user is told.
 
+use std::os::unix::fs::PermissionsExt;
+
 use loom_schemas::spec::Pull;
 use loom_schemas::units::Bytes;
 use loom_task::driver::Driver;
@@ -93,7 +95,6 @@ async fn a_program_for_another_machine_is_named() {
     program[20] = 1;
     let path = directory.path().join("app");
     std::fs::write(&path, program).unwrap();
-    use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     let archive = directory.path().join("image.tar").display().to_string();
     let parent = directory.path().display().to_string();
