@@ -176,7 +176,7 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let filter = format!("reference={}/*", self.address);
+        let filter = format!("reference={}/*/*", self.address);
         let listed = Command::new("docker")
             .args([
                 "images",
