@@ -20,9 +20,20 @@ leave() {
     kill -INT "$dev"
     wait "$dev" || true
   fi
+  if [ -n "$made_image" ]; then
+    scripts/docker.sh down
+  fi
   rm -rf "$work"
 }
 trap leave EXIT
+
+# The image of the container that is shown: made from Debian's static busybox, nothing is pulled.
+made_image=
+image_is_there() {
+  docker image inspect loom-test/busybox:1 >/dev/null 2>&1 && return 0
+  scripts/docker.sh up
+  docker image inspect loom-test/busybox:1 >/dev/null 2>&1 && made_image=yes
+}
 
 say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
 try() { printf '\033[1m$ %s\033[0m\n' "$*"; "$@"; }
@@ -65,6 +76,23 @@ try loomctl logs web --tail 8
 
 say "A batch job, streamed, with its own exit code"
 try loomctl run --once examples/hello.yaml
+
+if docker version >/dev/null 2>&1 && image_is_there; then
+  say "A container with a published port and a health check, from the same kind of file"
+  printf '%s\n' \
+    'name: page' \
+    'image: loom-test/busybox:1' \
+    'command: [sh, -c, "echo hello from a container >/tmp/index.html; exec httpd -f -p 8080 -h /tmp"]' \
+    'ports: {http: 8080}' \
+    'health: {http: /, interval: 1s}' >"$work/page.yaml"
+  try cat "$work/page.yaml"
+  try loomctl run "$work/page.yaml"
+  try loomctl status page/0
+  try loomctl stats page
+  try loomctl stop page
+else
+  say "Containers are not shown: no Docker Engine answers here, or no image of busybox can be made"
+fi
 
 say "What happened, from the history"
 try loomctl events web

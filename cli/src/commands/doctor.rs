@@ -61,6 +61,7 @@ impl Doctor {
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let Self {} = self;
         let mut checks = machine();
+        checks.push(engine().await);
         checks.extend(self::login::files(&global.bus));
         checks.extend(bus(global).await);
         output::list(
@@ -139,6 +140,30 @@ fn machine() -> Vec<Check> {
         )
     });
     checks
+}
+
+/// The Docker Engine of this machine.
+async fn engine() -> Check {
+    match loom_task::driver::docker::host_engine().await {
+        Ok(facts) if facts.live_restore => {
+            let says = format!("{}, {}, live-restore", facts.version, facts.storage);
+            check("docker", Verdict::Ok, says)
+        }
+        Ok(facts) => check(
+            "docker",
+            Verdict::Warning,
+            format!(
+                "{}: its restart ends every container; set \"live-restore\": true in \
+                 /etc/docker/daemon.json",
+                facts.version
+            ),
+        ),
+        Err(error) => check(
+            "docker",
+            Verdict::Warning,
+            format!("{}: tasks with an image cannot run here", chain(&error)),
+        ),
+    }
 }
 
 /// Where a program is found.

@@ -15,6 +15,9 @@ use crate::output::{self, table};
 
 /// Show what tasks use: processors, memory, processes, disk traffic.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loomctl stats web
+  loomctl stats -l tier=front -o json")]
 pub(crate) struct StatsVerb {
     #[command(flatten)]
     target: Target,

@@ -186,7 +186,7 @@ fn an_agent_that_cannot_be_what_it_is_told_says_why() {
     node.kill();
     one_line(start("n2", &directory), &[&directory, "n1"]);
     server
-        .ctl(&["node", "start", "--name", "n3"])
+        .ctl(&["node", "start", "--name", "n3", "--driver", "process"])
         .expect_code(64);
     server
         .ctl(&["node", "start", "--name", "N3", "--allow-process"])

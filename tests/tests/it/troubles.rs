@@ -161,7 +161,7 @@ fn programs_that_cannot_be_run_are_named_with_what_to_do() {
 fn later_fields_and_kinds_say_not_yet() {
     let dev = Dev::start(&[]);
     for field in [
-        "image: nginx",
+        "volumes: []",
         "gang: true",
         "kind: system",
         "depends_on: [x]",

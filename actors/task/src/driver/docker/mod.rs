@@ -90,6 +90,23 @@ pub async fn answers(socket: &Path) -> bool {
     engine::ping(socket).await.is_ok()
 }
 
+/// What the engine at the usual socket says of itself; an error in words if none answers.
+pub async fn host_engine() -> Result<EngineFacts, DriverError> {
+    facts(&Engine::new(DockerOptions::new("", "").socket)).await
+}
+
+async fn facts(engine: &Engine) -> Result<EngineFacts, DriverError> {
+    let docker = engine.docker().await?;
+    let info = docker.info().await;
+    let info = info.map_err(|error| engine.failed("ask the Docker Engine", &error))?;
+    let version = info.server_version.unwrap_or_default();
+    Ok(EngineFacts {
+        version: version.split('+').next().unwrap_or_default().to_owned(),
+        live_restore: info.live_restore_enabled == Some(true),
+        storage: info.driver.unwrap_or_default(),
+    })
+}
+
 /// What an engine says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineFacts {
@@ -162,15 +179,7 @@ impl DockerDriver {
 
     /// What the engine says of itself; an error in words if it is not there.
     pub async fn facts(&self) -> Result<EngineFacts, DriverError> {
-        let docker = self.0.engine.docker().await?;
-        let info = docker.info().await;
-        let info = info.map_err(|error| self.0.engine.failed("ask the Docker Engine", &error))?;
-        let version = info.server_version.unwrap_or_default();
-        Ok(EngineFacts {
-            version: version.split('+').next().unwrap_or_default().to_owned(),
-            live_restore: info.live_restore_enabled == Some(true),
-            storage: info.driver.unwrap_or_default(),
-        })
+        facts(&self.0.engine).await
     }
 
     /// The run, adopted if an earlier agent started it.
