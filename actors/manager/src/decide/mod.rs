@@ -17,7 +17,9 @@ pub use change::{check_reason, restart, scale, stop};
 pub use cluster::{Office, elected};
 pub use command::{Command, remember, repeated};
 pub use node::{Up, bye, hello, is_given_up, node_down, node_lost, node_up};
-pub use recover::{RECOVERED, await_node, end_wait, heard, is_wait_over, take_up, tells_more};
+pub use recover::{
+    RECOVERED, await_node, end_wait, heard, is_wait_over, lots, take_up, tells_more,
+};
 pub use report::report;
 pub use submit::{Accepted, Submission, submit};
 

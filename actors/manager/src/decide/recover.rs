@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
 use loom_schemas::record::{ClusterRecord, JobRecord, Order, Recovery, VersionRecord, Wanted};
-use loom_schemas::spec::JobSpec;
+use loom_schemas::spec::{JOB_MAX, JobSpec};
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::JobStatus;
 
@@ -74,14 +74,28 @@ pub fn tells_more(state: &State, runs: &[RunReport]) -> bool {
 /// Takes up the jobs and versions that a node's placements tell of and the state has lost. What
 /// they do not tell (tasks without a run, who owned it) stays unknown.
 pub fn take_up(draft: &mut Draft, placements: &[Assigned], now: Timestamp) {
-    for placement in placements {
-        let Assigned { slot, version, .. } = placement;
-        if knows(draft.state(), &slot.job, *version, &slot.task) {
-            continue;
+    let unknown: Vec<&Assigned> = placements
+        .iter()
+        .filter(|told| !knows(draft.state(), &told.slot.job, told.version, &told.slot.task))
+        .collect();
+    for lot in unknown.chunk_by(|a, b| version_of(a) == version_of(b)) {
+        take_up_version(draft, lot, now);
+        for placement in lot {
+            take_up_job(draft, placement, now);
         }
-        take_up_version(draft, placement, now);
-        take_up_job(draft, placement, now);
     }
+}
+
+/// What a node told in lots that are taken up in a commit each, so that none is larger than a
+/// commit can be: one version of a job each, the oldest first.
+pub fn lots(mut placements: Vec<Assigned>) -> Vec<Vec<Assigned>> {
+    placements.sort_by(|a, b| version_of(a).cmp(&version_of(b)));
+    let lots = placements.chunk_by(|a, b| version_of(a) == version_of(b));
+    lots.map(<[Assigned]>::to_vec).collect()
+}
+
+fn version_of(placement: &Assigned) -> (&Name, u32) {
+    (&placement.slot.job, placement.version)
 }
 
 fn knows(state: &State, job: &Name, version: u32, task: &Name) -> bool {
@@ -91,8 +105,10 @@ fn knows(state: &State, job: &Name, version: u32, task: &Name) -> bool {
             .is_some_and(|record| record.spec.tasks.contains_key(task))
 }
 
-fn take_up_version(draft: &mut Draft, placement: &Assigned, now: Timestamp) {
-    let (job, version) = (&placement.slot.job, placement.version);
+/// Takes up what placements of one version tell of it.
+fn take_up_version(draft: &mut Draft, lot: &[&Assigned], now: Timestamp) {
+    let Some(placement) = lot.first() else { return };
+    let (job, version) = version_of(placement);
     let state = draft.state();
     let wanted = || state.job(job).and_then(|job| state.spec(job));
     let mut spec = match state.version(job, version) {
@@ -107,10 +123,10 @@ fn take_up_version(draft: &mut Draft, placement: &Assigned, now: Timestamp) {
             tasks: BTreeMap::new(),
         }),
     };
-    let task = placement.slot.task.clone();
-    spec.tasks.insert(task, placement.task.clone());
-    // A spec is made of maps, texts and numbers: JSON can hold it.
-    let text = serde_json::to_vec_pretty(&spec).unwrap_or_default();
+    for Assigned { slot, task, .. } in lot {
+        spec.tasks.insert(slot.task.clone(), task.clone());
+    }
+    let text = text_of(&spec);
     draft.put_version(VersionRecord {
         job: job.clone(),
         version,
@@ -119,6 +135,16 @@ fn take_up_version(draft: &mut Draft, placement: &Assigned, now: Timestamp) {
         at: now,
         by: RECOVERED.to_owned(),
     });
+}
+
+/// A spec as a text that can be submitted. One of maps, texts and numbers can be written as JSON;
+/// one that would be too large so is MessagePack, which escapes nothing.
+fn text_of(spec: &JobSpec) -> Vec<u8> {
+    let text = serde_json::to_vec_pretty(spec).unwrap_or_default();
+    if text.len() <= JOB_MAX {
+        return text;
+    }
+    rmp_serde::to_vec_named(spec).unwrap_or_default()
 }
 
 fn take_up_job(draft: &mut Draft, placement: &Assigned, now: Timestamp) {

@@ -8,6 +8,7 @@ use loom_schemas::ids::Name;
 use loom_schemas::wire::{Assign, Welcome};
 
 use super::effect::{self, Answer, Body, Effect, Ready, Waiting, refuse_waiting};
+use super::recovery::TakingUp;
 use super::{EventRelayMessage, Held, Landed, Leading, LogWriterMessage, QueueReaderMessage};
 use crate::follower::chain;
 use crate::plan::{PART_BYTES, parts, whole_assignment};
@@ -165,6 +166,9 @@ impl Leading {
         for effect in effects {
             match effect {
                 Effect::Rewound(found) => loss = Some(found),
+                Effect::TakenUp(node) => {
+                    self.inventories.insert(node, TakingUp::Done);
+                }
                 Effect::Tell(assigns) => {
                     for (node, delta) in assigns {
                         self.outboxes.put(&node, delta);
@@ -213,11 +217,9 @@ impl Leading {
         if let Answer::Welcome(node) = &waiting.answer
             && self.recovers_still()
         {
-            let recovery = self.durable.state.recovery();
-            let awaited = recovery.map(|recovery| names(&recovery.awaited));
-            let message = match awaited.as_deref() {
-                None | Some("") => "the state was lost: nodes are waited for".to_owned(),
-                Some(awaited) => format!("the state was restored: awaiting {awaited}"),
+            let message = match self.awaited().as_str() {
+                "" => "the state was lost: nodes are waited for".to_owned(),
+                awaited => format!("the state was restored: awaiting {awaited}"),
             };
             tracing::info!(%node, "{message}");
             let body = Body::Refused(WireError::unavailable(message));
@@ -270,6 +272,11 @@ impl Leading {
     /// Goes back to what is durable: nothing decided since is going to be committed.
     fn roll_back(&mut self, effects: Vec<Effect>, error: &WireError) {
         let effects: Vec<Effect> = effects.into_iter().chain(self.gatherer.drain()).collect();
+        for effect in &effects {
+            if let Effect::TakenUp(node) = effect {
+                self.not_taken_up(node, error.message.clone());
+            }
+        }
         refuse_waiting(self.waiting.take_all(effects), error);
         self.head = self.durable.state.clone();
         self.head.mark_all_dirty();
@@ -333,12 +340,4 @@ impl Leading {
             }
         }
     }
-}
-
-fn names<'a>(names: impl IntoIterator<Item = &'a Name>) -> String {
-    names
-        .into_iter()
-        .map(Name::as_str)
-        .collect::<Vec<_>>()
-        .join(", ")
 }

@@ -24,6 +24,8 @@ pub(crate) enum Effect {
     Rewound(Loss),
     /// The request that waits under this number is answered, unless it was given up.
     Answer(u64),
+    /// All that this node said of its placements is taken up.
+    TakenUp(Name),
     /// Nodes are told how their assignments changed.
     Tell(BTreeMap<Name, NodeDelta>),
 }
@@ -94,7 +96,7 @@ impl Queue {
     pub(crate) fn take_all(&mut self, effects: impl IntoIterator<Item = Effect>) -> Vec<Waiting> {
         let numbers = effects.into_iter().filter_map(|effect| match effect {
             Effect::Answer(number) => Some(number),
-            Effect::Tell(_) | Effect::Rewound(_) => None,
+            Effect::Tell(_) | Effect::Rewound(_) | Effect::TakenUp(_) => None,
         });
         numbers
             .filter_map(|number| self.waiting.remove(&number))

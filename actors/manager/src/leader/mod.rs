@@ -41,7 +41,7 @@ mod scheduler;
 mod tick;
 pub(crate) mod wish;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -64,6 +64,7 @@ use log_writer::{Landed, LogWriter, LogWriterArguments, LogWriterMessage};
 use outbox::Outboxes;
 use planning::Planning;
 use queue_reader::{QueueReader, QueueReaderArguments, QueueReaderMessage};
+use recovery::TakingUp;
 use relay::{EventRelay, EventRelayArguments, EventRelayMessage};
 use scheduler::{Pass, Scheduler, SchedulerArguments, SchedulerMessage};
 
@@ -101,10 +102,8 @@ pub(crate) struct Leading {
     pub(super) outboxes: Outboxes,
     pub(super) calls: BTreeMap<Name, Worker>,
     pub(super) liveness: Liveness,
-    /// Nodes that are being asked what their placements are.
-    pub(super) inventories: BTreeMap<Name, Worker>,
-    /// Nodes that did not say what their placements are.
-    pub(super) uninformed: BTreeSet<Name>,
+    /// What became of asking nodes what their placements are.
+    pub(super) inventories: BTreeMap<Name, TakingUp>,
     /// Whom this manager took the lead from by force, and why.
     deposed: Option<(Name, &'static str)>,
     pub(super) doors: Vec<Door>,
@@ -172,7 +171,6 @@ impl Actor for Manager {
             calls: BTreeMap::new(),
             liveness,
             inventories: BTreeMap::new(),
-            uninformed: BTreeSet::new(),
             deposed,
             doors: Vec::new(),
             ending: None,
@@ -326,7 +324,7 @@ impl Leading {
             Held::Said(request, node, word) => self.said(request, &node, word),
             Held::Queued(queued) => self.queued(*queued),
             Held::NotThere(node) => self.is_not_there(&node),
-            Held::Inventoried(node, found) => self.inventoried(&node, found.as_deref()),
+            Held::Inventoried(node, found) => self.inventoried(&node, found),
             Held::Tick => self.look_around(),
         }
     }

@@ -6,21 +6,32 @@ use std::time::Duration;
 use jiff::Timestamp;
 use loom_bus::call::CallError;
 use loom_bus::connection::Bus;
+use loom_bus::log::Commit;
 use loom_schemas::ids::Name;
 use loom_schemas::subject;
 use loom_schemas::wire::{Assign, Assigned, Hello, Inventory, InventoryQuery};
 
+use super::effect::Effect;
 use super::{Leading, ManagerMessage};
 use crate::decide;
 use crate::state::Draft;
 use crate::term::Loss;
-use crate::work::carry_out;
+use crate::work::{Worker, carry_out};
 
 /// A node whose last heartbeat is younger than this lives.
 const STRANGER: Duration = Duration::from_secs(10);
 
-/// The most placements a node is taken to describe: one of each task and version.
-const DESCRIBED_MAX: usize = 10_000;
+/// How far it is to take up what a node has and the state has lost.
+pub(crate) enum TakingUp {
+    /// The node is asked.
+    Asked { _worker: Worker },
+    /// All of it is decided and not yet durable.
+    Pending,
+    /// All of it is durable.
+    Done,
+    /// It is not, and why.
+    Failed(String),
+}
 
 impl Leading {
     /// What a node's `hello` says that this log cannot: a leader after the last one in it, or,
@@ -45,11 +56,13 @@ impl Leading {
     /// of, it is asked what they are and awaited until it has said hello once more.
     pub(super) fn hello_in_recovery(&mut self, draft: &mut Draft, node: &Name, hello: &Hello) {
         let asks = decide::tells_more(draft.state(), &hello.runs);
-        if !asks || self.uninformed.contains(node) {
+        let before = self.inventories.get(node);
+        // Whatever is missing once all was taken up is missing for good.
+        if !asks || matches!(before, Some(TakingUp::Done)) {
             return decide::heard(draft, node);
         }
         decide::await_node(draft, node);
-        if self.inventories.contains_key(node) {
+        if matches!(before, Some(TakingUp::Asked { .. } | TakingUp::Pending)) {
             return;
         }
         let (bus, wait) = (
@@ -59,25 +72,52 @@ impl Leading {
         let (asked, name) = (node.clone(), node.clone());
         let work = async move { inventory_of(&bus, &asked, wait).await };
         let tell = move |found| ManagerMessage::Inventoried(name, found);
-        let worker = carry_out(&self.myself, work, tell);
-        self.inventories.insert(node.clone(), worker);
+        let asked = TakingUp::Asked {
+            _worker: carry_out(&self.myself, work, tell),
+        };
+        self.inventories.insert(node.clone(), asked);
     }
 
     /// A node said what its placements are, or did not.
-    pub(super) fn inventoried(&mut self, node: &Name, found: Option<&[Assigned]>) {
-        self.inventories.remove(node);
-        match found {
-            Some(placements) => {
-                tracing::warn!(%node, tasks = placements.len(), "taking up what the log has lost");
-                let now = Timestamp::now();
-                self.decide(Vec::new(), |draft| decide::take_up(draft, placements, now));
-                // Whatever is missing still is missing for good.
-                self.uninformed.insert(node.clone());
-            }
-            None => {
-                tracing::error!(%node, "a node did not say what its placements are");
+    pub(super) fn inventoried(&mut self, node: &Name, found: Option<Vec<Assigned>>) {
+        let Some(placements) = found else {
+            return self.not_taken_up(node, "it did not say what its tasks are".to_owned());
+        };
+        tracing::warn!(%node, tasks = placements.len(), "taking up what the log has lost");
+        let now = Timestamp::now();
+        for lot in decide::lots(placements) {
+            let taken = self.decide(Vec::new(), |draft| decide::take_up(draft, &lot, now));
+            if let (None, Some(first)) = (taken, lot.first()) {
+                let (job, version) = (&first.slot.job, first.version);
+                let why = format!("version {version} of job {job} cannot be committed");
+                return self.not_taken_up(node, why);
             }
         }
+        self.inventories.insert(node.clone(), TakingUp::Pending);
+        // Lands after all of it, or not at all.
+        let pushed = self
+            .gatherer
+            .push(Commit::default(), [Effect::TakenUp(node.clone())]);
+        debug_assert!(pushed.is_ok(), "an empty commit is never too large");
+    }
+
+    /// What a node told is not in the log: it is awaited on, and asked when it says hello again.
+    pub(super) fn not_taken_up(&mut self, node: &Name, why: String) {
+        tracing::error!(%node, why, "the tasks of a node cannot be taken up: it is asked again");
+        self.inventories.insert(node.clone(), TakingUp::Failed(why));
+    }
+
+    /// Who is awaited and, where it is known, why it is not over; empty if nobody is by name.
+    pub(super) fn awaited(&self) -> String {
+        let recovery = self.durable.state.recovery();
+        let awaited = recovery.into_iter().flat_map(|recovery| &recovery.awaited);
+        let named: Vec<String> = awaited
+            .map(|node| match self.inventories.get(node) {
+                Some(TakingUp::Failed(why)) => format!("{node} ({why})"),
+                _ => node.to_string(),
+            })
+            .collect();
+        named.join(", ")
     }
 
     /// What the time brings while the cluster recovers.
@@ -157,10 +197,14 @@ async fn inventory_of(bus: &Bus, node: &Name, wait: Duration) -> Option<Vec<Assi
                 return None;
             }
         };
-        let more = page.more && !page.placements.is_empty();
+        let last = page.placements.last().map(|last| last.placement);
         placements.extend(page.placements);
-        if !more || placements.len() > DESCRIBED_MAX {
+        if !page.more {
             return Some(placements);
+        }
+        if last <= after {
+            tracing::error!(%node, "a node's inventory does not go on");
+            return None;
         }
     }
 }

@@ -55,8 +55,14 @@ impl Leading {
         match wish {
             Wish::NodeLost(request) => self.is_alive(&request.node),
             _ if self.is_recovering() => {
-                let message = "the state was restored and not every node has said hello yet: see \
-                               `loomctl node ls`, and `loomctl node lost` for those that are gone";
+                let awaited = match self.awaited().as_str() {
+                    "" => String::new(),
+                    awaited => format!(" (awaiting {awaited})"),
+                };
+                let message = format!(
+                    "the state was restored and not every node has said hello yet{awaited}: see \
+                     `loomctl node ls`, and `loomctl node lost` for those that are gone"
+                );
                 Some(WireError::unavailable(message))
             }
             _ => None,

@@ -167,15 +167,7 @@ async fn a_log_that_is_gone_is_rebuilt_from_what_nodes_have() {
     let (node, before) = two_run(&cluster, &client).await;
     let seen: Seen = node.look(Clone::clone);
     drop(node);
-    drop(manager);
-    let own = cluster.own_client().await;
-    for stream in ["ORCH_LOG", "OBJ_ORCH_SNAPSHOTS"] {
-        let delete = format!("$JS.API.STREAM.DELETE.{stream}");
-        own.send(&delete, b"").await.unwrap();
-    }
-    // Nobody is left who has the state, and the log begins anew.
-    let second = cluster.manager("m2").await;
-    until("it leads", async || second.leads()).await;
+    let second = forget_all(&cluster, manager).await;
     let node = TestNode::start_with(cluster.own_bus().await, "n1", seen.clone()).await;
     until("it recovers the old cluster", async || {
         second.role() == ManagerRole::Recovering
@@ -190,6 +182,78 @@ async fn a_log_that_is_gone_is_rebuilt_from_what_nodes_have() {
         .await
         .unwrap();
     until("the next one runs", async || node.running().len() == 3).await;
+}
+
+/// The log and its snapshots are gone, and so is everybody who knew the state.
+async fn forget_all(cluster: &Cluster, manager: ManagerHandle) -> ManagerHandle {
+    drop(manager);
+    let own = cluster.own_client().await;
+    for stream in ["ORCH_LOG", "OBJ_ORCH_SNAPSHOTS"] {
+        let delete = format!("$JS.API.STREAM.DELETE.{stream}");
+        own.send(&delete, b"").await.unwrap();
+    }
+    let second = cluster.manager("m2").await;
+    until("it leads", async || second.leads()).await;
+    second
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_larger_than_a_commit_is_taken_up_in_several() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    let node = TestNode::start(cluster.own_bus().await, "n1").await;
+    let script = "x".repeat(437_000);
+    for number in 0..9 {
+        let text = format!("name: job-{number}\nbash: {script}\n");
+        client.submit(&text).await.unwrap();
+    }
+    until("nine run", async || node.running().len() == 9).await;
+    let (before, seen) = (node.running(), node.look(Clone::clone));
+    drop(node);
+    let second = forget_all(&cluster, manager).await;
+    let node = TestNode::start_with(cluster.own_bus().await, "n1", seen).await;
+    until("it recovers the old cluster", async || {
+        second.role() == ManagerRole::Recovering
+    })
+    .await;
+    until("it has recovered", async || {
+        second.role() == ManagerRole::Leader
+    })
+    .await;
+    client
+        .submit("name: next\nexec: [sleep, \"1000\"]\n")
+        .await
+        .unwrap();
+    until("the next one runs", async || node.running().len() >= 10).await;
+    let running = node.running();
+    assert!(
+        before.iter().all(|run| running.contains(run)),
+        "something was stopped"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_which_not_all_can_be_taken_up_is_awaited_on() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    let (node, before) = two_run(&cluster, &client).await;
+    let mut seen: Seen = node.look(Clone::clone);
+    drop(node);
+    // Twice as large as anything that can be submitted: no commit holds it.
+    for assigned in seen.assigned.values_mut() {
+        assigned.task.args = vec!["x".repeat(4_000_000)];
+    }
+    // The test node sends its inventory whole.
+    seen.assigned.retain(|placement, _| *placement == before[0]);
+    let second = forget_all(&cluster, manager).await;
+    let node = TestNode::start_with(cluster.own_bus().await, "n1", seen).await;
+    until("it is said why", async || match client.submit(WEB).await {
+        Err(CallError::Refused(error)) => error
+            .message
+            .contains("n1 (version 1 of job web cannot be committed)"),
+        _ => false,
+    })
+    .await;
+    assert_eq!(second.role(), ManagerRole::Recovering);
+    assert_eq!(node.running(), before, "nothing is stopped");
 }
 
 async fn recovered_with_two(manager: &ManagerHandle, client: &Client) {

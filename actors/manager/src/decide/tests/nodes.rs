@@ -280,6 +280,44 @@ fn a_state_without_nodes_waits_for_a_time() {
 }
 
 #[test]
+fn what_a_node_told_is_taken_up_in_a_commit_for_each_version() {
+    let mut before = Leader::new(1);
+    for name in ["b", "a"] {
+        let mut spec = job(name, Kind::Service, task(1));
+        // Written as JSON, each of these characters would be six.
+        let main = spec
+            .tasks
+            .get_mut(&loom_schemas::ids::Name::main())
+            .unwrap();
+        main.args = vec!["\u{1}".repeat(1_000_000)];
+        spec.tasks
+            .insert(loom_schemas::ids::Name::new("side").unwrap(), task(1));
+        before.running(&spec);
+    }
+    let told = crate::plan::assignment(&before.state, &name("node-1"));
+    let lots = lots(told);
+    let told: Vec<_> = lots
+        .iter()
+        .map(|lot| (lot[0].slot.job.as_str(), lot.len()))
+        .collect();
+    assert_eq!(told, [("a", 2), ("b", 2)]);
+    let mut leader = recovering(Leader::new(1));
+    for lot in &lots {
+        let ((), decided) = leader.decide(|draft| take_up(draft, lot, at(102)));
+        let values = decided
+            .changes
+            .iter()
+            .filter_map(|change| change.value.as_ref());
+        let bytes: usize = values.map(|value| value.len()).sum();
+        assert!(bytes < 3_000_000, "{bytes}");
+    }
+    for name in ["a", "b"] {
+        let spec = |leader: &Leader| leader.state.spec(leader.job(name)).unwrap().tasks.clone();
+        assert_eq!(spec(&leader), spec(&before));
+    }
+}
+
+#[test]
 fn what_the_log_has_lost_is_taken_up_from_what_nodes_were_told() {
     let mut before = Leader::new(1);
     before.running(&job("web", Kind::Service, task(2)));
