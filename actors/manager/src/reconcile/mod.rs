@@ -8,8 +8,10 @@
 //!   is placed any more, and once none is live the job is `failed`.
 //! - A service's slot is placed again after a pause that grows, on another node if there is one.
 //! - A new version replaces runs one at a time for each task: the old one is stopped, and the next
-//!   is not touched before its successor runs. Runs that are not running serve nobody and are
-//!   replaced at once. What a version changes in place needs no replacement.
+//!   is not touched before its successor runs and, where it is checked, is healthy. Runs that are
+//!   not running, or checked and not healthy, serve nobody and are replaced at once: a version that
+//!   never gets healthy makes way for the next. What a version changes in place needs no
+//!   replacement.
 //! - Runs on a silent node are marked `unknown`, and `lost` once its time is up.
 
 mod status;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
-use loom_schemas::record::{Order, RunRecord, SlotRecord, Wanted};
+use loom_schemas::record::{Health, Order, RunRecord, SlotRecord, Wanted};
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::{Kind, RunState};
 
@@ -40,7 +40,7 @@ impl<'a> Entry<'a> {
         };
         let Some(node) = &run.node else { return };
         let action = match (facts.node)(node) {
-            NodeStanding::Silent if serves(run) => Action::MarkUnknown,
+            NodeStanding::Silent if is_up(run) => Action::MarkUnknown,
             NodeStanding::Up | NodeStanding::Silent => return,
             NodeStanding::Gone(reason) => loss(&self.record, run, reason),
         };
@@ -168,11 +168,9 @@ impl<'a> Entry<'a> {
         if old.is_some_and(|old| same_in_place(old, task)) {
             return self.act(Action::Adopt, facts);
         }
-        let blocked = sums
-            .unsettled
-            .entry(self.record.slot.task.clone())
-            .or_default();
-        if serves(run) {
+        let name = self.record.slot.task.clone();
+        let blocked = sums.unsettled.entry(name.clone()).or_default();
+        if serves(run, &name, facts, task) {
             if *blocked > 0 {
                 return;
             }
@@ -219,7 +217,7 @@ impl Sums {
                 continue;
             };
             let stand = stand(facts.job, facts.spec.kind, task, record);
-            if !is_settled(stand, record) {
+            if !is_settled(stand, record, facts, task) {
                 *sums.unsettled.entry(record.slot.task.clone()).or_default() += 1;
             }
             if stand == Stand::Failed
@@ -238,16 +236,34 @@ impl Sums {
     }
 }
 
-/// Whether a run does its work as far as anybody knows.
-fn serves(run: &RunRecord) -> bool {
+/// Whether a run is running as far as anybody knows.
+fn is_up(run: &RunRecord) -> bool {
     run.state == RunState::Running && !run.marks.unknown
 }
 
-fn is_settled(stand: Stand, record: &SlotRecord) -> bool {
+/// Whether a run of a wanted task does its work as far as anybody knows: where its version has it
+/// checked, it is healthy.
+fn serves(run: &RunRecord, name: &Name, facts: &Facts<'_>, wanted: &TaskSpec) -> bool {
+    let of_version = || {
+        let old = (facts.task_of)(name, run.version)?;
+        // One that goes on under the wanted version is measured by that.
+        (!same_in_place(old, wanted)).then_some(old)
+    };
+    let task = if run.version == facts.job.version {
+        wanted
+    } else {
+        of_version().unwrap_or(wanted)
+    };
+    let checked = task.health.is_some();
+    is_up(run) && (!checked || run.health.as_ref().is_some_and(Health::is_healthy))
+}
+
+fn is_settled(stand: Stand, record: &SlotRecord, facts: &Facts<'_>, task: &TaskSpec) -> bool {
     match stand {
         Stand::Done | Stand::Failed => true,
         Stand::Again(_) => false,
-        Stand::Live => live_runs(record).all(|run| serves(run) && run.order == Order::Run),
+        Stand::Live => live_runs(record)
+            .all(|run| serves(run, &record.slot.task, facts, task) && run.order == Order::Run),
         // A slot that never found a node does not hold up the others: they may make room for it.
         Stand::Empty => record.ended.is_empty() && record.waiting.is_some(),
     }

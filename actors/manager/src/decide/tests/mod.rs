@@ -2,6 +2,7 @@
 
 mod nodes;
 mod requests;
+mod rolling;
 mod slots;
 
 use loom_schemas::error::ErrorCode;

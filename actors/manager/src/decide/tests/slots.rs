@@ -231,7 +231,12 @@ fn what_changes_in_place_restarts_nothing() {
 }
 
 /// A report that a run is this healthy.
-fn found(leader: &Leader, slot: &Slot, status: HealthStatus, reason: Option<&str>) -> RunReport {
+pub(super) fn found(
+    leader: &Leader,
+    slot: &Slot,
+    status: HealthStatus,
+    reason: Option<&str>,
+) -> RunReport {
     RunReport {
         health: Some(Health {
             status,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Order, RunRecord, Wanted};
-use loom_schemas::wire::Assigned;
+use loom_schemas::record::{Health, Order, RunRecord, Wanted};
+use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::{JobStatus, RunState};
 
 use super::world::World;
@@ -117,8 +117,13 @@ impl World {
         self.nodes.values().all(|sim| {
             sim.told.iter().all(|(placement, told)| {
                 let held = sim.held.get(placement).map(|held| &held.report);
+                let checked = told.task.health.is_some();
+                let healthy = |report: &RunReport| {
+                    report.health.as_ref().is_some_and(Health::is_healthy) == checked
+                };
                 told.order == Order::Run
-                    && held.is_some_and(|report| report.state == RunState::Running)
+                    && held
+                        .is_some_and(|report| report.state == RunState::Running && healthy(report))
             })
         })
     }

@@ -28,6 +28,11 @@ pub(super) enum Happens {
         which: u8,
         code: u8,
     },
+    /// The checks of a run on a node fail for a while.
+    Sickens {
+        node: u8,
+        which: u8,
+    },
     /// Reports arrive: so many, from a place in the queue, some of them again later.
     Arrive {
         from: u8,
@@ -60,12 +65,12 @@ impl Happens {
         let [kind, a, b, c] = number.to_be_bytes();
         let (job, node) = (a % 2, a % 3);
         let index = (b % 3 == 2).then_some(c % 3);
-        match kind % 26 {
+        match kind % 27 {
             0..=4 => Self::Work,
             5..=8 => Self::Submit {
                 job,
                 replicas: b % 4,
-                variant: c % 3,
+                variant: c % 4,
             },
             9..=13 => Self::Arrive {
                 from: a,
@@ -87,6 +92,7 @@ impl Happens {
             21 => Self::Back { node },
             22 => Self::Bye { node },
             23 => Self::Forgets { node },
+            24 => Self::Sickens { node, which: b % 4 },
             _ => Self::Passes {
                 seconds: b % 50 + 1,
             },

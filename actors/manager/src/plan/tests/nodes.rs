@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Exit, Marks, Order};
+use loom_schemas::record::{Exit, Health, Marks, Order};
 use loom_schemas::wire::{Assigned, RunReport};
-use loom_schemas::words::{Kind, RunState};
+use loom_schemas::words::{HealthStatus, Kind, RunState};
 
 use super::world::World;
 use crate::state::fixture::run_id;
@@ -63,7 +63,9 @@ impl World {
                 held.restarts_obeyed = told.restart;
                 end(&mut held.report, RunState::Killed, 143, now);
                 held.report.will_restart = true;
-            } else if !over && held.report.state != RunState::Running {
+            } else if held.report.state == RunState::Running {
+                check(&mut held.report, told.task.health.is_some(), now);
+            } else if !over {
                 held.report.passed = vec![RunState::Preparing, RunState::Starting];
                 held.report.state = RunState::Running;
                 held.report.started_at = Some(now);
@@ -82,6 +84,17 @@ impl World {
             folded.reverse();
             self.wire = folded;
         }
+    }
+
+    pub(super) fn sickens(&mut self, node: &Name, which: u8) {
+        let held = &mut self.nodes.get_mut(node).unwrap().held;
+        let reports = held.values_mut().map(|held| &mut held.report);
+        let checked = reports.filter(|report| report.health.is_some());
+        let Some(report) = checked.into_iter().nth(usize::from(which)) else {
+            return;
+        };
+        report.health = Some(health_of(HealthStatus::Unhealthy, self.now));
+        self.wire.push((node.clone(), report.clone()));
     }
 
     pub(super) fn ends(&mut self, node: &Name, which: u8, code: u8) {
@@ -112,6 +125,25 @@ impl World {
     }
 }
 
+/// A check of a run comes in: the first finds it pending, the next one healthy.
+fn check(report: &mut RunReport, checked: bool, now: Timestamp) {
+    let status = match report.health.as_ref().map(|health| health.status) {
+        _ if !checked => return report.health = None,
+        Some(HealthStatus::Healthy) => return,
+        None => HealthStatus::Pending,
+        Some(_) => HealthStatus::Healthy,
+    };
+    report.health = Some(health_of(status, now));
+}
+
+fn health_of(status: HealthStatus, since: Timestamp) -> Health {
+    Health {
+        status,
+        reason: None,
+        since,
+    }
+}
+
 fn first_report(told: &Assigned) -> RunReport {
     RunReport {
         version: told.version,
@@ -136,6 +168,7 @@ fn next_report(former: &RunReport, run: RunId) -> RunReport {
 
 fn end(report: &mut RunReport, state: RunState, code: i32, now: Timestamp) {
     report.state = state;
+    report.health = None;
     report.exit = Some(Exit {
         code: Some(code),
         ..Exit::default()

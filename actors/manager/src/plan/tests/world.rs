@@ -12,7 +12,9 @@ use super::happens::Happens;
 use super::nodes::SimNode;
 use crate::decide;
 use crate::plan::{PlanOptions, Planned, assignment, plan};
-use crate::state::fixture::{ANNA, at, hello_of, info, job, name, run_id, submission, task};
+use crate::state::fixture::{
+    ANNA, at, health, hello_of, info, job, name, run_id, submission, task,
+};
 use crate::state::{Draft, State};
 
 /// How many nodes there are.
@@ -151,9 +153,10 @@ impl World {
             Kind::Batch
         };
         let mut main = task(u32::from(replicas));
-        if variant > 0 {
-            main.args = vec![variant.to_string()];
+        if variant > 1 {
+            main.args = vec!["other".to_owned()];
         }
+        main.health = (variant == 1 || variant == 3).then(health);
         if which == 0 {
             let port = PortSpec {
                 port: None,
@@ -195,6 +198,7 @@ impl World {
             }
             Happens::Work => self.work(),
             Happens::Ends { node, which, code } => self.ends(&Self::node_name(node), which, code),
+            Happens::Sickens { node, which } => self.sickens(&Self::node_name(node), which),
             Happens::Arrive { from, count, again } => self.arrive(from, count, again),
             Happens::Silent { node } => {
                 let node = Self::node_name(node);
