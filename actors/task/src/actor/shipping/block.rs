@@ -22,6 +22,8 @@ pub(super) struct Blocks {
     stderr: Gathered,
     /// The place before the last line that was taken, at which no line was begun.
     last: Cursor,
+    /// The same place when the last message left nothing waiting.
+    sent: Cursor,
     /// The greatest offset at which the next line begins if none is missing.
     expected: u64,
     /// Bytes of text that wait.
@@ -58,6 +60,7 @@ impl Blocks {
             stdout: at(from.stdout),
             stderr: at(from.stderr),
             last: from,
+            sent: from,
             expected: from.file,
             waiting: 0,
         }
@@ -126,6 +129,14 @@ impl Blocks {
 
     /// The next message of a stream.
     pub(super) fn next(&mut self, stream: Stream) -> Option<LogBlock> {
+        let block = self.take_block(stream);
+        if self.stdout.lines.is_empty() && self.stderr.lines.is_empty() {
+            self.sent = self.last;
+        }
+        block
+    }
+
+    fn take_block(&mut self, stream: Stream) -> Option<LogBlock> {
         let run = self.run;
         let waiting = &mut self.stream(stream).lines;
         let offset = waiting.front()?.0;
@@ -145,10 +156,11 @@ impl Blocks {
         Some(LogBlock { run, offset, lines })
     }
 
-    /// The place from which shipping would go on, once all that was gathered is sent. The last
-    /// line before it comes once more then; its offset tells.
+    /// The place from which shipping would go on, once all messages given out so far are confirmed.
+    /// What has gathered since comes after it. The last line before it may come once more; its
+    /// offset tells.
     pub(super) fn sent(&self) -> Cursor {
-        self.last
+        self.sent
     }
 
     fn stream(&mut self, stream: Stream) -> &mut Gathered {
@@ -237,7 +249,7 @@ mod tests {
         fn shipping_that_begins_again_anywhere_ships_the_same_lines_at_the_same_offsets(
             texts in proptest::collection::vec(
                 (any::<bool>(), "[a-z]{0,12}", proptest::bool::weighted(0.3)), 1..30),
-            cuts in proptest::collection::vec(1_usize..8, 0..8),
+            cuts in proptest::collection::vec((1_usize..8, 0_usize..8), 0..8),
         ) {
             let mut lines = Vec::new();
             let mut offset = 0;
@@ -254,11 +266,13 @@ mod tests {
 
             let mut pieces = BTreeMap::new();
             let mut cursor = Cursor::default();
-            for cut in cuts {
-                let rest: Vec<_> = lines.iter().filter(|l| l.offset >= cursor.file).collect();
+            for (cut, unsent) in cuts {
+                let mut rest = lines.iter().filter(|l| l.offset >= cursor.file).cloned();
                 let mut blocks = Blocks::new(RUN, cursor);
-                blocks.take(rest.into_iter().take(cut).cloned().collect());
+                blocks.take(rest.by_ref().take(cut).collect());
                 ship(&mut blocks, &mut pieces);
+                // Lines that gather while what was sent is confirmed are lost with the agent.
+                blocks.take(rest.take(unsent).collect());
                 cursor = blocks.sent();
             }
             let mut blocks = Blocks::new(RUN, cursor);
