@@ -27,7 +27,7 @@ impl StartGate for Gate {
         let until = self.until.clone();
         let starts = self.starts.clone();
         Box::pin(async move {
-            if progress.run != progress.placement {
+            if progress.run != progress.placement || progress.restart > 0 {
                 written_down(&node, progress).await;
             }
             permitted(until, starts).await

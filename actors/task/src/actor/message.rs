@@ -81,7 +81,8 @@ impl NoticeSender {
 /// limits how many start at once.
 pub trait StartGate: Send + Sync + 'static {
     /// Resolves when the run may start. With `progress.restarts > 0` (a run id the manager does not
-    /// know) the node has `progress` on disk by then. The task drops the permit once the start is
+    /// know) or `progress.restart > 0` (what was ordered once and is not to be done twice) the node
+    /// has `progress` on disk by then. The task drops the permit once the start is
     /// over, and the future if the run is no longer wanted.
     fn enter(&self, progress: Progress) -> BoxFuture<'static, StartPermit>;
 }

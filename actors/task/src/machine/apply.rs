@@ -79,6 +79,8 @@ impl Machine {
                 };
             }
             (Phase::Idle { .. } | Phase::Prepared, Call::Enter { .. }) => {
+                // The gate writes it down: this run is what the restart asked for.
+                self.restart = self.restart.max(desired.restart);
                 self.phase = Phase::Entering;
             }
             (Phase::Entered, Call::Start { .. }) => {

@@ -321,6 +321,20 @@ fn a_restart_in_place_is_no_failure() {
 }
 
 #[test]
+fn the_run_that_a_restart_asked_for_begins_with_it_carried_out() {
+    let mut life = Life::new(assigned());
+    life.starts();
+    life.desired.restart = 3;
+    life.happens(Happened::Ordered);
+    assert!(matches!(life.call(), Call::Signal { .. }));
+    life.exits(signalled(15));
+    assert!(matches!(life.call(), Call::Enter { .. }));
+    // This is what the gate has on disk before the start.
+    let progress = life.machine.progress();
+    assert_eq!((progress.restarts, progress.restart), (1, 3));
+}
+
+#[test]
 fn a_time_limit_warns_then_stops_and_fails() {
     let mut desired = assigned();
     desired.task.restart.on = RestartOn::Never;
