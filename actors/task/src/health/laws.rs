@@ -72,7 +72,7 @@ fn play(spec: &HealthSpec, steps: &[Step]) -> Vec<Check> {
             ended: clock,
             outcome,
             found,
-            status: watch.status,
+            status: watch.shown(),
         }
     };
     steps.iter().map(play).collect()

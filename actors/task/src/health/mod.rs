@@ -7,6 +7,9 @@
 //!       `retries` fail that count: after the start period, one an interval
 //! ```
 //!
+//! `retries` checks in a row that cannot be made are `unknown`: which of the three it is shows once
+//! checks can be made again.
+//!
 //! [`Watch`] is pure: outcomes, time and jitter are arguments. Before the first success it looks
 //! early and then less and less often, so that a quick start is seen quickly; those looks count as
 //! failures only as often as the interval would have it. [`probe`] makes the checks.
@@ -69,6 +72,10 @@ pub struct Watch {
     status: HealthStatus,
     /// Failures in a row that count.
     failures: u32,
+    /// Checks in a row that could not be made.
+    unknowns: u32,
+    /// Whether `unknown` was told in place of the status.
+    unknown: bool,
     /// Before the first success: from when on the next failure counts.
     counts_from: Duration,
     /// Before the first success: the pause after the next failure.
@@ -101,6 +108,8 @@ impl Watch {
         Self {
             status,
             failures: 0,
+            unknowns: 0,
+            unknown: false,
             counts_from: counts_from.saturating_sub(age),
             pause,
             due: Some(now.saturating_add(pause.mul_f64(jitter.clamp(0.0, 1.0)))),
@@ -131,13 +140,16 @@ impl Watch {
         jitter: f64,
     ) -> Option<Finding> {
         let steady = interval(spec).mul_f64(1.0 - JITTER * jitter.clamp(0.0, 1.0));
+        if !matches!(outcome, Outcome::Unknown(_)) {
+            self.unknowns = 0;
+        }
         let (pause, finding) = match outcome {
             Outcome::Healthy => (steady, self.succeeded()),
             Outcome::Failed(reason) => {
                 let pause = self.count_failure(spec, steady, now);
                 (pause, self.failed(spec, reason, now))
             }
-            Outcome::Unknown(_) => (steady, None),
+            Outcome::Unknown(reason) => (steady, self.cannot_tell(spec, reason, now)),
         };
         self.due = Some(now.saturating_add(pause));
         finding
@@ -146,7 +158,9 @@ impl Watch {
     fn succeeded(&mut self) -> Option<Finding> {
         self.failures = 0;
         self.told = None;
-        let before = std::mem::replace(&mut self.status, HealthStatus::Healthy);
+        let before = self.shown();
+        self.status = HealthStatus::Healthy;
+        self.unknown = false;
         (before != HealthStatus::Healthy).then_some(Finding {
             status: HealthStatus::Healthy,
             reason: None,
@@ -175,16 +189,44 @@ impl Watch {
             self.status = HealthStatus::Unhealthy;
         } else if self.status == HealthStatus::Healthy {
             return None;
-        } else if let Some((told, at)) = &self.told
-            && (*told == reason || now < at.saturating_add(TELL_AGAIN))
-        {
-            return None;
         }
+        let known_again = std::mem::take(&mut self.unknown);
+        if turned || known_again || self.is_news(&reason, now) {
+            return Some(self.tell(reason, now));
+        }
+        None
+    }
+
+    /// A check could not be made: once or twice says nothing, for long is told.
+    fn cannot_tell(&mut self, spec: &HealthSpec, reason: String, now: Duration) -> Option<Finding> {
+        self.unknowns = self.unknowns.saturating_add(1);
+        let turned = !self.unknown && self.unknowns >= spec.retries;
+        self.unknown |= turned;
+        let news = turned || (self.unknown && self.is_news(&reason, now));
+        news.then(|| self.tell(reason, now))
+    }
+
+    /// Whether another reason for the same status is worth telling.
+    fn is_news(&self, reason: &str, now: Duration) -> bool {
+        let told = self.told.as_ref();
+        told.is_none_or(|(told, at)| told != reason && now >= at.saturating_add(TELL_AGAIN))
+    }
+
+    fn tell(&mut self, reason: String, now: Duration) -> Finding {
         self.told = Some((reason.clone(), now));
-        Some(Finding {
-            status: self.status,
+        Finding {
+            status: self.shown(),
             reason: Some(reason),
-        })
+        }
+    }
+
+    /// The status as it is told.
+    fn shown(&self) -> HealthStatus {
+        if self.unknown {
+            HealthStatus::Unknown
+        } else {
+            self.status
+        }
     }
 }
 

@@ -107,13 +107,46 @@ fn after_the_first_success_failures_count_within_the_start_period_too() {
     assert_eq!(checked.last().0, HealthStatus::Unhealthy);
 }
 
+fn away() -> Outcome {
+    Outcome::Unknown("the engine is away".into())
+}
+
 #[test]
-fn what_the_node_could_not_find_out_changes_nothing() {
-    let mut checked = Checked::new(spec(1_000, 1, 0), HealthStatus::Healthy);
+fn what_the_node_cannot_find_out_for_long_is_unknown_with_the_reason() {
+    let mut checked = Checked::new(spec(1_000, 3, 0), HealthStatus::Healthy);
     for _ in 0..9 {
-        checked.next(Outcome::Unknown("the engine is away".into()));
+        checked.next(away());
+        checked.next(away());
+        checked.next(Outcome::Healthy);
     }
     assert_eq!(checked.findings, []);
+    for _ in 0..9 {
+        checked.next(away());
+    }
+    let reason = Some("the engine is away");
+    assert_eq!(checked.findings.len(), 1, "{:?}", checked.findings);
+    assert_eq!(checked.last(), (HealthStatus::Unknown, reason));
+    checked.next(Outcome::Healthy);
+    assert_eq!(checked.last(), (HealthStatus::Healthy, None));
+}
+
+#[test]
+fn a_failure_after_the_unknown_is_what_it_would_have_been_before() {
+    let mut checked = Checked::new(spec(1_000, 2, 3_600_000), HealthStatus::Pending);
+    checked.next(away());
+    checked.next(away());
+    assert_eq!(checked.last().0, HealthStatus::Unknown);
+    checked.next(refused());
+    let reason = Some("connection refused");
+    assert_eq!(checked.last(), (HealthStatus::Pending, reason));
+
+    let mut checked = Checked::new(spec(1_000, 2, 0), HealthStatus::Healthy);
+    checked.next(away());
+    checked.next(away());
+    checked.next(refused());
+    assert_eq!(checked.last().0, HealthStatus::Unknown, "one failure is none yet");
+    checked.next(refused());
+    assert_eq!(checked.last(), (HealthStatus::Unhealthy, reason));
 }
 
 #[test]
