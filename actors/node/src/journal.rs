@@ -46,6 +46,12 @@ pub(crate) struct Mark {
     pub(crate) change: u64,
     /// The state that was sent.
     pub(crate) state: RunState,
+    /// Its placement; none in what an earlier version wrote.
+    #[serde(default)]
+    pub(crate) placement: Option<RunId>,
+    /// How many folded runs of the placement the report told of.
+    #[serde(default)]
+    pub(crate) folded: u64,
 }
 
 /// Some reports to send, and what to acknowledge when they were taken.
@@ -125,12 +131,15 @@ impl Journal {
     /// The oldest reports, at most so many.
     pub(crate) fn batch(&self, most: usize) -> Batch {
         let mut batch = Batch::default();
+        let mut untold = self.folded.clone();
         for run in self.order.values().take(most) {
             let Some(entry) = self.entries.get(run) else {
                 continue;
             };
             let mut report = entry.report.clone();
-            if let Some(count) = self.folded.get(&report.placement) {
+            // The first report of a placement tells, no other.
+            let folded = untold.remove(&report.placement);
+            if let Some(count) = folded {
                 let note = format!("{count} earlier runs ended while no leader answered");
                 report.reason = Some(match report.reason.take() {
                     Some(reason) => format!("{reason}; {note}"),
@@ -141,6 +150,8 @@ impl Journal {
                 run: *run,
                 change: entry.change,
                 state: report.state,
+                placement: Some(report.placement),
+                folded: folded.unwrap_or_default(),
             });
             batch.reports.push(report);
         }
@@ -150,10 +161,12 @@ impl Journal {
     /// Forgets what was taken. A run that changed since it was sent stays, without what was told.
     pub(crate) fn acknowledge(&mut self, marks: &[Mark]) {
         for mark in marks {
+            self.was_told(mark.placement, mark.folded);
             let Some(mut entry) = self.remove(mark.run) else {
+                // Folded since its report was sent: it is counted, and was told.
+                self.was_told(mark.placement, 1);
                 continue;
             };
-            self.folded.remove(&entry.report.placement);
             if entry.change == mark.change {
                 continue;
             }
@@ -162,6 +175,18 @@ impl Journal {
                 .passed
                 .retain(|state| state.rank() > mark.state.rank());
             self.insert(entry);
+        }
+    }
+
+    fn was_told(&mut self, placement: Option<RunId>, count: u64) {
+        let Some(placement) = placement else {
+            return;
+        };
+        if let Some(left) = self.folded.get_mut(&placement) {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                self.folded.remove(&placement);
+            }
         }
     }
 

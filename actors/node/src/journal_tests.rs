@@ -73,6 +73,27 @@ fn a_full_journal_folds_the_oldest_restarted_runs_to_a_count() {
 }
 
 #[test]
+fn what_was_folded_since_the_reports_were_sent_is_still_told() {
+    let mut journal = Journal::default();
+    for number in 2..=5 {
+        journal.record(restarted(number, 1), 2);
+    }
+    journal.record(report(20, 1, RunState::Running), 2);
+    let sent = journal.batch(10);
+    for number in 6..=8 {
+        journal.record(restarted(number, 1), 2);
+    }
+    journal.acknowledge(&sent.marks);
+    // Two were told as a count and two by their reports before they were folded.
+    let reports = journal.batch(10).reports;
+    assert_eq!(
+        reports[0].reason.as_deref(),
+        Some("1 earlier runs ended while no leader answered")
+    );
+    assert_eq!(reports[1].reason, None, "a count is told once");
+}
+
+#[test]
 fn an_end_may_turn_out_to_be_the_last_one_but_is_not_taken_back() {
     let mut journal = Journal::default();
     journal.record(restarted(1, 1), NO_LIMIT);

@@ -121,6 +121,8 @@ fn record() -> impl Strategy<Value = Record> {
                 run: run(number),
                 change,
                 state,
+                placement: Some(run(number / 2)),
+                folded: change % 3,
             }])
         }),
         (0u64..100).prop_map(|at_ms| Record::Contact {
