@@ -4,20 +4,43 @@
 //!
 //! | it stands | it becomes |
 //! |---|---|
-//! | outside of quotes | `"${LOOM_JOB}"` |
+//! | outside of quotes, in `$(...)` or in backticks | `"${LOOM_JOB}"` |
 //! | in `"..."`, or in a here-document | `${LOOM_JOB}` |
 //! | in `'...'` or `$'...'` | `'"${LOOM_JOB}"'`: out of the quotes and in again |
+//! | after a backslash | left as it is: the shell prints it |
 //! | in a comment, or in a here-document with a quoted end | left as it is: the shell expands nothing there |
+//!
+//! The quotes of commands within a here-document, and of backticks with a backslash in them, are
+//! not followed: a reference there is refused.
 
-use std::iter::Peekable;
-use std::str::Chars;
+mod quoting;
 
-use loom_schemas::spec::reference::{Context, Piece, ReferenceError, Template};
+use loom_schemas::spec::reference::{Context, Piece, Reference, ReferenceError, Template};
 
 use super::environment::variable;
+use quoting::{Inside, Quoting};
+
+/// Why the references of a script cannot be replaced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScriptError {
+    /// One is wrong.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// How the shell quotes the place cannot be told.
+    #[error(
+        "`${{{reference}}}` stands in a command within a here-document, or in backticks with a \
+         backslash, where no quoting is sure: write \"${variable}\" in its place"
+    )]
+    Uncertain {
+        /// What stands there.
+        reference: Reference,
+        /// The variable with its value.
+        variable: String,
+    },
+}
 
 /// The script with its references replaced.
-pub fn with_variables(script: &str) -> Result<String, ReferenceError> {
+pub fn with_variables(script: &str) -> Result<String, ScriptError> {
     let template = Template::parse(script, Context::Script)?;
     let mut quoting = Quoting::default();
     let mut out = String::with_capacity(script.len());
@@ -28,180 +51,40 @@ pub fn with_variables(script: &str) -> Result<String, ReferenceError> {
                 out.push_str(text);
             }
             Piece::Reference(reference) => {
-                let name = variable(reference);
-                let text = match quoting.here() {
-                    Inside::Nothing | Inside::Parens { .. } => format!("\"${{{name}}}\""),
-                    Inside::Double | Inside::HereDoc { quoted: false, .. } => {
-                        format!("${{{name}}}")
-                    }
-                    Inside::Single => format!("'\"${{{name}}}\"'"),
-                    Inside::DollarSingle => format!("'\"${{{name}}}\"$'"),
-                    Inside::Comment | Inside::HereDoc { quoted: true, .. } => {
-                        format!("${{{reference}}}")
-                    }
-                };
-                quoting.before = Some('x');
-                out.push_str(&text);
+                out.push_str(&replaced(reference, &quoting)?);
+                quoting.pass();
             }
         }
     }
     Ok(out)
 }
 
-/// What the shell's reader is in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Inside {
-    Nothing,
-    /// `( ... )` and `$( ... )`; `((` is arithmetic, where `<<` shifts.
-    Parens {
-        arithmetic: bool,
-    },
-    Double,
-    Single,
-    DollarSingle,
-    Comment,
-    HereDoc {
-        end: String,
-        quoted: bool,
-        /// `<<-`: tabs before the end are ignored.
-        tabs: bool,
-        line: String,
-    },
-}
-
-/// Follows the quoting of a script as far as references need it.
-#[derive(Debug, Default)]
-struct Quoting {
-    stack: Vec<Inside>,
-    before: Option<char>,
-    /// Here-documents announced on this line, which begin on the next.
-    announced: Vec<Inside>,
-}
-
-impl Quoting {
-    fn here(&self) -> &Inside {
-        self.stack.last().unwrap_or(&Inside::Nothing)
+fn replaced(reference: &Reference, quoting: &Quoting) -> Result<String, ScriptError> {
+    let name = variable(reference);
+    let plain = format!("${{{name}}}");
+    // The backslash before it says that the shell shall expand nothing.
+    if quoting.is_escaped() {
+        return Ok(format!("${{{reference}}}"));
     }
-
-    fn read(&mut self, text: &str) {
-        let mut chars = text.chars().peekable();
-        while let Some(char) = chars.next() {
-            self.take(char, &mut chars);
-            self.before = Some(char);
-        }
-    }
-
-    fn take(&mut self, char: char, rest: &mut Peekable<Chars<'_>>) {
-        let before = self.before;
-        match (self.stack.last_mut(), char) {
-            (Some(Inside::HereDoc { .. }), _) => self.take_in_document(char),
-            (Some(Inside::Comment), '\n') => {
-                self.stack.pop();
-                self.line_ends();
-            }
-            (Some(Inside::Single | Inside::DollarSingle), '\'') | (Some(Inside::Double), '"') => {
-                self.stack.pop();
-            }
-            (Some(Inside::Comment | Inside::Single), _) => {}
-            (_, '\\') => {
-                rest.next();
-            }
-            (Some(Inside::Double), '(') if before == Some('$') => self.open(rest),
-            (Some(Inside::Double | Inside::DollarSingle), _) => {}
-            (_, char) => self.take_plain(char, rest),
-        }
-    }
-
-    fn take_plain(&mut self, char: char, rest: &mut Peekable<Chars<'_>>) {
-        match char {
-            '"' => self.stack.push(Inside::Double),
-            '\'' if self.before == Some('$') => self.stack.push(Inside::DollarSingle),
-            '\'' => self.stack.push(Inside::Single),
-            '(' => self.open(rest),
-            ')' => {
-                if matches!(self.here(), Inside::Parens { .. }) {
-                    self.stack.pop();
-                }
-            }
-            '#' if self
-                .before
-                .is_none_or(|c| c.is_whitespace() || ";|&()`".contains(c)) =>
-            {
-                self.stack.push(Inside::Comment);
-            }
-            '<' if rest.peek() == Some(&'<') => {
-                rest.next();
-                let shifts = *self.here() == Inside::Parens { arithmetic: true };
-                if rest.peek() == Some(&'<') {
-                    rest.next();
-                } else if !shifts {
-                    self.announce(rest);
-                }
-            }
-            '\n' => self.line_ends(),
-            _ => {}
-        }
-    }
-
-    fn open(&mut self, rest: &Peekable<Chars<'_>>) {
-        let doubled = rest.clone().peek() == Some(&'(');
-        let inner = *self.here() == Inside::Parens { arithmetic: true };
-        let arithmetic = doubled || inner;
-        self.stack.push(Inside::Parens { arithmetic });
-    }
-
-    /// Reads the word after `<<`.
-    fn announce(&mut self, rest: &mut Peekable<Chars<'_>>) {
-        let tabs = rest.next_if_eq(&'-').is_some();
-        while rest.next_if(|c| *c == ' ' || *c == '\t').is_some() {}
-        let mut end = String::new();
-        let mut quoted = false;
-        let ends = |c: &char| c.is_whitespace() || ";|&()<>".contains(*c);
-        while let Some(char) = rest.next_if(|c| !ends(c)) {
-            match char {
-                '\'' | '"' | '\\' => quoted = true,
-                char => end.push(char),
-            }
-        }
-        if !end.is_empty() {
-            self.announced.push(Inside::HereDoc {
-                end,
-                quoted,
-                tabs,
-                line: String::new(),
+    Ok(match quoting.here() {
+        Inside::Comment | Inside::HereDoc { quoted: true, .. } => format!("${{{reference}}}"),
+        _ if quoting.is_uncertain() => {
+            return Err(ScriptError::Uncertain {
+                reference: reference.clone(),
+                variable: name,
             });
         }
-    }
-
-    fn line_ends(&mut self) {
-        // The first announced is read first, so it lies on top.
-        while let Some(document) = self.announced.pop() {
-            self.stack.push(document);
-        }
-    }
-
-    fn take_in_document(&mut self, char: char) {
-        let Some(Inside::HereDoc {
-            end, tabs, line, ..
-        }) = self.stack.last_mut()
-        else {
-            return;
-        };
-        if char != '\n' {
-            line.push(char);
-            return;
-        }
-        let text = if *tabs {
-            line.trim_start_matches('\t')
-        } else {
-            line.as_str()
-        };
-        if text == end {
-            self.stack.pop();
-        } else {
-            line.clear();
-        }
-    }
+        Inside::Double
+        | Inside::Braces { quoted: true, .. }
+        | Inside::HereDoc { quoted: false, .. } => plain,
+        Inside::Single => format!("'\"{plain}\"'"),
+        Inside::DollarSingle => format!("'\"{plain}\"$'"),
+        Inside::Nothing
+        | Inside::Parens { .. }
+        | Inside::Case(_)
+        | Inside::Braces { quoted: false, .. }
+        | Inside::Backticks { .. } => format!("\"{plain}\""),
+    })
 }
 
 #[cfg(test)]
@@ -246,8 +129,124 @@ mod tests {
                 "cat <<<\"${LOOM_JOB}\"\n: ''\"${LOOM_JOB}\"''",
             ),
             ("echo ${HOME} $${job.name}", "echo ${HOME} ${job.name}"),
+            (
+                "cat <<'A B'\n${job.name}\nA B\n: ${job.name}",
+                "cat <<'A B'\n${job.name}\nA B\n: \"${LOOM_JOB}\"",
+            ),
         ] {
             assert_eq!(with_variables(script).unwrap(), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_backslash_leaves_a_reference_to_be_printed() {
+        for (script, expected) in [
+            (
+                r"echo \${job.name} ${job.name}",
+                r#"echo \${job.name} "${LOOM_JOB}""#,
+            ),
+            (r#"echo "\${job.name}""#, r#"echo "\${job.name}""#),
+            (r"echo '\${job.name}'", r#"echo '\'"${LOOM_JOB}"''"#),
+            (r"echo \\${job.name}", r#"echo \\"${LOOM_JOB}""#),
+            (
+                "cat <<E\n\\${job.name} ${job.name}\nE",
+                "cat <<E\n\\${job.name} ${LOOM_JOB}\nE",
+            ),
+        ] {
+            assert_eq!(with_variables(script).unwrap(), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_case_closes_no_parens_with_its_patterns() {
+        let quoted = r#"'"${LOOM_JOB}"'"#;
+        for script in [
+            r#"x="$(case a in a) echo '@' ;; esac)"; echo '@'"#,
+            r#"x="$(case a in (a|b) echo '@' ;; (c) case '@' in d) esac;; esac)"; echo '@'"#,
+            r#"x="$(case "$y" in "a b") if case a in b) : ;; esac; then :; fi; esac)"; echo '@'"#,
+            r#"f() { case $1 in in) echo '@';; esac; }; x="$(f in)"; echo '@'"#,
+            r#"x="$(echo case; for case in esac; do echo '@'; done)"; echo '@'"#,
+            r#"x="$(case x in esac)"; echo '@'"#,
+        ] {
+            let found = with_variables(&script.replace('@', "${job.name}")).unwrap();
+            assert_eq!(
+                found,
+                script.replace("'@'", &format!("'{quoted}'")),
+                "{script}"
+            );
+        }
+    }
+
+    #[test]
+    fn braces_and_backticks_have_quotes_of_their_own() {
+        for (script, expected) in [
+            (
+                "echo ${x/ #/} ${job.name}",
+                r#"echo ${x/ #/} "${LOOM_JOB}""#,
+            ),
+            ("echo ${x:-${job.name}}", r#"echo ${x:-"${LOOM_JOB}"}"#),
+            (
+                r#"echo "${x:-it's ${job.name}}" '${job.name}'"#,
+                r#"echo "${x:-it's ${LOOM_JOB}}" ''"${LOOM_JOB}"''"#,
+            ),
+            (
+                r#"echo "${x#'}'} ${job.name}" ${job.name}"#,
+                r#"echo "${x#'}'} ${LOOM_JOB}" "${LOOM_JOB}""#,
+            ),
+            (
+                r#"echo "`echo '${job.name}'` ${job.name}""#,
+                r#"echo "`echo ''"${LOOM_JOB}"''` ${LOOM_JOB}""#,
+            ),
+            (
+                "echo ${#x} ${x#a} ${#} ${job.name}",
+                r#"echo ${#x} ${x#a} ${#} "${LOOM_JOB}""#,
+            ),
+        ] {
+            assert_eq!(with_variables(script).unwrap(), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_line_with_a_reference_is_not_the_end_of_a_here_document() {
+        let script = "cat <<E\n${job.name}E\nE${job.name}\n'${job.name}'\nE\n: ${job.name}";
+        let expected = "cat <<E\n${LOOM_JOB}E\nE${LOOM_JOB}\n'${LOOM_JOB}'\nE\n: \"${LOOM_JOB}\"";
+        assert_eq!(with_variables(script).unwrap(), expected);
+    }
+
+    #[test]
+    fn where_the_quoting_is_not_sure_only_a_reference_is_refused() {
+        for (script, refused) in [
+            ("cat <<E\n$(echo '@')\nE", true),
+            ("cat <<E\n$(echo \"$USER\") @\nE\necho @", false),
+            (r#"echo `echo \"@\"`"#, true),
+            (r#"echo `echo \"x\"` @"#, false),
+        ] {
+            let outcome = with_variables(&script.replace('@', "${job.name}"));
+            assert_eq!(outcome.is_err(), refused, "{script}");
+            if let Err(error) = outcome {
+                assert!(error.to_string().contains("write \"$LOOM_JOB\""), "{error}");
+            }
+        }
+    }
+
+    /// What bash itself makes of the scripts of the tests above.
+    #[test]
+    fn bash_prints_what_the_references_say() {
+        for (script, expected) in [
+            (
+                r#"x="$(case a in a) echo '<@>' ;; esac)"; echo "$x""#,
+                "<a b>",
+            ),
+            ("echo \\${job.name} @", "${job.name} a b"),
+            ("y='a #b'; echo ${y/ #/} '@'", "ab a b"),
+            (r#"echo "`echo '@'`" "${x:-it's @}""#, "a b it's a b"),
+            ("cat <<E\n@E\nE", "a bE"),
+        ] {
+            let script = with_variables(&script.replace('@', "${job.name}")).unwrap();
+            let mut bash = std::process::Command::new("bash");
+            let ran = bash.args(["-c", &script]).env("LOOM_JOB", "a b").output();
+            let printed = String::from_utf8(ran.unwrap().stdout).unwrap();
+            assert_eq!(printed.trim_end(), expected, "{script}");
         }
     }
 

@@ -49,6 +49,14 @@ pub enum OperatorError {
         /// What is wrong with it.
         source: ReferenceError,
     },
+    /// A script whose references cannot be replaced.
+    #[error("{place}: {source}")]
+    Script {
+        /// The script.
+        place: String,
+        /// What is wrong with it.
+        source: bash::ScriptError,
+    },
     /// A reference to a port that the task does not have.
     #[error("{place}: the task has no port `{port}`")]
     NoPort {
@@ -76,7 +84,7 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
     let mut argv = match &task.operator {
         Operator::Bash(script) => {
             let text =
-                bash::with_variables(&script.text).map_err(|source| OperatorError::Reference {
+                bash::with_variables(&script.text).map_err(|source| OperatorError::Script {
                     place: named("bash", script),
                     source,
                 })?;
