@@ -348,6 +348,11 @@ impl Bus {
         self.shared.clock_offset.store(millis, Ordering::Relaxed);
     }
 
+    /// How much is left until a deadline, by the leader's clock; zero once it has passed.
+    pub fn time_left(&self, deadline: Timestamp) -> Duration {
+        Duration::try_from(deadline.duration_since(self.now())).unwrap_or_default()
+    }
+
     /// The leader's time as far as this host knows it.
     pub(crate) fn now(&self) -> Timestamp {
         let ahead = self.shared.clock_offset.load(Ordering::Relaxed);

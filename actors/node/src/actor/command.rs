@@ -4,10 +4,9 @@
 //! none answers as well, without rows: so a client knows that it was heard, and how many nodes are
 //! there.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::join_all;
-use jiff::Timestamp;
 use loom_bus::serve::Request;
 use loom_schemas::error::WireError;
 use loom_schemas::wire::{CommandReply, CommandRow, TaskCommand};
@@ -99,7 +98,10 @@ impl State {
     /// Passes the command on, and answers when all have, or at the deadline.
     fn answer(&self, request: Request, verb: Verb, command: &TaskCommand, meant: Vec<Meant>) {
         let deadline = request.deadline();
-        let wait = time_left(deadline, self.context.timings.command);
+        let most = self.context.timings.command;
+        let left = |deadline| self.context.bus.time_left(deadline).min(most);
+        // Until the caller's deadline, and not for ever.
+        let wait = deadline.map_or(most, left);
         let rows: Vec<_> = meant
             .into_iter()
             .map(|Meant { task, mut row }| {
@@ -185,14 +187,4 @@ fn ends_with(place: &Place, suffix: &str) -> bool {
     let digits: String = suffix.chars().filter(|&c| c != '-').collect();
     let id = place.run().0.simple().to_string();
     digits.len() >= SUFFIX_MIN && id.ends_with(&digits.to_ascii_lowercase())
-}
-
-/// How long to wait: until the caller's deadline, at most `most`.
-fn time_left(deadline: Option<Timestamp>, most: Duration) -> Duration {
-    let Some(deadline) = deadline else {
-        return most;
-    };
-    Duration::try_from(deadline.duration_since(Timestamp::now()))
-        .unwrap_or_default()
-        .min(most)
 }

@@ -8,7 +8,7 @@ use loom_schemas::ids::Epoch;
 use loom_schemas::spec::SimScript;
 use loom_schemas::subject;
 use loom_schemas::units::Millis;
-use loom_schemas::wire::{Assign, AssignReply};
+use loom_schemas::wire::{Assign, AssignReply, CommandReply};
 use loom_schemas::words::{DriverKind, RunState};
 
 use crate::leader::{CLUSTER, Manner};
@@ -331,6 +331,25 @@ async fn deadlines_are_the_leaders_time() {
         other => panic!("expected `expired`, found {other:?}"),
     }
     assert!(inspect(90).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_to_many_is_waited_for_by_the_leaders_time() {
+    let world = World::new().await;
+    world.leader.said().ahead_ms = Some(-3_600_000);
+    let _node = world.node("node-1").await;
+    let web = playing("web", 0);
+    world.leader.assign("node-1", &[&web], &[]).await;
+    world.until_state(web.placement, RunState::Running).await;
+    // By the clock of this node it passed long ago; for the leader there is half an hour left.
+    let deadline = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(30);
+    let headers = [("Orch-Deadline", deadline.to_string())];
+    let subject = subject::task_all(&web.slot.job, None, "inspect");
+    let asked = world
+        .user
+        .call_bytes(&subject, Bytes::new(), &headers, WAIT);
+    let reply: CommandReply = asked.await.unwrap().decode().unwrap();
+    assert!(reply.rows[0].is_done(), "{:?}", reply.rows);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,13 +126,13 @@ async fn serve(
                 biased;
                 _ = &mut closed => {
                     requests.drain().await;
-                    drop(tokio::time::timeout(DRAIN, hand_on(&mut requests, &actor)).await);
+                    drop(tokio::time::timeout(DRAIN, hand_on(&mut requests, &actor, &bus)).await);
                     return;
                 }
                 request = requests.next() => request,
             };
             let Some(request) = request else { break };
-            drop(actor.cast(TaskMessage::Internal(Internal::asked(request))));
+            drop(actor.cast(TaskMessage::Internal(Internal::asked(request, &bus))));
         }
         if tokio::time::timeout(AGAIN, &mut closed).await.is_ok() {
             return;
@@ -141,8 +141,8 @@ async fn serve(
 }
 
 /// Hands on what is left; what no actor takes any more is answered as it is dropped.
-async fn hand_on(requests: &mut Requests, actor: &ActorRef<TaskMessage>) {
+async fn hand_on(requests: &mut Requests, actor: &ActorRef<TaskMessage>, bus: &Bus) {
     while let Some(request) = requests.next().await {
-        drop(actor.cast(TaskMessage::Internal(Internal::asked(request))));
+        drop(actor.cast(TaskMessage::Internal(Internal::asked(request, bus))));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use loom_bus::connection::Bus;
 use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::RunId;
@@ -63,18 +64,18 @@ pub(super) enum Answer {
 }
 
 impl Asked {
-    pub(super) fn by_bus(request: Request) -> Self {
-        let deadline = request.deadline();
+    pub(super) fn by_bus(request: Request, bus: &Bus) -> Self {
+        let left = request.deadline().map(|deadline| bus.time_left(deadline));
         let command_id = request.command_id().map(str::to_owned);
         let order = read(&request).and_then(|(verb, command)| {
             let caller = request.caller.clone();
-            order(verb, command, caller, deadline, command_id)
+            order(verb, command, caller, left, command_id)
         });
         let answer = Answer::Bus(Box::new(request));
         Self { order, answer }
     }
 
-    pub(super) fn by_node(request: CommandRequest) -> Self {
+    pub(super) fn by_node(request: CommandRequest, bus: &Bus) -> Self {
         let CommandRequest {
             verb,
             command,
@@ -83,8 +84,9 @@ impl Asked {
             command_id,
             reply,
         } = request;
+        let left = deadline.map(|deadline| bus.time_left(deadline));
         Self {
-            order: order(verb, command, caller, deadline, command_id),
+            order: order(verb, command, caller, left, command_id),
             answer: Answer::Node(reply),
         }
     }
@@ -94,7 +96,7 @@ fn order(
     verb: Verb,
     command: TaskCommand,
     caller: Caller,
-    deadline: Option<Timestamp>,
+    patience: Option<Duration>,
     command_id: Option<String>,
 ) -> Result<Order, WireError> {
     if let Some(refusal) = verb.refusal() {
@@ -108,16 +110,13 @@ fn order(
         let signal = command.signal.as_deref().unwrap_or_default();
         crate::signals::parse(signal).map_err(WireError::invalid)?;
     }
-    // A deadline that has passed by this clock was admitted by the leader's, which counts.
-    let left = deadline.map(|deadline| deadline.duration_since(Timestamp::now()));
-    let patience = left.and_then(|left| Duration::try_from(left).ok());
     Ok(Order {
         verb,
         command,
         caller,
         command_id,
         asked_at: Instant::now(),
-        patience: patience.filter(|patience| !patience.is_zero()),
+        patience,
     })
 }
 

@@ -143,7 +143,7 @@ impl Actor for TaskActor {
         match message {
             TaskMessage::Assign(assigned) => state.assign(*assigned),
             TaskMessage::Command(request) => {
-                state.asked(Asked::by_node(*request), &myself);
+                state.asked(Asked::by_node(*request, &state.bus), &myself);
                 return Ok(());
             }
             TaskMessage::Forget => state.forget(),
@@ -251,7 +251,7 @@ impl State {
 }
 
 impl Internal {
-    fn asked(request: loom_bus::serve::Request) -> Self {
-        Self(Returned::Asked(Box::new(Asked::by_bus(request))))
+    fn asked(request: loom_bus::serve::Request, bus: &Bus) -> Self {
+        Self(Returned::Asked(Box::new(Asked::by_bus(request, bus))))
     }
 }
