@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use loom_bus::connection::Bus;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::event::CommandEvent;
-use loom_schemas::ids::Slot;
+use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::subject;
 use loom_schemas::wire::CommandRow;
 use ractor::ActorRef;
@@ -38,15 +38,73 @@ pub(super) struct Lane {
     waiting: VecDeque<(Order, Answer)>,
     /// Whether one is being carried out.
     busy: bool,
-    /// Ids with their rows, oldest first.
-    done: VecDeque<(String, CommandRow)>,
+    done: Remembered,
     /// Events to publish, in order; made with the first.
     events: Option<mpsc::Sender<CommandEvent>>,
 }
 
+/// Commands with an id that were carried out, oldest first.
+#[derive(Default)]
+struct Remembered(VecDeque<(Asking, CommandRow)>);
+
+/// What makes two commands the same one sent twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asking {
+    user: String,
+    id: String,
+    verb: Verb,
+    signal: Option<String>,
+    all: bool,
+}
+
+impl Asking {
+    /// None for a command without an id.
+    fn of(order: &Order) -> Option<Self> {
+        Some(Self {
+            user: order.caller.user.clone(),
+            id: order.command_id.clone()?,
+            verb: order.verb,
+            signal: order.command.signal.clone(),
+            all: order.command.all,
+        })
+    }
+}
+
+impl Remembered {
+    fn push(&mut self, asking: Asking, row: CommandRow) {
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back((asking, row));
+    }
+
+    /// What the same command was answered before, to be answered again of this run; an error if
+    /// its id was that of another command, or was carried out on another run.
+    fn find(&self, order: &Order, run: RunId) -> Option<Result<CommandRow, WireError>> {
+        let asking = Asking::of(order)?;
+        let known = |known: &Asking| known.user == asking.user && known.id == asking.id;
+        let (known, row) = self.0.iter().rev().find(|(asked, _)| known(asked))?;
+        let id = &asking.id;
+        let message = if *known != asking {
+            format!(
+                "the id {id} was that of another command, a `{}`",
+                known.verb
+            )
+        } else if row.run != run {
+            format!(
+                "the command {id} was carried out on run {}, which is over",
+                row.run
+            )
+        } else {
+            return Some(Ok(row.clone()));
+        };
+        Some(Err(WireError::new(ErrorCode::Conflict, message)))
+    }
+}
+
 /// A command was carried out and answered.
 pub(super) struct Done {
-    command_id: Option<String>,
+    asking: Option<Asking>,
     row: CommandRow,
     /// Set if the run is now paused, or no longer.
     paused: Option<bool>,
@@ -62,18 +120,15 @@ impl State {
     /// Remembers a command that was carried out, and goes on with the next.
     pub(super) fn done(&mut self, done: Done, myself: &ActorRef<TaskMessage>) {
         let Done {
-            command_id,
+            asking,
             row,
             paused,
         } = done;
         if let Some(paused) = paused {
             self.happen(Happened::Paused(row.run, paused));
         }
-        if let Some(id) = command_id {
-            if self.lane.done.len() == REMEMBERED {
-                self.lane.done.pop_front();
-            }
-            self.lane.done.push_back((id, row));
+        if let Some(asking) = asking {
+            self.lane.done.push(asking, row);
         }
         self.lane.busy = false;
         self.carry_on(myself);
@@ -85,11 +140,15 @@ impl State {
             let Some((order, answer)) = self.lane.waiting.pop_front() else {
                 return;
             };
-            if let Some(row) = self.done_before(&order) {
+            let mut row = self.row(order.asked_at);
+            if let Some(found) = self.lane.done.find(&order, row.run) {
+                let row = found.unwrap_or_else(|error| CommandRow {
+                    error: Some(error),
+                    ..row
+                });
                 tokio::spawn(answer.row(row));
                 continue;
             }
-            let mut row = self.row(order.asked_at);
             if let Err(error) = self.admit(&order) {
                 row.error = Some(error);
                 tokio::spawn(answer.row(row));
@@ -110,14 +169,6 @@ impl State {
             };
             tokio::spawn(work.carry_out(myself.clone()));
         }
-    }
-
-    fn done_before(&self, order: &Order) -> Option<CommandRow> {
-        let id = order.command_id.as_ref()?;
-        let done = self.lane.done.iter();
-        done.rev()
-            .find(|(done, _)| done == id)
-            .map(|(_, row)| row.clone())
     }
 
     fn admit(&self, order: &Order) -> Result<(), WireError> {
@@ -173,7 +224,7 @@ impl Work {
             tracing::warn!(run = %row.run, "the event of a command was dropped: too many wait");
         }
         let done = Done {
-            command_id: order.command_id,
+            asking: Asking::of(&order),
             paused: row.error.is_none().then(|| paused(order.verb)).flatten(),
             row,
         };
@@ -267,5 +318,64 @@ async fn publish(bus: &Bus, event: &CommandEvent) {
     };
     if let Err(error) = bus.publish(&subject, payload, &[]).await {
         tracing::warn!(subject, "an event was not published: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loom_schemas::ids::Name;
+    use loom_schemas::wire::{Caller, TaskCommand};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const RUN: RunId = RunId(Uuid::from_u128(1));
+
+    fn order(user: &str, verb: Verb, signal: Option<&str>) -> Order {
+        Order {
+            verb,
+            command: TaskCommand {
+                signal: signal.map(str::to_owned),
+                ..TaskCommand::default()
+            },
+            caller: Caller {
+                user: user.into(),
+                detail: None,
+            },
+            command_id: Some("c-1".into()),
+            asked_at: tokio::time::Instant::now(),
+            patience: None,
+        }
+    }
+
+    fn row() -> CommandRow {
+        CommandRow {
+            slot: Slot::new(Name::new("web").unwrap(), Name::main(), 0),
+            run: RUN,
+            version: 1,
+            node: Name::new("node-1").unwrap(),
+            replicas: 1,
+            error: None,
+            value: None,
+            took_us: 7,
+        }
+    }
+
+    #[test]
+    fn a_command_sent_twice_is_the_same_in_caller_id_verb_arguments_and_run() {
+        let hup = order("ada", Verb::Signal, Some("HUP"));
+        let mut done = Remembered::default();
+        done.push(Asking::of(&hup).unwrap(), row());
+        assert_eq!(done.find(&hup, RUN), Some(Ok(row())));
+        let bob = order("bob", Verb::Signal, Some("HUP"));
+        assert_eq!(done.find(&bob, RUN), None, "an id is its caller's own");
+        for (order, run) in [
+            (order("ada", Verb::Pause, None), RUN),
+            (order("ada", Verb::Signal, Some("USR1")), RUN),
+            (hup, RunId(Uuid::from_u128(2))),
+        ] {
+            let error = done.find(&order, run).unwrap().unwrap_err();
+            assert_eq!(error.code, ErrorCode::Conflict, "{error:?}");
+        }
     }
 }
