@@ -21,7 +21,7 @@ use super::message::TaskMessage;
 use super::perform::chain;
 use super::verb::Verb;
 use super::{Internal, Returned, State};
-use crate::driver::{Driver, DriverError};
+use crate::driver::{Adopted, Driver, DriverError};
 use crate::machine::Happened;
 use crate::signals;
 
@@ -209,7 +209,9 @@ impl Work {
             answer,
         } = self;
         let called = tokio::time::timeout(DRIVER_PATIENCE, caught(call(&*driver, &order, &row)));
-        let outcome = called.await.unwrap_or_else(|_| {
+        let called = called.await;
+        let late = called.is_err();
+        let outcome = called.unwrap_or_else(|_| {
             let message = format!("the driver did not answer within {DRIVER_PATIENCE:?}");
             Ok(Err(WireError::new(ErrorCode::Failed, message)))
         });
@@ -223,9 +225,14 @@ impl Work {
         if events.try_send(event(&order, &row)).is_err() {
             tracing::warn!(run = %row.run, "the event of a command was dropped: too many wait");
         }
+        let paused = match paused(order.verb) {
+            // It may have taken effect all the same: the driver says.
+            Some(_) if late => is_paused(&*driver, row.run).await,
+            paused => paused.filter(|_| row.error.is_none()),
+        };
         let done = Done {
             asking: Asking::of(&order),
-            paused: row.error.is_none().then(|| paused(order.verb)).flatten(),
+            paused,
             row,
         };
         let _ = actor.cast(TaskMessage::Internal(Internal(Returned::Done(Box::new(
@@ -258,6 +265,15 @@ pub(super) fn wire_error(error: &DriverError) -> WireError {
         | DriverError::Unsupported(_) => ErrorCode::Failed,
     };
     WireError::new(code, chain(error))
+}
+
+/// Whether a run is paused now; none if it does not run or the driver does not say in time.
+async fn is_paused(driver: &dyn Driver, run: RunId) -> Option<bool> {
+    let asked = tokio::time::timeout(DRIVER_PATIENCE, caught(driver.adopt(run)));
+    match asked.await {
+        Ok(Ok(Ok(Adopted::Running { paused, .. }))) => Some(paused),
+        _ => None,
+    }
 }
 
 fn paused(verb: Verb) -> Option<bool> {

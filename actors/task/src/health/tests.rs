@@ -144,7 +144,11 @@ fn a_failure_after_the_unknown_is_what_it_would_have_been_before() {
     checked.next(away());
     checked.next(away());
     checked.next(refused());
-    assert_eq!(checked.last().0, HealthStatus::Unknown, "one failure is none yet");
+    assert_eq!(
+        checked.last().0,
+        HealthStatus::Unknown,
+        "one failure is none yet"
+    );
     checked.next(refused());
     assert_eq!(checked.last(), (HealthStatus::Unhealthy, reason));
 }
