@@ -759,6 +759,10 @@ pub struct EventList {
     /// Whether more lie beyond the limit.
     #[serde(default)]
     pub more: bool,
+    /// How far the history was read: what [`EventQuery::after`] takes to go on from there. Events
+    /// the query left out have a number as well, so it may lie behind the last row.
+    #[serde(default)]
+    pub last: u64,
 }
 
 /// One event of the history.

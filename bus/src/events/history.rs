@@ -118,7 +118,11 @@ impl History {
             (None, Some(since)) => Start::Time(since),
             (None, None) => Start::All,
         };
-        let mut list = EventList::default();
+        // Known before it is read: what is told meanwhile may be missing from what was read.
+        let mut list = EventList {
+            last: self.last_event().await?,
+            ..EventList::default()
+        };
         let mut rows = VecDeque::new();
         let mut bytes = 0;
         let keep = |message: Message| {
@@ -149,6 +153,9 @@ impl History {
             batch: BATCH,
         };
         self.read(reading, keep).await?;
+        if let (Some(_), true, Some((row, _))) = (query.after, list.more, rows.back()) {
+            list.last = row.number;
+        }
         list.events = rows.into_iter().map(|(row, _)| row).collect();
         let more = self.commands(query, limit).await?;
         if !more.is_empty() {

@@ -101,7 +101,7 @@ impl Events {
         let Some(mut follow) = follow else {
             return all(form, &list.events);
         };
-        for row in follow.take(list.events) {
+        for row in follow.take(list) {
             print(form, &row)?;
         }
         loop {

@@ -45,6 +45,14 @@ struct Seen {
 }
 
 impl Seen {
+    /// Those of an answer that are new. All up to where it was read to is seen then, also what its
+    /// filter or its limit left out.
+    fn take_list(&mut self, list: EventList) -> Vec<EventRow> {
+        let rows = self.take_all(list.events);
+        self.number = self.number.max(list.last);
+        rows
+    }
+
     /// Those of the history that are new; they are in the order of time, not of their numbers.
     fn take_all(&mut self, rows: Vec<EventRow>) -> Vec<EventRow> {
         let before = self.number;
@@ -122,8 +130,8 @@ impl Follow {
     }
 
     /// Takes note of the history; what of it is new.
-    pub(crate) fn take(&mut self, rows: Vec<EventRow>) -> Vec<EventRow> {
-        let rows = self.seen.take_all(rows);
+    pub(crate) fn take(&mut self, list: EventList) -> Vec<EventRow> {
+        let rows = self.seen.take_list(list);
         let first = rows.iter().map(|row| row.event.at).min();
         self.from = first.map_or(self.from, |first| first.min(self.from));
         rows
@@ -176,7 +184,7 @@ impl Follow {
         match found.await {
             Ok((numbered, commands)) => {
                 self.is_behind = numbered.more;
-                let mut rows = self.seen.take_all(numbered.events);
+                let mut rows = self.seen.take_list(numbered);
                 rows.extend(self.seen.take_all(commands));
                 rows.sort_by_key(|row| row.event.at);
                 self.behind.extend(rows);
@@ -230,6 +238,19 @@ mod tests {
         let rows = vec![row(2, 1, ""), row(1, 2, ""), row(3, 3, "")];
         assert_eq!(seen.take_all(rows.clone()).len(), 3);
         assert!(seen.take_all(rows).is_empty());
+    }
+
+    #[test]
+    fn a_history_without_numbers_is_not_read_again_from_the_first() {
+        let mut seen = Seen::default();
+        let list = EventList {
+            events: vec![row(0, 1, "signal"), row(0, 2, "pause")],
+            more: true,
+            last: 41,
+        };
+        assert_eq!(seen.take_list(list).len(), 2);
+        assert!(!seen.take(&row(41, 3, "")));
+        assert!(seen.take(&row(42, 3, "")));
     }
 
     #[test]
