@@ -202,6 +202,7 @@ where
 {
     let start = tokio::time::Instant::now();
     let (mut limit, mut pause) = (LEADER_WAIT, Duration::from_millis(50));
+    let mut maybe_done = false;
     loop {
         let error = match call().await {
             Ok(answer) => return Ok(answer),
@@ -211,14 +212,27 @@ where
         if unknown && has_id {
             // From here on even that nobody is there does not say that nothing was done.
             limit = WRITE_WAIT;
+            maybe_done = true;
         }
         let again = is_worth_repeating(&error) || unknown && has_id;
         if !again || start.elapsed() > limit {
-            return Err(refused(error));
+            return Err(gave_up(error, maybe_done && again));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
+}
+
+/// What the user is told who waits no longer; `maybe_done`: an attempt was sent and never answered.
+fn gave_up(error: CallError, maybe_done: bool) -> Failure {
+    let mut failure = refused(error);
+    if maybe_done {
+        let message = failure.message.unwrap_or_default();
+        failure.message = Some(format!(
+            "{message}; it may have been carried out all the same: see `loomctl status`"
+        ));
+    }
+    failure
 }
 
 fn is_worth_repeating(error: &CallError) -> bool {
@@ -246,6 +260,20 @@ pub(crate) fn refused(error: CallError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_that_nobody_answered_may_have_been_carried_out() {
+        for error in [CallError::Timeout, CallError::NoResponders] {
+            let failure = gave_up(error, true);
+            assert_eq!(failure.code, Code::NoAnswer);
+            let message = failure.message.unwrap();
+            assert!(
+                message.ends_with("may have been carried out all the same: see `loomctl status`")
+            );
+        }
+        let message = gave_up(CallError::NoResponders, false).message.unwrap();
+        assert!(!message.contains("carried out"), "{message}");
+    }
 
     #[test]
     fn flags_come_before_the_context() {
