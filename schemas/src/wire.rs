@@ -570,8 +570,11 @@ pub struct JobSummary {
     pub status: JobStatus,
     /// Slots wanted.
     pub wanted: u32,
-    /// Slots running.
+    /// Slots running, and meant to go on.
     pub running: u32,
+    /// Slots whose runs are being stopped and have not ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stopping: u32,
     /// Slots running of which the health checks, if there are any, say healthy; none where no task
     /// has a health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -661,23 +664,27 @@ pub struct RunView {
     pub run: RunRecord,
 }
 
-/// `orch.api.node.list`, and `orch.api.node.get` with one row.
+/// `orch.api.node.list`: every node, page by page.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeListQuery {
+    /// Only nodes of later names: [`NodeList::next`] of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Name>,
+}
+
+/// The answer to [`NodeListQuery`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeList {
     /// By name.
-    pub nodes: Vec<NodeView>,
+    pub nodes: Vec<NodeSummary>,
+    /// Where the next page begins, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Name>,
 }
 
-/// `orch.api.node.get`: asks by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeGet {
-    /// The node.
-    pub node: Name,
-}
-
-/// One node.
+/// A node in a line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NodeView {
+pub struct NodeSummary {
     /// The log's record.
     pub node: NodeRecord,
     /// The last heartbeat this manager saw.
@@ -687,8 +694,30 @@ pub struct NodeView {
     pub reserved_cpu_millis: u32,
     /// Bytes reserved.
     pub reserved_memory: u64,
-    /// The runs on it that have not ended.
+    /// How many runs on it have not ended.
+    pub runs: u32,
+}
+
+/// `orch.api.node.get`: asks by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeGet {
+    /// The node.
+    pub node: Name,
+    /// Only runs of later placements: [`NodeView::next`] of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<RunId>,
+}
+
+/// One node whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// The line of it.
+    pub summary: NodeSummary,
+    /// The runs on it that have not ended, by placement; of many as many as fit into a message.
     pub runs: Vec<RunView>,
+    /// Where the next page begins, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<RunId>,
 }
 
 /// `orch.api.manager.list`: every manager answers with itself, so a client asks all of them.
@@ -820,4 +849,12 @@ impl CommandRow {
     pub fn code(&self) -> Option<ErrorCode> {
         self.error.as_ref().map(|error| error.code)
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use loom_bus::server::find_binary;
 use loom_schemas::record::NodeStatus;
 use loom_schemas::subject;
-use loom_schemas::wire::{ManagerRole, NodeList, NodeView};
+use loom_schemas::wire::{ManagerRole, NodeList, NodeSummary};
 use serde::Serialize;
 
 use crate::cli::Global;
 use crate::client;
 use crate::commands::managers::managers;
+use crate::commands::nodes::node_list;
 use crate::exit::{Code, Failure, chain};
 use crate::output::{self, table};
 
@@ -234,7 +235,7 @@ async fn bus(global: &Global) -> Vec<Check> {
             ),
         ),
     });
-    if let Ok(list) = client::ask::<_, NodeList>(&bus, &subject::api("node", "list"), &()).await {
+    if let Ok(list) = node_list(&bus).await {
         checks.push(clocks(&list));
         checks.push(nodes(&list));
     }
@@ -301,7 +302,7 @@ fn clocks(list: &NodeList) -> Check {
 
 /// Whether there is anything to run tasks on.
 fn nodes(list: &NodeList) -> Check {
-    let up = |view: &&NodeView| view.node.status == NodeStatus::Up;
+    let up = |view: &&NodeSummary| view.node.status == NodeStatus::Up;
     let (up, down): (Vec<_>, Vec<_>) = list.nodes.iter().partition(up);
     let names: Vec<&str> = down.iter().map(|view| view.node.name.as_str()).collect();
     match (up.len(), names.as_slice()) {

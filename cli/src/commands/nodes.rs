@@ -5,11 +5,13 @@ use loom_schemas::ids::Name;
 use loom_schemas::record::NodeStatus;
 use loom_schemas::subject;
 use loom_schemas::units::{Bytes, MilliCores};
-use loom_schemas::wire::{NodeChanged, NodeGet, NodeList, NodeRequest, NodeView};
+use loom_schemas::wire::{
+    NodeChanged, NodeGet, NodeList, NodeListQuery, NodeRequest, NodeSummary, NodeView,
+};
 
 use crate::cli::Global;
 use crate::client;
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::output::{self, table, time};
 
 /// List the nodes.
@@ -62,7 +64,7 @@ impl NodeLs {
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let Self {} = self;
         let bus = global.bus.connect().await?;
-        let list: NodeList = client::ask(&bus, &subject::api("node", "list"), &()).await?;
+        let list = node_list(&bus).await?;
         output::list(
             global.output,
             &list.nodes,
@@ -76,26 +78,44 @@ impl NodeStatusVerb {
     /// Asks a manager.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         let bus = global.bus.connect().await?;
-        let get = NodeGet {
-            node: self.node.clone(),
-        };
-        let mut list: NodeList = client::ask(&bus, &subject::api("node", "get"), &get).await?;
-        let Some(view) = list.nodes.pop() else {
-            return Err(Failure::new(
-                Code::NotFound,
-                format!("no node is called {}", self.node),
-            ));
-        };
+        let view = node_view(&bus, self.node).await?;
         output::one(
             global.output,
             &view,
-            |view| view.node.name.to_string(),
+            |view| view.summary.node.name.to_string(),
             |_| detail(&view, Timestamp::now()),
         )
     }
 }
 
-fn status(view: &NodeView) -> &'static str {
+/// All nodes, page by page.
+pub(crate) async fn node_list(bus: &loom_bus::Bus) -> Result<NodeList, Failure> {
+    let subject = subject::api("node", "list");
+    let mut list: NodeList = client::ask(bus, &subject, &NodeListQuery::default()).await?;
+    while let Some(next) = list.next.take() {
+        let query = NodeListQuery { after: Some(next) };
+        let page: NodeList = client::ask(bus, &subject, &query).await?;
+        list.nodes.extend(page.nodes);
+        list.next = page.next;
+    }
+    Ok(list)
+}
+
+/// One node with all its runs, page by page.
+async fn node_view(bus: &loom_bus::Bus, node: Name) -> Result<NodeView, Failure> {
+    let subject = subject::api("node", "get");
+    let mut get = NodeGet { node, after: None };
+    let mut view: NodeView = client::ask(bus, &subject, &get).await?;
+    while let Some(next) = view.next.take() {
+        get.after = Some(next);
+        let page: NodeView = client::ask(bus, &subject, &get).await?;
+        view.runs.extend(page.runs);
+        view.next = page.next;
+    }
+    Ok(view)
+}
+
+fn status(view: &NodeSummary) -> &'static str {
     match view.node.status {
         NodeStatus::Down if view.node.lost => "lost",
         NodeStatus::Up => "up",
@@ -104,7 +124,7 @@ fn status(view: &NodeView) -> &'static str {
     }
 }
 
-fn reserved(view: &NodeView) -> (String, String) {
+fn reserved(view: &NodeSummary) -> (String, String) {
     let capacity = &view.node.info.capacity;
     (
         format!("{}/{}", MilliCores(view.reserved_cpu_millis), capacity.cpu),
@@ -112,7 +132,7 @@ fn reserved(view: &NodeView) -> (String, String) {
     )
 }
 
-fn drivers(view: &NodeView) -> String {
+fn drivers(view: &NodeSummary) -> String {
     let drivers: Vec<&str> = view
         .node
         .info
@@ -123,7 +143,7 @@ fn drivers(view: &NodeView) -> String {
     drivers.join(",")
 }
 
-fn rows(nodes: &[NodeView], wide: bool) -> String {
+fn rows(nodes: &[NodeSummary], wide: bool) -> String {
     let mut heads = vec!["node", "status", "runs", "cpu", "memory", "drivers"];
     if wide {
         heads.extend(["address", "arch", "os", "version", "datacenter", "labels"]);
@@ -135,7 +155,7 @@ fn rows(nodes: &[NodeView], wide: bool) -> String {
         let mut cells = vec![
             view.node.name.to_string(),
             status(view).to_owned(),
-            view.runs.len().to_string(),
+            view.runs.to_string(),
             cpu,
             memory,
             drivers(view),
@@ -160,7 +180,8 @@ fn rows(nodes: &[NodeView], wide: bool) -> String {
     table::render(table)
 }
 
-fn detail(view: &NodeView, now: Timestamp) -> String {
+fn detail(whole: &NodeView, now: Timestamp) -> String {
+    let view = &whole.summary;
     let info = &view.node.info;
     let (cpu, memory) = reserved(view);
     let mut text = String::new();
@@ -210,11 +231,11 @@ fn detail(view: &NodeView, now: Timestamp) -> String {
         );
         table::field(&mut text, "In use", &line);
     }
-    if view.runs.is_empty() {
+    if whole.runs.is_empty() {
         return text;
     }
     let mut table = table::new(&["task", "state", "run", "age"]);
-    for run in &view.runs {
+    for run in &whole.runs {
         table.add_row([
             run.slot.to_string(),
             table::run_state(run.run.state, run.run.marks.paused, run.run.marks.unknown),

@@ -196,14 +196,19 @@ fn jobs(jobs: &[JobSummary], wide: bool, now: Timestamp) -> String {
     table::render(table)
 }
 
-/// `2/3 running`, `2/3 healthy`, `1/2 completed`: what the job is on its way to.
+/// `2/3 running`, `2/3 healthy`, `1/2 completed`: what the job is on its way to; and how many are
+/// on their way out: `2/2 running, 1 stopping`.
 fn standing(job: &JobSummary) -> String {
-    match (job.running, job.completed) {
+    let standing = match (job.running, job.completed) {
         (1.., _) if job.healthy.is_some() => {
             format!("{}/{} healthy", job.healthy.unwrap_or_default(), job.wanted)
         }
         (0, done) if done > 0 => format!("{done}/{} completed", job.wanted),
         (running, _) => format!("{running}/{} running", job.wanted),
+    };
+    match job.stopping {
+        0 => standing,
+        count => format!("{standing}, {count} stopping"),
     }
 }
 

@@ -13,8 +13,8 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, Revision};
 use loom_schemas::subject;
 use loom_schemas::wire::{
-    BusView, EventQuery, JobGet, JobListQuery, LogQuery, ManagerView, NodeGet, NodeList, RunGet,
-    VersionGet, VersionList, VersionSummary,
+    BusView, EventQuery, JobGet, JobListQuery, LogQuery, ManagerView, NodeGet, NodeListQuery,
+    RunGet, VersionGet, VersionList, VersionSummary,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::Serialize;
@@ -194,7 +194,8 @@ async fn read_state(context: &Context, request: Request, view: &View, noun: &str
     let heart = |node: &Name| context.hearts.last(node);
     match (noun, verb) {
         ("job", "list") => {
-            let found = asked_page(&request).map(|page| view::job_list(state, &page, PAGE_BYTES));
+            let found = asked_page(&request)
+                .map(|page: JobListQuery| view::job_list(state, &page, PAGE_BYTES));
             answer(request, view, found).await;
         }
         ("job", "get") => {
@@ -215,11 +216,14 @@ async fn read_state(context: &Context, request: Request, view: &View, noun: &str
             let found = text.and_then(|text| view::run_view(state, &text));
             answer(request, view, found).await;
         }
-        ("node", "list") => answer(request, view, Ok(view::node_list(state, &heart))).await,
+        ("node", "list") => {
+            let found = asked_page(&request)
+                .map(|page: NodeListQuery| view::node_list(state, &page, &heart, PAGE_BYTES));
+            answer(request, view, found).await;
+        }
         ("node", "get") => {
-            let found = asked_name::<NodeGet>(&request, |ask| ask.node)
-                .and_then(|node| view::node_view(state, &node, heart(&node)))
-                .map(|node| NodeList { nodes: vec![node] });
+            let found = asked_node(&request)
+                .and_then(|ask| view::node_view(state, &ask, heart(&ask.node), PAGE_BYTES));
             answer(request, view, found).await;
         }
         ("manager", "list") => answer(request, view, Ok(this_manager(context, view))).await,
@@ -280,10 +284,19 @@ fn asked_job(request: &Request) -> Result<JobGet, WireError> {
     Ok(JobGet { job, after: None })
 }
 
+/// The same for a node.
+fn asked_node(request: &Request) -> Result<NodeGet, WireError> {
+    let Some(text) = request.text() else {
+        return request.decode();
+    };
+    let node = Name::new(text).map_err(|error| WireError::invalid(error.to_string()))?;
+    Ok(NodeGet { node, after: None })
+}
+
 /// Nothing, or a map that says where to go on.
-fn asked_page(request: &Request) -> Result<JobListQuery, WireError> {
+fn asked_page<T: DeserializeOwned + Default>(request: &Request) -> Result<T, WireError> {
     match request.text() {
-        Some(_) => Ok(JobListQuery::default()),
+        Some(_) => Ok(T::default()),
         None => Ok(request.decode::<Option<_>>()?.unwrap_or_default()),
     }
 }

@@ -2,11 +2,11 @@
 
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, RunId, Slot};
-use loom_schemas::record::{Health, JobRecord, NodeRecord, RunRecord, SlotRecord};
+use loom_schemas::record::{Health, JobRecord, NodeRecord, Order, RunRecord, SlotRecord};
 use loom_schemas::spec::JobSpec;
 use loom_schemas::wire::{
-    Heartbeat, JobGet, JobList, JobListQuery, JobSummary, JobView, NodeList, NodeView, RunView,
-    SlotCursor,
+    Heartbeat, JobGet, JobList, JobListQuery, JobSummary, JobView, NodeGet, NodeList,
+    NodeListQuery, NodeSummary, NodeView, RunView, SlotCursor,
 };
 use loom_schemas::words::{Kind, RunState};
 
@@ -84,26 +84,60 @@ pub fn job_text(state: &State, name: &Name, version: Option<u32>) -> Result<Vec<
     }
 }
 
-/// Every node; heartbeats are what this manager saw last.
-pub fn node_list(state: &State, heartbeat: &dyn Fn(&Name) -> Option<Heartbeat>) -> NodeList {
-    let nodes = state
+/// Nodes in a line each: those after where the last page ended, about so many bytes of them;
+/// heartbeats are what this manager saw last.
+pub fn node_list(
+    state: &State,
+    query: &NodeListQuery,
+    heartbeat: &dyn Fn(&Name) -> Option<Heartbeat>,
+    bytes: usize,
+) -> NodeList {
+    let later = state
         .nodes()
-        .map(|node| view_of_node(state, node, heartbeat(&node.name)));
+        .filter(|node| query.after.as_ref().is_none_or(|after| node.name > *after));
+    let line = |node: &std::sync::Arc<NodeRecord>| node_summary(state, node, heartbeat(&node.name));
+    let (nodes, more) = page(later.map(line), bytes);
+    let last = nodes
+        .last()
+        .map(|line: &NodeSummary| line.node.name.clone());
     NodeList {
-        nodes: nodes.collect(),
+        nodes,
+        next: last.filter(|_| more),
     }
 }
 
-/// One node; `not-found` if there is none.
+/// One node, with the runs after where the last page ended, about so many bytes of them;
+/// `not-found` if there is none.
 pub fn node_view(
     state: &State,
-    name: &Name,
+    query: &NodeGet,
     heartbeat: Option<Heartbeat>,
+    bytes: usize,
 ) -> Result<NodeView, WireError> {
+    let name = &query.node;
     let node = state
         .node(name)
         .ok_or_else(|| WireError::not_found(format!("no node {name}")))?;
-    Ok(view_of_node(state, node, heartbeat))
+    let placements = state
+        .load(name)
+        .into_iter()
+        .flat_map(|load| &load.placements);
+    let later = placements.filter(|(placement, _)| query.after.is_none_or(|at| **placement > at));
+    let runs = later.filter_map(|(placement, slot)| {
+        let record = state.slot(slot)?;
+        let run = live_runs(record).find(|run| run.placement == *placement)?;
+        Some(RunView {
+            slot: slot.clone(),
+            run: run.clone(),
+        })
+    });
+    let (runs, more) = page(runs, bytes);
+    let last = runs.last().map(|view: &RunView| view.run.placement);
+    Ok(NodeView {
+        summary: node_summary(state, node, heartbeat),
+        runs,
+        next: last.filter(|_| more),
+    })
 }
 
 /// A run by its id or at least the last 8 characters of it; `conflict` if several end so.
@@ -169,9 +203,10 @@ fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
     }
     for slot in slots() {
         line.waiting += u32::from(slot.waiting.is_some());
-        match slot.current.as_ref().map(|run| run.state) {
-            Some(RunState::Running) => line.running += 1,
-            Some(RunState::Completed) => line.completed += 1,
+        line.stopping += u32::from(live_runs(slot).any(|run| run.order != Order::Run));
+        match slot.current.as_ref().map(|run| (run.state, &run.order)) {
+            Some((RunState::Running, Order::Run)) => line.running += 1,
+            Some((RunState::Completed, _)) => line.completed += 1,
             _ => {}
         }
     }
@@ -187,7 +222,8 @@ fn is_healthy(spec: &JobSpec, slot: &SlotRecord) -> bool {
     let checked = spec.tasks.get(&slot.slot.task);
     let checked = checked.is_some_and(|task| task.health.is_some());
     let healthy = run.health.as_ref().is_some_and(Health::is_healthy);
-    run.state == RunState::Running && !run.marks.unknown && (healthy || !checked)
+    let goes_on = run.state == RunState::Running && run.order == Order::Run;
+    goes_on && !run.marks.unknown && (healthy || !checked)
 }
 
 /// A job of which only its own record is known.
@@ -198,6 +234,7 @@ fn bare_summary(job: &JobRecord) -> JobSummary {
         labels: std::collections::BTreeMap::new(),
         wanted: 0,
         running: 0,
+        stopping: 0,
         healthy: None,
         completed: 0,
         waiting: 0,
@@ -205,23 +242,15 @@ fn bare_summary(job: &JobRecord) -> JobSummary {
     }
 }
 
-fn view_of_node(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) -> NodeView {
+fn node_summary(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) -> NodeSummary {
     let load = state.load(&node.name);
-    let placements = load.into_iter().flat_map(|load| &load.placements);
-    let runs = placements.filter_map(|(placement, slot)| {
-        let record = state.slot(slot)?;
-        let run = live_runs(record).find(|run| run.placement == *placement)?;
-        Some(RunView {
-            slot: slot.clone(),
-            run: run.clone(),
-        })
-    });
-    NodeView {
+    let runs = load.map_or(0, |load| load.placements.len());
+    NodeSummary {
         node: node.clone(),
         heartbeat,
         reserved_cpu_millis: load.map_or(0, |l| u32::try_from(l.cpu).unwrap_or(u32::MAX)),
         reserved_memory: load.map_or(0, |load| load.memory),
-        runs: runs.collect(),
+        runs: u32::try_from(runs).unwrap_or(u32::MAX),
     }
 }
 

@@ -15,6 +15,13 @@ fn whole(job: &str) -> JobGet {
     }
 }
 
+fn node(node: &str) -> NodeGet {
+    NodeGet {
+        node: name(node),
+        after: None,
+    }
+}
+
 /// Six replicas on nodes that take four.
 fn crowded() -> State {
     let spec = job("web", Kind::Service, task(6));
@@ -50,21 +57,103 @@ fn a_job_says_what_it_waits_for() {
 #[test]
 fn a_node_shows_what_it_holds() {
     let state = crowded();
-    let nodes = node_list(&state, &|_| None).nodes;
+    let nodes = node_list(&state, &NodeListQuery::default(), &|_| None, MUCH).nodes;
     assert_eq!(nodes.len(), 1);
-    assert_eq!(nodes[0].reserved_cpu_millis, 4000);
-    assert_eq!(nodes[0].runs.len(), 4);
-    assert_eq!(node_view(&state, &name("node-1"), None).unwrap(), nodes[0]);
-    assert_eq!(
-        node_view(&state, &name("x"), None).unwrap_err().code,
-        ErrorCode::NotFound
+    assert_eq!((nodes[0].reserved_cpu_millis, nodes[0].runs), (4000, 4));
+    let view = node_view(&state, &node("node-1"), None, MUCH).unwrap();
+    assert_eq!((&view.summary, view.runs.len()), (&nodes[0], 4));
+    assert_eq!(view.next, None);
+    let missing = node_view(&state, &node("x"), None, MUCH).unwrap_err();
+    assert_eq!(missing.code, ErrorCode::NotFound);
+}
+
+#[test]
+fn a_list_of_nodes_is_no_larger_for_what_runs_on_them_and_both_come_in_pages() {
+    let state = crowded();
+    let all = node_list(&state, &NodeListQuery::default(), &|_| None, MUCH);
+    let idle = node_list(
+        &with_nodes(1, 4),
+        &NodeListQuery::default(),
+        &|_| None,
+        MUCH,
     );
+    assert!(size_of(&all) < size_of(&idle) + 32);
+
+    let whole = node_view(&state, &node("node-1"), None, MUCH).unwrap();
+    let (mut ask, mut runs) = (node("node-1"), Vec::new());
+    loop {
+        let page = node_view(&state, &ask, None, 1).unwrap();
+        assert_eq!(page.runs.len(), 1);
+        runs.extend(page.runs);
+        ask.after = page.next;
+        if ask.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(runs, whole.runs);
+
+    let (mut query, mut names) = (NodeListQuery::default(), Vec::new());
+    loop {
+        let page = node_list(&with_nodes(3, 4), &query, &|_| None, 1);
+        names.extend(
+            page.nodes
+                .into_iter()
+                .map(|line| line.node.name.to_string()),
+        );
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names, ["node-1", "node-2", "node-3"]);
+}
+
+#[test]
+fn what_is_being_stopped_is_counted_apart() {
+    let spec = job("web", Kind::Service, task(2));
+    let mut ids = counter();
+    let state = decide(&with_nodes(1, 4), |draft| {
+        crate::decide::submit(draft, submission(&spec), ANNA, at(1)).unwrap();
+        plan(draft, at(1), &PlanOptions::default(), &mut ids);
+    })
+    .state;
+    let counts = |state: &State| {
+        let line = job_view(state, &whole("web"), MUCH).unwrap().summary;
+        (line.running, line.stopping, line.wanted)
+    };
+    let state = decide(&state, |draft| {
+        let records: Vec<_> = state
+            .slots()
+            .map(|record| SlotRecord::clone(record))
+            .collect();
+        for mut record in records {
+            record.current.as_mut().unwrap().state = RunState::Running;
+            draft.put_slot(record);
+        }
+    })
+    .state;
+    assert_eq!(counts(&state), (2, 0, 2));
+    let state = decide(&state, |draft| {
+        for index in [0, 1] {
+            let address = loom_schemas::wire::JobAddress {
+                job: name("web"),
+                task: None,
+                index: Some(index),
+            };
+            let reason = None;
+            let request = loom_schemas::wire::JobRequest { address, reason };
+            crate::decide::stop(draft, &request, ANNA).unwrap();
+        }
+        plan(draft, at(2), &PlanOptions::default(), &mut ids);
+    })
+    .state;
+    assert_eq!(counts(&state), (0, 2, 0));
 }
 
 #[test]
 fn a_run_is_found_by_the_end_of_its_id() {
     let state = crowded();
-    let run = node_list(&state, &|_| None).nodes[0].runs[2].clone();
+    let run = node_view(&state, &node("node-1"), None, MUCH).unwrap().runs[2].clone();
     assert_eq!(run_view(&state, &run.run.run.to_string()).unwrap(), run);
     assert_eq!(run_view(&state, &run.run.run.short()).unwrap(), run);
     let hex = run.run.run.0.simple().to_string();

@@ -245,6 +245,10 @@ async fn a_node_of_which_not_all_can_be_taken_up_is_awaited_on() {
     seen.assigned.retain(|placement, _| *placement == before[0]);
     let second = forget_all(&cluster, manager).await;
     let node = TestNode::start_with(cluster.own_bus().await, "n1", seen).await;
+    until("it recovers the old cluster", async || {
+        second.role() == ManagerRole::Recovering
+    })
+    .await;
     until("it is said why", async || match client.submit(WEB).await {
         Err(CallError::Refused(error)) => error
             .message

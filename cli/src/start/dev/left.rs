@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use loom_bus::{Bus, ConnectOptions};
+use loom_schemas::ids::Name;
 use loom_schemas::subject;
-use loom_schemas::wire::NodeList;
+use loom_schemas::wire::{NodeGet, NodeList, NodeListQuery, NodeView};
 
 use crate::exit::Failure;
 
@@ -20,38 +21,58 @@ pub(super) async fn left_behind(access: Option<&ConnectOptions>) -> Failure {
         Some(access) => running(access).await,
         None => None,
     };
-    let left = match running.as_deref() {
+    let left = match running {
         None => "tasks may still run".to_owned(),
-        Some([]) => "no task is known to run".to_owned(),
-        Some(tasks) if tasks.len() > NAMED => format!(
+        Some((0, _)) => "no task is known to run".to_owned(),
+        Some((count, named)) if count > named.len() => format!(
             "still running: {} and {} more",
-            tasks[..NAMED].join(", "),
-            tasks.len() - NAMED
+            named.join(", "),
+            count - named.len()
         ),
-        Some(tasks) => format!("still running: {}", tasks.join(", ")),
+        Some((_, named)) => format!("still running: {}", named.join(", ")),
     };
     Failure::error(format!(
         "ended at once; {left} (loomctl dev on the same data directory adopts what runs)"
     ))
 }
 
-/// What runs, by the manager's word.
-async fn running(access: &ConnectOptions) -> Option<Vec<String>> {
+/// What runs, by the manager's word: how much, and the first of it by name.
+async fn running(access: &ConnectOptions) -> Option<(usize, Vec<String>)> {
     let access = ConnectOptions {
         timeout: LAST_LOOK,
         ..access.clone()
     };
     let bus = Bus::connect(access).await.ok()?;
     let subject = subject::api("node", "list");
-    let list: NodeList = bus.call(&subject, &(), LAST_LOOK).await.ok()?;
-    let tasks = list.nodes.iter().flat_map(|node| {
-        node.runs.iter().map(|run| {
-            let pid = run
-                .run
-                .pid
-                .map_or_else(String::new, |pid| format!(" (pid {pid})"));
-            format!("{} on {}{pid}", run.slot, node.node.name)
-        })
+    let (mut count, mut named, mut query) = (0, Vec::new(), NodeListQuery::default());
+    loop {
+        let list: NodeList = bus.call(&subject, &query, LAST_LOOK).await.ok()?;
+        for line in &list.nodes {
+            count += line.runs as usize;
+            if line.runs > 0 && named.len() < NAMED {
+                named.extend(on_node(&bus, &line.node.name).await?);
+            }
+        }
+        query.after = list.next;
+        if query.after.is_none() {
+            named.truncate(NAMED);
+            return Some((count, named));
+        }
+    }
+}
+
+/// The first runs on a node, each as a person looks for it.
+async fn on_node(bus: &Bus, node: &Name) -> Option<Vec<String>> {
+    let get = NodeGet {
+        node: node.clone(),
+        after: None,
+    };
+    let subject = subject::api("node", "get");
+    let view: NodeView = bus.call(&subject, &get, LAST_LOOK).await.ok()?;
+    let runs = view.runs.iter().take(NAMED).map(|run| {
+        let pid = run.run.pid;
+        let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        format!("{} on {node}{pid}", run.slot)
     });
-    Some(tasks.collect())
+    Some(runs.collect())
 }
