@@ -308,7 +308,7 @@ fn what_a_node_told_is_taken_up_in_a_commit_for_each_version() {
             .changes
             .iter()
             .filter_map(|change| change.value.as_ref());
-        let bytes: usize = values.map(|value| value.len()).sum();
+        let bytes = values.fold(0, |sum, value| sum + value.len());
         assert!(bytes < 3_000_000, "{bytes}");
     }
     for name in ["a", "b"] {
