@@ -75,6 +75,7 @@ fn replaced(reference: &Reference, quoting: &Quoting) -> Result<String, ScriptEr
             });
         }
         Inside::Double
+        | Inside::Apostrophes
         | Inside::Braces { quoted: true, .. }
         | Inside::HereDoc { quoted: false, .. } => plain,
         Inside::Single => format!("'\"{plain}\"'"),
@@ -186,8 +187,8 @@ mod tests {
             ),
             ("echo ${x:-${job.name}}", r#"echo ${x:-"${LOOM_JOB}"}"#),
             (
-                r#"echo "${x:-it's ${job.name}}" '${job.name}'"#,
-                r#"echo "${x:-it's ${LOOM_JOB}}" ''"${LOOM_JOB}"''"#,
+                r#"echo "${x:-'} ${job.name}'}" '${job.name}'"#,
+                r#"echo "${x:-'} ${LOOM_JOB}'}" ''"${LOOM_JOB}"''"#,
             ),
             (
                 r#"echo "${x#'}'} ${job.name}" ${job.name}"#,
@@ -239,7 +240,7 @@ mod tests {
             ),
             ("echo \\${job.name} @", "${job.name} a b"),
             ("y='a #b'; echo ${y/ #/} '@'", "ab a b"),
-            (r#"echo "`echo '@'`" "${x:-it's @}""#, "a b it's a b"),
+            (r#"echo "`echo '@'`" "${x:-'} @'}""#, "a b '} a b'"),
             ("cat <<E\n@E\nE", "a bE"),
         ] {
             let script = with_variables(&script.replace('@', "${job.name}")).unwrap();

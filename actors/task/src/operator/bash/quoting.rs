@@ -37,6 +37,8 @@ pub(super) enum Inside {
     },
     Double,
     Single,
+    /// `'...'` in `"${x:-...}"`: what is in it is expanded, but no brace closes in it.
+    Apostrophes,
     DollarSingle,
     Comment,
     HereDoc {
@@ -140,17 +142,17 @@ impl Quoting {
                 self.stack.pop();
                 self.line_ends();
             }
-            (Some(Inside::Single | Inside::DollarSingle), '\'') | (Some(Inside::Double), '"') => {
+            (Some(Inside::Single | Inside::Apostrophes | Inside::DollarSingle), '\'')
+            | (Some(Inside::Double), '"') => {
                 self.stack.pop();
             }
-            (Some(Inside::Comment | Inside::Single), _) => {}
+            (Some(Inside::Comment | Inside::Single | Inside::Apostrophes), _) => {}
             (_, '\\') => self.escape(),
-            (Some(Inside::DollarSingle), _) => {}
             (Some(Inside::Braces { .. }), _) => self.take_in_braces(char, dollar, rest),
             (Some(Inside::Double), '(') if dollar => self.open(true, rest),
             (Some(Inside::Double), '{') if dollar => self.brace(true),
             (Some(Inside::Double), '`') => self.backtick(),
-            (Some(Inside::Double), _) => {}
+            (Some(Inside::Double | Inside::DollarSingle), _) => {}
             _ => self.take_plain(char, before, rest),
         }
     }
@@ -269,6 +271,7 @@ impl Quoting {
             '"' => self.stack.push(Inside::Double),
             '\'' if dollar && !quoted => self.stack.push(Inside::DollarSingle),
             '\'' if !quoted || of_pattern => self.stack.push(Inside::Single),
+            '\'' => self.stack.push(Inside::Apostrophes),
             '`' => self.backtick(),
             '{' if dollar => self.brace(quoted),
             '(' if dollar => self.open(true, rest),
@@ -325,7 +328,7 @@ impl Quoting {
 
     /// After a part of a word that was commands of its own.
     fn word_goes_on(&mut self) {
-        self.word = "\0".to_owned();
+        "\0".clone_into(&mut self.word);
         self.argument = true;
     }
 
