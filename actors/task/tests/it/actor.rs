@@ -223,6 +223,15 @@ async fn a_command_that_comes_twice_is_carried_out_once() {
         let reply: CommandReply = reply.unwrap().decode().unwrap();
         assert!(reply.rows[0].is_done());
     }
+    assert_eq!(driver.signals.load(Ordering::Relaxed), 1);
+    let reply = world
+        .client
+        .call_bytes(subject, "USR1".into(), &id, PATIENCE)
+        .await;
+    let reply: CommandReply = reply.unwrap().decode().unwrap();
+    let error = reply.rows[0].error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::Conflict, "{error:?}");
+    // The same id of somebody else is another command.
     let (reply, row) = ractor::concurrency::oneshot();
     task.command(CommandRequest {
         verb: Verb::Signal,
@@ -239,7 +248,7 @@ async fn a_command_that_comes_twice_is_carried_out_once() {
         reply: reply.into(),
     });
     assert!(row.await.unwrap().is_done());
-    assert_eq!(driver.signals.load(Ordering::Relaxed), 1);
+    assert_eq!(driver.signals.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
