@@ -17,6 +17,8 @@ pub struct Launch {
     /// Program and arguments, every reference filled in; see [`argv_in`](Self::argv_in). Of a
     /// container only what follows its entry point.
     pub argv: Vec<Word>,
+    /// Programs beside the first of `argv` without which it cannot work, by name.
+    pub needs: Vec<String>,
     /// The whole environment of the process, beside `PATH` and `HOME` where it sets none; of a
     /// container beside what its image sets.
     pub env: BTreeMap<String, String>,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `bash` | `bash <script> args...`, the script in a file: no `-e`, it says itself what it wants |
 //! | `python` | `python3 <script> args...` |
-//! | `go` | `go run <file> args...`: Go's own tool, so an exit code other than 0 arrives as 1 |
+//! | `go` | `sh -c <build, then exec> <file> args...`: the run becomes the program built by `go build` |
 //! | `exec` | the argv of the task, then `args` |
 //! | `image` | the image's own program, or `command` and `args` in its place |
 //!
@@ -28,6 +28,10 @@ use crate::launch::{Launch, LaunchFile, Word};
 
 /// Scripts are read by the task's user, whoever that is.
 const SCRIPT_MODE: u32 = 0o755;
+
+/// Builds the file beside itself and becomes the program: `go run` would stay in between, turn
+/// every exit code into 1 and keep signals to itself. File and arguments are never part of the text.
+const GO_BUILD: &str = r#"go build -o "$0.bin" "$0" && exec "$0.bin" "$@""#;
 
 /// Where a launch is made.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +106,7 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         Operator::Go(script) => scripted(
             &fill,
             task,
-            &["go", "run"],
+            &["sh", "-c", GO_BUILD],
             "main.go",
             &script.text,
             &mut files,
@@ -113,6 +117,8 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         Operator::Exec(argv) => fill.words("exec", argv)?,
         Operator::Image => fill.words("command", &task.command)?,
     };
+    let builds = matches!(task.operator, Operator::Go(_)) && task.command.is_empty();
+    let needs = builds.then(|| "go".to_owned()).into_iter().collect();
     let container = container::of(assigned, &mut argv)?;
     if container.is_none() && argv.is_empty() {
         return Err(OperatorError::Empty);
@@ -137,6 +143,7 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         run,
         slot: assigned.slot.clone(),
         argv,
+        needs,
         env,
         container,
         files,

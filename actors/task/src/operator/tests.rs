@@ -42,7 +42,7 @@ fn a_script_is_a_file_run_by_its_interpreter() {
         ),
         (
             Operator::Go(script("package main")),
-            "go run /run/main.go --index=0",
+            r#"sh -c go build -o "$0.bin" "$0" && exec "$0.bin" "$@" /run/main.go --index=0"#,
         ),
     ] {
         task.task.operator = operator;

@@ -22,6 +22,7 @@ fn launch() -> Launch {
         run: RunId(Uuid::from_u128(7)),
         slot: Slot::new(Name::new("web").unwrap(), Name::main(), 3),
         argv: vec![Word::Text("-v".into())],
+        needs: Vec::new(),
         env: BTreeMap::from([("A".into(), "b=c".into())]),
         container: Some(Container {
             image: ImageSpec {

@@ -109,6 +109,9 @@ fn plan(inner: &Inner, launch: &Launch, directory: &Path) -> Result<ShimLaunch, 
     let env = environment(&launch.env, user.as_ref(), &workdir);
     let argv = launch.argv_in(&work(directory));
     let program = diagnose::program(&argv, &env["PATH"], &workdir)?;
+    for needed in &launch.needs {
+        diagnose::program(&[needed.into()], &env["PATH"], &workdir)?;
+    }
     check(&argv, &env)?;
     let env = env
         .iter()

@@ -11,6 +11,7 @@ fn launch(number: u128, script: SimScript) -> Launch {
         run: id(number),
         slot: assigned.slot,
         argv: Vec::new(),
+        needs: Vec::new(),
         env: BTreeMap::new(),
         container: None,
         files: Vec::new(),

@@ -142,6 +142,7 @@ pub(super) fn launch(image: &str, argv: &[&str]) -> Launch {
         run: RunId(Uuid::now_v7()),
         slot: Slot::new(Name::new("web").unwrap(), Name::main(), 0),
         argv: Vec::new(),
+        needs: Vec::new(),
         env: BTreeMap::new(),
         container: Some(Container {
             image: ImageSpec {

@@ -7,6 +7,7 @@ mod agent;
 mod ends;
 mod exec;
 mod figures;
+mod go;
 mod kernel;
 mod output;
 mod refused;

@@ -130,6 +130,7 @@ pub(super) fn launch(argv: &[&str]) -> Launch {
             .iter()
             .map(|word| Word::Text((*word).to_owned()))
             .collect(),
+        needs: Vec::new(),
         env: BTreeMap::new(),
         container: None,
         files: Vec::new(),
