@@ -6,8 +6,9 @@ use std::time::Duration;
 use loom_bus::{Bus, CallError};
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Name, Slot};
+use loom_schemas::record::SlotRecord;
 use loom_schemas::subject;
-use loom_schemas::wire::{CommandReply, CommandRow, JobGet, JobView, TaskCommand};
+use loom_schemas::wire::{CommandReply, CommandRow, JobGet, JobView, SlotCursor, TaskCommand};
 use tokio::time::Instant;
 
 use crate::address::{Address, is_run_suffix};
@@ -233,27 +234,37 @@ async fn many(
 
 /// The slots of a job that a manager knows to be down; none where no manager answers.
 async fn not_alive(bus: &Bus, job: &Name) -> BTreeSet<Slot> {
-    let get = JobGet {
-        job: job.clone(),
-        after: None,
-    };
     let subject = subject::api("job", "get");
-    match bus
-        .call::<_, JobView>(&subject, &get, Duration::from_secs(1))
-        .await
-    {
-        Ok(view) => view
-            .slots
-            .into_iter()
-            .filter(|slot| {
-                slot.current
-                    .as_ref()
-                    .is_none_or(|run| run.state.is_terminal())
-            })
-            .map(|slot| slot.slot)
-            .collect(),
-        Err(_) => BTreeSet::new(),
+    let page = async |after| {
+        let get = JobGet {
+            job: job.clone(),
+            after,
+        };
+        let asked = bus.call::<_, JobView>(&subject, &get, Duration::from_secs(1));
+        let view = asked.await.ok()?;
+        Some((view.slots, view.next))
+    };
+    down_of_pages(page).await
+}
+
+/// The slots that are down, of as many pages of a job as are answered; one gives the next's place.
+async fn down_of_pages(
+    mut page: impl AsyncFnMut(Option<SlotCursor>) -> Option<(Vec<SlotRecord>, Option<SlotCursor>)>,
+) -> BTreeSet<Slot> {
+    let mut down = BTreeSet::new();
+    let mut after = None;
+    while let Some((slots, next)) = page(after).await {
+        let is_down = |slot: &SlotRecord| {
+            let current = slot.current.as_ref();
+            current.is_none_or(|run| run.state.is_terminal())
+        };
+        down.extend(slots.into_iter().filter(is_down).map(|slot| slot.slot));
+        after = next;
+        if after.is_none() {
+            break;
+        }
     }
+    down
 }
 
 /// By labels or run id: every node answers, so the time that is given is waited for, but for the
@@ -345,6 +356,27 @@ mod tests {
             value: None,
             took_us: 1,
         }
+    }
+
+    #[tokio::test]
+    async fn slots_that_are_down_are_looked_for_on_every_page() {
+        let slot = |index| Slot::new(Name::new("web").unwrap(), Name::main(), index);
+        let record = |index| -> SlotRecord {
+            let record = serde_json::json!({"slot": slot(index), "failed_placements": 0});
+            serde_json::from_value(record).unwrap()
+        };
+        let cursor = SlotCursor {
+            task: Name::main(),
+            index: 0,
+        };
+        let down = down_of_pages(async |after: Option<SlotCursor>| {
+            Some(match after {
+                None => (vec![record(0)], Some(cursor.clone())),
+                Some(_) => (vec![record(5_000)], None),
+            })
+        });
+        let indexes: Vec<u32> = down.await.iter().map(|slot| slot.index).collect();
+        assert_eq!(indexes, [0, 5_000]);
     }
 
     #[test]
