@@ -6,6 +6,9 @@ use std::time::Duration;
 use loom_bus::header::COMMAND_ID;
 use loom_bus::{Bus, CallError, ConnectError, ConnectOptions, Login, Tls};
 use loom_schemas::error::ErrorCode;
+use loom_schemas::ids::Name;
+use loom_schemas::subject;
+use loom_schemas::wire::{JobList, JobListQuery};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,6 +29,9 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long a write is repeated while nobody says what became of it.
 const WRITE_WAIT: Duration = Duration::from_secs(15);
+
+/// How long a list of jobs may take that is only asked for to name one.
+const HINT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a request waits for a leader to be there before it gives up.
 const LEADER_WAIT: Duration = Duration::from_secs(8);
@@ -53,19 +59,38 @@ pub(crate) struct BusArgs {
     )]
     pub(crate) creds: Option<PathBuf>,
     /// Certificates of the authority that signed the bus's, if it is none the system knows
-    #[arg(long, global = true, env = "LOOM_TLS_CA", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "LOOM_TLS_CA",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) tls_ca: Option<PathBuf>,
     /// A certificate to show to the bus, where it asks for one
-    #[arg(long, global = true, env = "LOOM_TLS_CERT", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "LOOM_TLS_CERT",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) tls_cert: Option<PathBuf>,
     /// The key of that certificate
-    #[arg(long, global = true, env = "LOOM_TLS_KEY", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "LOOM_TLS_KEY",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) tls_key: Option<PathBuf>,
     /// Allow a bus off this machine without TLS or credentials
     #[arg(
         long,
         global = true,
         env = "LOOM_INSECURE",
+        hide_env_values = true,
         value_parser = clap::builder::FalseyValueParser::new()
     )]
     pub(crate) insecure: bool,
@@ -159,6 +184,40 @@ pub(crate) async fn ask_with<Q: Serialize, R: DeserializeOwned>(
     headers: &[(&str, String)],
 ) -> Result<R, Failure> {
     retried(|| bus.call_with(subject, request, REQUEST_TIMEOUT, headers)).await
+}
+
+/// A request about a job that may not be there: names a job there is that is spelt nearly so.
+pub(crate) async fn or_nearest<R>(
+    bus: &Bus,
+    job: &Name,
+    asked: Result<R, Failure>,
+) -> Result<R, Failure> {
+    let missing = format!("no job {job}");
+    match asked {
+        Err(failure) if failure.message.as_ref() == Some(&missing) => {
+            // The first page is enough for a hint, and a hint is not waited for.
+            let list = JobListQuery::default();
+            let subject = subject::api("job", "list");
+            let list = bus.call::<_, JobList>(&subject, &list, HINT_TIMEOUT).await;
+            let jobs = list.map(|list| list.jobs).unwrap_or_default();
+            let names = jobs.iter().map(|line| line.job.name.as_str());
+            let hint = nearest(job.as_str(), names);
+            let hint = hint.map(|name| format!("; did you mean {name}?"));
+            Err(Failure::new(
+                failure.code,
+                missing + &hint.unwrap_or_default(),
+            ))
+        }
+        asked => asked,
+    }
+}
+
+/// The name that differs least, if it is by a letter in three at most.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = names.map(|other| (strsim::damerau_levenshtein(name, other), other));
+    let near = near.filter(|(distance, other)| *distance <= 1.max(other.len() / 3));
+    near.min_by_key(|(distance, _)| *distance)
+        .map(|(_, other)| other)
 }
 
 /// Has the leader change something, once: every attempt carries the same id, so that the leader
@@ -273,6 +332,14 @@ mod tests {
         }
         let message = gave_up(CallError::NoResponders, false).message.unwrap();
         assert!(!message.contains("carried out"), "{message}");
+    }
+
+    #[test]
+    fn only_a_name_that_is_near_is_meant() {
+        let of = |name| nearest(name, ["db", "web", "worker"].into_iter());
+        assert_eq!(of("wbe"), Some("web"));
+        assert_eq!(of("wrker"), Some("worker"));
+        assert_eq!(of("cache"), None);
     }
 
     #[test]

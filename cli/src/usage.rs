@@ -67,4 +67,16 @@ mod tests {
         let lines = said(&["loomctl", "logs", "web", "--since", "1 fortnight"]);
         assert!(lines[0].contains("--since"), "{lines:?}");
     }
+
+    #[test]
+    fn help_names_variables_of_the_environment_but_not_their_values() {
+        fn check(command: &clap::Command) {
+            for flag in command.get_arguments() {
+                let hides = flag.get_env().is_none() || flag.is_hide_env_values_set();
+                assert!(hides, "{} {flag}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&<Cli as clap::CommandFactory>::command());
+    }
 }

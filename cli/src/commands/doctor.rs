@@ -286,7 +286,10 @@ fn clocks(list: &NodeList) -> Check {
         check(
             "clocks",
             Verdict::Ok,
-            format!("{} nodes agree with this machine", list.nodes.len()),
+            match list.nodes.len() {
+                1 => "1 node agrees with this machine".to_owned(),
+                count => format!("{count} nodes agree with this machine"),
+            },
         )
     } else {
         check(

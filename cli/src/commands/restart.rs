@@ -31,7 +31,8 @@ impl Restart {
             address,
             reason: self.reason,
         };
-        let done: Committed = client::tell(&bus, &subject::job("restart"), &request).await?;
+        let told = client::tell(&bus, &subject::job("restart"), &request).await;
+        let done: Committed = client::or_nearest(&bus, &request.address.job, told).await?;
         Changed::new(&self.address, done).print(global, |done| {
             if done {
                 "is being restarted"

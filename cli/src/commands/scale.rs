@@ -51,7 +51,8 @@ impl Scale {
             task,
             replicas,
         };
-        let done: Committed = client::tell(&bus, &subject::job("scale"), &request).await?;
+        let told = client::tell(&bus, &subject::job("scale"), &request).await;
+        let done: Committed = client::or_nearest(&bus, &request.job, told).await?;
         let already = if done.changed { "" } else { " already" };
         let scaled = Scaled {
             address,

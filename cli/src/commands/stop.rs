@@ -45,7 +45,8 @@ impl Stop {
             address: address.clone(),
             reason: self.reason.clone(),
         };
-        let done: Committed = client::tell(&bus, &subject::job("stop"), &request).await?;
+        let told = client::tell(&bus, &subject::job("stop"), &request).await;
+        let done: Committed = client::or_nearest(&bus, &address.job, told).await?;
         if !self.detach {
             wait_until_gone(&bus, &address, done.revision, self.timeout).await?;
         }
@@ -127,7 +128,7 @@ pub(crate) async fn job_address(bus: &Bus, address: Address) -> Result<JobAddres
 
 /// One job as a manager sees it.
 pub(crate) async fn job_view(bus: &Bus, job: &Name) -> Result<JobView, Failure> {
-    job_view_at(bus, job, None).await
+    client::or_nearest(bus, job, job_view_at(bus, job, None).await).await
 }
 
 /// One job, all pages of it, as a manager sees it that has applied this revision.

@@ -65,7 +65,12 @@ pub(crate) struct Dev {
     #[arg(long)]
     keep_tasks: bool,
     /// The nats-server program, where it is not found by itself
-    #[arg(long, env = "LOOM_NATS_SERVER", value_name = "PATH")]
+    #[arg(
+        long,
+        env = "LOOM_NATS_SERVER",
+        hide_env_values = true,
+        value_name = "PATH"
+    )]
     nats_server: Option<PathBuf>,
     /// Written once all is ready: JSON with bus, pid and nodes
     #[arg(long, value_name = "PATH")]

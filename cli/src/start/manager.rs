@@ -11,8 +11,8 @@ use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
 
 use super::{
-    AGENT_LOG, BUS_WAIT, Ready, data_dir, host_name, log_to_stderr, parse_patience,
-    raise_open_files, told_to_stop, wait_for_bus, write_ready,
+    AGENT_LOG, BUS_WAIT, Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_patience,
+    raise_open_files, wait_for_bus, write_ready,
 };
 use crate::cli::Global;
 use crate::exit::{Code, Failure, chain};
@@ -44,7 +44,12 @@ pub(crate) struct ManagerStart {
     lost_after: Duration,
     /// Credentials file for the bus's system account: with it, doctor knows whether writes reach
     /// the disk
-    #[arg(long, env = "LOOM_SYSTEM_CREDS", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "LOOM_SYSTEM_CREDS",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     system_creds: Option<PathBuf>,
     /// Written once it follows the log: JSON with bus, pid and nodes
     #[arg(long, value_name = "PATH")]
@@ -100,7 +105,11 @@ impl ManagerStart {
         let data_dir = data_dir(self.data_dir.as_ref(), &format!("manager-{name}"))?;
         let server = wait_for_bus(&connect).await?;
         let options = self.options(name.clone(), connect, data_dir, server.servers);
-        let manager = started(options).await?;
+        let mut signals = StopSignals::listen()?;
+        let manager = tokio::select! {
+            manager = started(options) => manager?,
+            () = signals.next() => return Err(Failure::silent(Code::Done)),
+        };
         output::note(&format!("manager {name} is up on {url}"));
         if let Some(path) = &self.ready_file {
             write_ready(
@@ -112,9 +121,13 @@ impl ManagerStart {
                 },
             )?;
         }
-        told_to_stop().await?;
-        manager.stop().await;
-        Ok(())
+        signals.next().await;
+        tokio::select! {
+            () = manager.stop() => Ok(()),
+            () = signals.next() => Err(Failure::error(format!(
+                "manager {name} ended at once, before it had handed over; what it committed is safe"
+            ))),
+        }
     }
 
     /// What the flags say of a manager on a bus of so many servers.
@@ -158,12 +171,6 @@ async fn started(options: ManagerOptions) -> Result<ManagerHandle, Failure> {
             }
             Err(error) => return Err(Failure::error(chain(&error))),
         }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            stopped = told_to_stop() => {
-                stopped?;
-                return Err(Failure::silent(Code::Done));
-            }
-        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
