@@ -3,7 +3,8 @@
 //! A message carries whole lines of one slot and one stream. Its payload is text, one line of
 //! output a line, each led by the time it was written: `<RFC 3339 time> <text>\n`. So any client
 //! can read it. The headers say which run wrote it and where in the run's stream its first line
-//! begins, counting the bytes of the text with its line breaks and without the times.
+//! begins, counting the bytes of the text with its line breaks and without the times. The last
+//! message of a stream has no line but the header `Orch-End`: the run has ended and wrote no more.
 //!
 //! Whoever publishes encodes with [`LogBlock::encode`]; whoever reads uses [`LogBlock::decode`].
 
@@ -13,7 +14,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
-use loom_schemas::wire::LogLine;
+use loom_schemas::wire::{LogEnd, LogLine};
 
 /// Header: the run that wrote the lines.
 pub const HEADER_RUN: &str = "Orch-Run";
@@ -21,6 +22,8 @@ pub const HEADER_RUN: &str = "Orch-Run";
 pub const HEADER_OFFSET: &str = "Orch-Offset";
 /// Header: when the first line was written, RFC 3339 in UTC.
 pub const HEADER_TIME: &str = "Orch-Time";
+/// Header: nothing follows in the run's stream; its offset is where a further line would begin.
+pub const HEADER_END: &str = "Orch-End";
 /// The most bytes of text in one message; a longer line stands alone.
 pub const BLOCK_BYTES_MAX: usize = 64 * 1024;
 /// The longest line that is kept whole, in bytes; what is longer is cut there when it is read.
@@ -35,6 +38,25 @@ pub struct LogBlock {
     pub offset: u64,
     /// The lines, each with the time it was written, without the line break.
     pub lines: Vec<(Timestamp, String)>,
+}
+
+/// The headers of the message, without a payload, that ends a stream of a run.
+pub fn end_headers(run: RunId, offset: u64) -> Vec<(&'static str, String)> {
+    vec![
+        (HEADER_RUN, run.to_string()),
+        (HEADER_OFFSET, offset.to_string()),
+        (HEADER_END, "true".to_owned()),
+    ]
+}
+
+/// What a message that ends a stream says; none for every other message.
+pub fn end_of<'h>(header: impl Fn(&str) -> Option<&'h str>, stream: &str) -> Option<LogEnd> {
+    header(HEADER_END)?;
+    Some(LogEnd {
+        run: parsed(HEADER_RUN, header(HEADER_RUN)).ok()?,
+        stream: stream.to_owned(),
+        offset: parsed(HEADER_OFFSET, header(HEADER_OFFSET)).ok()?,
+    })
 }
 
 /// Why a message of `orch.logs.>` cannot be read.

@@ -389,6 +389,20 @@ pub struct LogLines {
     /// `after`, else earlier ones than those that were asked for.
     #[serde(default)]
     pub more: bool,
+    /// Streams of runs that have ended, all of whose lines came before the mark that says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<LogEnd>,
+}
+
+/// The end of a stream of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEnd {
+    /// The run.
+    pub run: RunId,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Where a further line would begin, in bytes of text: no line begins there or behind.
+    pub offset: u64,
 }
 
 /// One line of output.

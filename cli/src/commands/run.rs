@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use loom_bus::{Bus, Messages};
 use loom_schemas::ids::{Name, Revision};
-use loom_schemas::record::{Health, RunRecord};
 use loom_schemas::subject;
 use loom_schemas::wire::{JobView, SubmitOutcome, Submitted};
-use loom_schemas::words::{JobStatus, Kind, RunState};
+use loom_schemas::words::{JobStatus, Kind};
 use tokio::time::Instant;
 
 use crate::cli::Global;
@@ -21,11 +20,16 @@ use crate::watch::output::Follow as Output;
 use crate::watch::printer::Printer;
 use crate::watch::scope::Scope;
 
-/// Output that has been silent for so long after the end has all come.
-const QUIET: Duration = Duration::from_millis(300);
+mod silence;
+mod view;
 
-/// How long a service must keep running before `run` calls it running.
-const SETTLED: Duration = Duration::from_secs(1);
+use silence::Silence;
+use view::{
+    ended, is_waiting, of_this_round, reason, settles_in, shipped_runs, unplaced, waits_for_health,
+};
+
+/// How long the rest of the output may take to come once the job has ended.
+const TRAILING: Duration = Duration::from_secs(10);
 
 /// Submit a job and follow it: a service until it runs and is healthy, a batch to its end.
 ///
@@ -213,12 +217,18 @@ impl Follow {
         let start = Instant::now();
         let mut progress = Progress::new(global.output.is_for_people());
         let mut settled_since = None;
+        let mut silence = Silence::new(&self.job, self.deadline, start);
         loop {
             let Some(view) = self.look().await? else {
+                if let Err(failure) = silence.goes_on(Instant::now()) {
+                    progress.finish();
+                    return Err(failure);
+                }
                 progress.line("no manager answers; waiting for one");
                 self.wake().await;
                 continue;
             };
+            silence.is_over(Instant::now());
             progress.show(&view);
             if view.summary.status.is_terminal() {
                 progress.finish();
@@ -258,14 +268,7 @@ impl Follow {
             view = self.end() => view?,
             failure = print_all(&mut output, &printer) => return Err(failure),
         };
-        // Shipping trails the end: what is on its way comes first, in order.
-        while let Ok(line) = tokio::time::timeout(QUIET, output.next()).await {
-            printer.print(&line?)?;
-        }
-        output.look_back();
-        while let Some(line) = output.next_kept().await? {
-            printer.print(&line)?;
-        }
+        print_rest(&mut output, &printer, &view).await?;
         let code = view.summary.job.exit_code.unwrap_or_default();
         if view.summary.status == JobStatus::Completed {
             return Ok(());
@@ -281,8 +284,10 @@ impl Follow {
     async fn end(&mut self) -> Result<JobView, Failure> {
         let start = Instant::now();
         let mut said = None;
+        let mut silence = Silence::new(&self.job, self.deadline, start);
         loop {
             if let Some(view) = self.look().await? {
+                silence.is_over(Instant::now());
                 if view.summary.status.is_terminal() {
                     return Ok(view);
                 }
@@ -295,6 +300,8 @@ impl Follow {
                 if start.elapsed() > self.deadline && is_waiting(&view) {
                     return Err(unplaced(&view));
                 }
+            } else {
+                silence.goes_on(Instant::now())?;
             }
             self.wake().await;
         }
@@ -314,117 +321,24 @@ async fn print_all(output: &mut Output, printer: &Printer) -> Failure {
     }
 }
 
-/// The job without what is left of earlier rounds; slots count once they run its version.
-fn of_this_round(mut view: JobView) -> JobView {
-    let (round, version) = (view.summary.job.round, view.summary.job.version);
-    for slot in &mut view.slots {
-        slot.current.take_if(|run| run.round != round);
-        slot.incoming.take_if(|run| run.round != round);
-        slot.ended.retain(|run| run.round == round);
+/// Prints what of the output comes after the end of the job, which shipping trails.
+async fn print_rest(output: &mut Output, printer: &Printer, view: &JobView) -> Result<(), Failure> {
+    let runs = shipped_runs(view);
+    let limit = Instant::now() + TRAILING;
+    while let Ok(line) = tokio::time::timeout_at(limit, output.next_of(&runs)).await {
+        let Some(line) = line? else { return Ok(()) };
+        printer.print(&line)?;
     }
-    let count = |state| {
-        let current = view.slots.iter().filter_map(|slot| slot.current.as_ref());
-        let count = current.filter(|run| run.state == state && run.version == version);
-        u32::try_from(count.count()).unwrap_or(u32::MAX)
-    };
-    (view.summary.running, view.summary.completed) =
-        (count(RunState::Running), count(RunState::Completed));
-    view
-}
-
-/// Whether what the deadline is for has not come: a service that runs and is healthy, a batch that
-/// has begun.
-fn is_waiting(view: &JobView) -> bool {
-    let summary = &view.summary;
-    match summary.kind {
-        Kind::Service => summary.running.min(summary.healthy.unwrap_or(u32::MAX)) < summary.wanted,
-        Kind::Batch => summary.job.started_at.is_none(),
+    output.look_back();
+    while let Some(line) = output.next_kept().await? {
+        printer.print(&line)?;
     }
-}
-
-/// `waiting for 1 of 3 to become healthy: web/0 http GET / on port 20001: connection refused`, once
-/// all of it runs.
-fn waits_for_health(view: &JobView) -> Option<String> {
-    let summary = &view.summary;
-    let healthy = summary.healthy?;
-    if summary.running < summary.wanted {
-        return None;
+    if !output.is_whole(&runs) {
+        let job = &view.summary.job.name;
+        output::note(&format!(
+            "loomctl: {job} has ended, but not all of its output has come (loomctl logs {job} \
+             shows what comes later)"
+        ));
     }
-    let first = view.slots.iter().find_map(|slot| {
-        let reason = slot.current.as_ref().and_then(unhealthy)?;
-        Some(format!(": {} {reason}", slot.slot))
-    });
-    Some(format!(
-        "waiting for {} of {} to become healthy{}",
-        summary.wanted.saturating_sub(healthy),
-        summary.wanted,
-        first.unwrap_or_default()
-    ))
-}
-
-/// How long a service must go on before it is called running: a check that succeeded needs no proof.
-fn settles_in(view: &JobView) -> Duration {
-    let version = view.summary.job.version;
-    let checked = view.spec.tasks.values().all(|task| task.health.is_some());
-    let mut current = view.slots.iter().filter_map(|slot| slot.current.as_ref());
-    if checked && current.all(|run| run.version == version) {
-        Duration::ZERO
-    } else {
-        SETTLED
-    }
-}
-
-/// Why a running run is not healthy, as far as its checks have said.
-fn unhealthy(run: &RunRecord) -> Option<&str> {
-    run.health.as_ref()?.reason.as_deref()
-}
-
-fn reason(view: &JobView) -> String {
-    let job = &view.summary.job;
-    let reason = job
-        .reason
-        .as_deref()
-        .map(|reason| format!(": {reason}"))
-        .unwrap_or_default();
-    format!("{} {}{reason}", job.name, view.summary.status)
-}
-
-fn ended(view: &JobView) -> Result<(), Failure> {
-    if view.summary.status == JobStatus::Completed {
-        output::note(&reason(view));
-        return Ok(());
-    }
-    Err(Failure::new(Code::Error, reason(view)))
-}
-
-fn unplaced(view: &JobView) -> Failure {
-    let mut why: Vec<String> = view
-        .slots
-        .iter()
-        .filter_map(|slot| {
-            let run = slot.current.as_ref().or(slot.ended.last());
-            if let Some(run) = run.filter(|run| run.state == RunState::Running) {
-                let healthy = run.health.as_ref().is_none_or(Health::is_healthy);
-                let reason = unhealthy(run).unwrap_or("not healthy yet");
-                return (!healthy).then(|| format!("{} {reason}", slot.slot));
-            }
-            let reason = slot.waiting.clone();
-            let reason = reason.or_else(|| run.and_then(|run| run.reason.clone()));
-            Some(reason.unwrap_or_else(|| "not running".to_owned()))
-        })
-        .collect();
-    why.sort();
-    why.dedup();
-    let summary = &view.summary;
-    Failure::new(
-        Code::Unplaced,
-        format!(
-            "{} is accepted, but {}/{} {} by the deadline: {}",
-            summary.job.name,
-            summary.healthy.unwrap_or(summary.running),
-            summary.wanted,
-            summary.healthy.map_or("run", |_| "are healthy"),
-            why.join("; ")
-        ),
-    )
+    Ok(())
 }

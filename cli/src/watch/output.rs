@@ -1,14 +1,14 @@
 //! Task output: what was kept, page by page, and what is written.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use loom_bus::logs::{LogBlock, source_of};
+use loom_bus::logs::{LogBlock, end_of, source_of};
 use loom_bus::{Bus, Message};
 use loom_schemas::ids::RunId;
 use loom_schemas::subject;
-use loom_schemas::wire::{LogLine, LogLines, LogQuery, TaskCommand};
+use loom_schemas::wire::{LogEnd, LogLine, LogLines, LogQuery, TaskCommand};
 use tokio::time::Instant;
 
 use super::live::{Heard, Live};
@@ -18,6 +18,10 @@ use crate::exit::{Code, Failure};
 use crate::fanout::{self, Row};
 use crate::output::note;
 
+mod seen;
+
+use seen::{Ending, Place, Seen};
+
 /// How many lines a task is asked for that is read from its files.
 const FILE_LINES: u32 = 10_000;
 
@@ -25,53 +29,10 @@ const FILE_LINES: u32 = 10_000;
 const TASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a follower asks how far the history goes, so that it need not read all of it again.
-const MARK_EVERY: Duration = Duration::from_mins(1);
+const MARK_EVERY: Duration = Duration::from_secs(5);
 
 /// How long it waits for that; it is no loss not to know.
 const MARK_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Where a line lies in what was seen of its stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// It was seen.
-    Known,
-    /// It comes next.
-    Next,
-    /// Something is missing before it.
-    Beyond,
-}
-
-/// What was seen of each stream of each run.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Where the next line begins.
-    next: BTreeMap<(RunId, String), u64>,
-    /// Until when it was read from a node's files, whose offsets count other bytes.
-    until: BTreeMap<(RunId, String), Timestamp>,
-}
-
-impl Seen {
-    fn place(&self, line: &LogLine) -> Place {
-        let key = (line.run, line.stream.clone());
-        if self.until.get(&key).is_some_and(|until| line.at <= *until) {
-            return Place::Known;
-        }
-        match self.next.get(&key) {
-            Some(next) if line.offset < *next => Place::Known,
-            Some(next) if line.offset > *next => Place::Beyond,
-            Some(_) | None => Place::Next,
-        }
-    }
-
-    fn take(&mut self, line: &LogLine) {
-        let end = line.offset + line.text.len() as u64 + 1;
-        self.next.insert((line.run, line.stream.clone()), end);
-    }
-
-    fn take_from_file(&mut self, line: &LogLine) {
-        self.until.insert((line.run, line.stream.clone()), line.at);
-    }
-}
 
 /// The output that was kept, with a place in it.
 pub(crate) struct Kept {
@@ -194,6 +155,10 @@ impl Kept {
             return Ok((Vec::new(), true));
         }
         self.marks[index] = answer.last;
+        answer
+            .ends
+            .into_iter()
+            .for_each(|end| self.seen.take_end(end));
         Ok((answer.lines, answer.more))
     }
 
@@ -275,6 +240,8 @@ pub(crate) struct Follow {
     behind: VecDeque<LogLine>,
     /// Lines that were heard.
     heard: VecDeque<LogLine>,
+    /// Ends that were heard, behind those lines.
+    heard_ends: Vec<LogEnd>,
     /// The filter whose history is to be read next, where something may be missing.
     filling: Option<usize>,
     /// Whether the history was read for what comes next: it has no more of it.
@@ -298,6 +265,7 @@ impl Follow {
             live,
             behind: VecDeque::new(),
             heard: VecDeque::new(),
+            heard_ends: Vec::new(),
             filling: None,
             filled: false,
             ends: None,
@@ -351,21 +319,58 @@ impl Follow {
     /// The next line. Cancelling loses none.
     pub(crate) async fn next(&mut self) -> Result<LogLine, Failure> {
         loop {
-            if let Some(line) = self.next_kept().await? {
+            // Output goes on for ever where no run has to end.
+            if let Some(line) = self.next_until(None).await? {
                 return Ok(line);
+            }
+        }
+    }
+
+    /// The next line, or none once all the output of these runs has come. Cancelling loses none.
+    pub(crate) async fn next_of(
+        &mut self,
+        runs: &BTreeSet<RunId>,
+    ) -> Result<Option<LogLine>, Failure> {
+        self.next_until(Some(runs)).await
+    }
+
+    /// Whether all the output of these runs has come.
+    pub(crate) fn is_whole(&self, runs: &BTreeSet<RunId>) -> bool {
+        self.kept.seen.ending(runs) != Ending::Open
+    }
+
+    async fn next_until(
+        &mut self,
+        runs: Option<&BTreeSet<RunId>>,
+    ) -> Result<Option<LogLine>, Failure> {
+        loop {
+            if let Some(line) = self.next_kept().await? {
+                return Ok(Some(line));
             }
             if let Some(line) = self.heard.pop_front() {
                 if let Some(line) = self.placed(line) {
-                    return Ok(line);
+                    return Ok(Some(line));
                 }
                 continue;
+            }
+            for end in self.heard_ends.drain(..) {
+                self.kept.seen.take_end(end);
+            }
+            match runs.map(|runs| self.kept.seen.ending(runs)) {
+                Some(Ending::Lacking) if !self.filled => {
+                    self.look_back();
+                    continue;
+                }
+                // What the history has not either, rotation took away.
+                Some(Ending::Lacking | Ending::Whole) => return Ok(None),
+                Some(Ending::Open) | None => {}
             }
             self.mark().await;
             match self.live.next().await? {
                 Heard::Missed => self.look_back(),
                 Heard::Message(message) => {
                     self.filled = false;
-                    self.heard.extend(self.lines_of(&message));
+                    self.hear(&message);
                 }
             }
         }
@@ -426,56 +431,17 @@ impl Follow {
         self.ends = self.kept.ends().await;
     }
 
-    fn lines_of(&self, message: &Message) -> Vec<LogLine> {
+    /// Takes note of the lines of a message, or of the end it says.
+    fn hear(&mut self, message: &Message) {
         let header = |name: &str| message.headers.get(name);
         let block = LogBlock::decode(header, &message.payload);
         let (Ok((slot, _, stream)), Ok(block)) = (source_of(&message.subject), block) else {
-            return Vec::new();
+            return;
         };
         let wanted = self.kept.scope.run;
-        if wanted.is_some_and(|run| run != block.run) {
-            return Vec::new();
+        if wanted.is_none_or(|run| run == block.run) {
+            self.heard.extend(block.into_lines(&slot, stream));
+            self.heard_ends.extend(end_of(header, stream));
         }
-        block.into_lines(&slot, stream)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use loom_schemas::ids::{Name, Slot};
-
-    use super::*;
-
-    fn line(offset: u64, text: &str) -> LogLine {
-        LogLine {
-            at: Timestamp::from_millisecond(1_000 + i64::try_from(offset).unwrap()).unwrap(),
-            stream: "stdout".to_owned(),
-            slot: Slot::new(Name::new("web").unwrap(), Name::main(), 0),
-            run: RunId(uuid::Uuid::from_u128(1)),
-            offset,
-            text: text.to_owned(),
-        }
-    }
-
-    #[test]
-    fn offsets_tell_what_is_known_next_or_missing() {
-        let mut seen = Seen::default();
-        // Nothing is known of a run whose first lines a tail cut off.
-        assert_eq!(seen.place(&line(40, "ab")), Place::Next);
-        seen.take(&line(40, "ab"));
-        assert_eq!(seen.place(&line(40, "ab")), Place::Known);
-        assert_eq!(seen.place(&line(43, "c")), Place::Next);
-        assert_eq!(seen.place(&line(45, "d")), Place::Beyond);
-        let mut other = line(0, "x");
-        other.stream = "stderr".to_owned();
-        assert_eq!(seen.place(&other), Place::Next);
-    }
-
-    #[test]
-    fn lines_of_files_are_known_by_their_time() {
-        let mut seen = Seen::default();
-        seen.take_from_file(&line(500, "from a file"));
-        assert_eq!(seen.place(&line(100, "older")), Place::Known);
-        assert_eq!(seen.place(&line(900, "newer")), Place::Next);
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loom_bus::connection::{Bus, ConnectionState};
+use loom_bus::logs::end_headers;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::subject;
 use ractor::ActorRef;
@@ -184,6 +185,9 @@ impl Ship {
                 }
                 send_at = None;
             }
+            if ended {
+                self.send_ends(&blocks, &state).await?;
+            }
             if ended || confirm_at.is_some_and(|at| now >= at) {
                 self.confirm(&state).await?;
                 *confirmed = blocks.sent();
@@ -214,6 +218,21 @@ impl Ship {
             }
         }
         Ok(any)
+    }
+
+    /// Says of both streams that they have ended.
+    async fn send_ends(
+        &self,
+        blocks: &Blocks,
+        state: &watch::Receiver<ConnectionState>,
+    ) -> Result<(), Again> {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let subject = subject::logs(&self.slot, &self.node, stream.as_str());
+            let headers = end_headers(self.run, blocks.taken(stream));
+            self.publish(&subject, Bytes::new(), &headers, state)
+                .await?;
+        }
+        Ok(())
     }
 
     async fn publish(

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use loom_bus::connection::Messages;
-use loom_bus::logs::{LogBlock, source_of};
+use loom_bus::logs::{LogBlock, end_of, source_of};
 use loom_schemas::ids::RunId;
 use loom_schemas::spec::{RestartOn, TimeoutSpec, TimeoutWarning};
 use loom_schemas::units::{Bytes, Millis};
-use loom_schemas::wire::{Inspect, LogLine, LogLines, TaskCommand};
+use loom_schemas::wire::{Inspect, LogEnd, LogLine, LogLines, TaskCommand};
 use loom_schemas::words::RunState;
 use loom_task::driver::Driver;
 use loom_task::driver::process::{ProcessDriver, ProcessOptions};
@@ -54,6 +54,7 @@ fn driver(directory: &Path) -> ProcessDriver {
 struct Shipped {
     messages: Messages,
     lines: Vec<LogLine>,
+    ends: Vec<LogEnd>,
 }
 
 impl Shipped {
@@ -62,6 +63,7 @@ impl Shipped {
         Self {
             messages,
             lines: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
@@ -72,6 +74,8 @@ impl Shipped {
             (slot.to_string().as_str(), node.as_str()),
             ("web/0", "node-1")
         );
+        self.ends
+            .extend(end_of(|name| message.headers.get(name), stream));
         for line in block.into_lines(&slot, stream) {
             let same = |l: &&LogLine| {
                 (l.run, &l.stream, l.offset) == (line.run, &line.stream, line.offset)
@@ -97,6 +101,28 @@ impl Shipped {
             "expected {expected:?}, found {:?}",
             self.texts(run, stream)
         );
+    }
+
+    /// Waits until both streams of a run have ended, and says after how many bytes.
+    async fn ended(&mut self, run: RunId) -> [u64; 2] {
+        let of = |ends: &[LogEnd], stream: &str| {
+            let mut ends = ends.iter();
+            ends.find(|end| end.run == run && end.stream == stream)
+                .map(|end| end.offset)
+        };
+        let waiting = async {
+            loop {
+                let streams = ["stdout", "stderr"].map(|stream| of(&self.ends, stream));
+                if let [Some(stdout), Some(stderr)] = streams {
+                    return [stdout, stderr];
+                }
+                let message = self.messages.next().await.unwrap();
+                self.take(&message);
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("both streams end")
     }
 
     fn texts(&self, run: RunId, stream: &str) -> Vec<String> {
@@ -153,6 +179,7 @@ async fn a_script_traps_a_signal_prints_and_stops_when_asked() {
     let end = world.state(RunState::Killed).await;
     assert_eq!(end.exit.unwrap().code, Some(0));
     shipped.until(report.run, "stderr", &texts(&["bye"])).await;
+    assert_eq!(shipped.ended(report.run).await, [25, 4]);
     task.forget();
     until("it is forgotten", async || world.forgotten()).await;
     assert!(processes.0.inventory().await.unwrap().is_empty());

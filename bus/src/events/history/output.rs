@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_nats::jetstream::Message;
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
-use loom_schemas::wire::{LogLine, LogLines, LogQuery};
+use loom_schemas::wire::{LogEnd, LogLine, LogLines, LogQuery};
 use tokio::time::Instant;
 
 use super::super::LOGS;
 use super::{BYTES_MAX, History, HistoryError, Reading, Start, filter};
-use crate::logs::{LogBlock, source_of};
+use crate::logs::{LogBlock, end_of, source_of};
 
 /// The most lines in one answer.
 const LINES_MAX: usize = 100_000;
@@ -40,6 +40,15 @@ impl History {
         let filter = filter("orch.logs.", Some(&query.filter))?;
         match (query.after, query.tail) {
             (Some(after), _) => self.page(query, filter, after).await,
+            // Only how far it goes.
+            (None, Some(0)) => Ok(LogLines {
+                last: self
+                    .js
+                    .last_message(LOGS, &filter)
+                    .await?
+                    .map_or(0, |last| last.sequence),
+                ..LogLines::default()
+            }),
             (None, Some(tail)) => self.tail(query, filter, tail as usize).await,
             (None, None) => {
                 let start = query.since.map_or(Start::All, Start::Time);
@@ -64,7 +73,7 @@ impl History {
         let mut kept = Kept::default();
         let mut is_empty = true;
         let keep = |message: Message| {
-            let lines = log_lines(&message);
+            let (lines, end) = read_message(&message);
             let size: usize = lines.iter().map(size_of).sum();
             let full = kept.bytes + size > BYTES_MAX || kept.lines.len() + lines.len() > LINES_MAX;
             // At least one message a page, or it would never come further.
@@ -72,15 +81,13 @@ impl History {
                 return ControlFlow::Break(());
             }
             is_empty = false;
-            kept.take(query, lines);
+            kept.take(query, lines, end);
             ControlFlow::Continue(())
         };
         let reached = self.read(reading(filter, start), keep).await?;
-        Ok(LogLines {
-            last: reached.last.max(after),
-            more: reached.more,
-            lines: kept.in_order(),
-        })
+        kept.last = reached.last;
+        kept.more = reached.more;
+        Ok(kept.into_answer())
     }
 
     /// The last lines: from the end of the stream, further back until there are enough of them.
@@ -117,7 +124,8 @@ impl History {
     ) -> Result<Kept, HistoryError> {
         let mut kept = Kept::default();
         let keep = |message: Message| {
-            kept.take(query, log_lines(&message));
+            let (lines, end) = read_message(&message);
+            kept.take(query, lines, end);
             kept.cut(count);
             ControlFlow::Continue(())
         };
@@ -146,12 +154,16 @@ struct Kept {
     reaches_since: bool,
     /// How far the history was read.
     last: u64,
+    /// Ends of streams.
+    ended: Vec<LogEnd>,
     /// How far each stream of a run was taken, and until when it was written.
     ends: HashMap<(RunId, String), (u64, Timestamp)>,
 }
 
 impl Kept {
-    fn take(&mut self, query: &LogQuery, lines: Vec<LogLine>) {
+    fn take(&mut self, query: &LogQuery, lines: Vec<LogLine>, end: Option<LogEnd>) {
+        let is_wanted = |end: &LogEnd| query.run.is_none_or(|run| end.run == run);
+        self.ended.extend(end.filter(is_wanted));
         for line in lines {
             if query.run.is_some_and(|run| line.run != run) {
                 continue;
@@ -182,17 +194,14 @@ impl Kept {
         }
     }
 
-    fn in_order(self) -> Vec<LogLine> {
+    fn into_answer(self) -> LogLines {
         let mut lines: Vec<_> = self.lines.into();
         lines.sort_by_key(|(at, _)| *at);
-        lines.into_iter().map(|(_, line)| line).collect()
-    }
-
-    fn into_answer(self) -> LogLines {
         LogLines {
             last: self.last,
             more: self.more,
-            lines: self.in_order(),
+            lines: lines.into_iter().map(|(_, line)| line).collect(),
+            ends: self.ended,
         }
     }
 }
@@ -201,13 +210,14 @@ fn size_of(line: &LogLine) -> usize {
     line.text.len() + LINE_OVERHEAD
 }
 
-fn log_lines(message: &Message) -> Vec<LogLine> {
+/// The lines of a message, and the end of its stream if it is that.
+fn read_message(message: &Message) -> (Vec<LogLine>, Option<LogEnd>) {
     let read = || {
         let (slot, _, stream) = source_of(&message.subject).ok()?;
         let headers = message.headers.as_ref()?;
         let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
         let block = LogBlock::decode(header, &message.payload).ok()?;
-        Some(block.into_lines(&slot, stream))
+        Some((block.into_lines(&slot, stream), end_of(header, stream)))
     };
     read().unwrap_or_default()
 }

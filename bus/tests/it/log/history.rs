@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use loom_bus::events::{History, HistoryError, Relay, RelayOptions};
-use loom_bus::logs::LogBlock;
+use loom_bus::logs::{LogBlock, end_headers};
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::subject;
@@ -151,6 +151,30 @@ async fn output_is_kept_after_the_run_and_told_once() {
         ..all()
     };
     assert_eq!(texts(late).await, [""; 0]);
+
+    // The end of a stream is kept as well; and an answer says how far it really was read.
+    let run = RunId(Uuid::from_u128(1));
+    let sent = bus
+        .publish(&subject, "".into(), &end_headers(run, 14))
+        .await;
+    sent.unwrap();
+    let behind = |after| LogQuery {
+        after: Some(after),
+        ..all()
+    };
+    until("the end is kept", || async {
+        let ends = history.logs(&behind(0)).await.unwrap().ends;
+        let at: Vec<_> = ends.iter().map(|end| (end.run, end.offset)).collect();
+        at == [(run, 14)]
+    })
+    .await;
+    let none = LogQuery {
+        tail: Some(0),
+        ..all()
+    };
+    assert_eq!(history.logs(&none).await.unwrap().last, 5);
+    let anew = history.logs(&behind(1_000)).await.unwrap();
+    assert_eq!((anew.last, anew.more), (5, false));
 }
 
 /// Line `number` of 999 characters.

@@ -163,6 +163,14 @@ impl Blocks {
         self.sent
     }
 
+    /// Where the next line of a stream would begin.
+    pub(super) fn taken(&self, stream: Stream) -> u64 {
+        match stream {
+            Stream::Stdout => self.stdout.next,
+            Stream::Stderr => self.stderr.next,
+        }
+    }
+
     fn stream(&mut self, stream: Stream) -> &mut Gathered {
         match stream {
             Stream::Stdout => &mut self.stdout,

@@ -1,0 +1,144 @@
+//! What a job that is followed has come to.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use loom_schemas::ids::RunId;
+use loom_schemas::record::{Health, RunRecord, SlotRecord};
+use loom_schemas::wire::JobView;
+use loom_schemas::words::{DriverKind, JobStatus, Kind, RunState};
+
+use crate::exit::{Code, Failure};
+use crate::output;
+
+/// How long a service must keep running before `run` calls it running.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// The runs of a job that say when all their output is shipped: those that wrote any and whose
+/// node is there.
+pub(super) fn shipped_runs(view: &JobView) -> BTreeSet<RunId> {
+    let is_shipped = |slot: &&SlotRecord| {
+        let task = view.spec.tasks.get(&slot.slot.task);
+        task.is_some_and(|task| task.logs.ship && task.driver() != DriverKind::Sim)
+    };
+    let slots = view.slots.iter().filter(is_shipped);
+    let runs = slots.flat_map(|slot| slot.current.iter().chain(&slot.ended));
+    runs.filter(|run| run.started_at.is_some() && run.state != RunState::Lost)
+        .map(|run| run.run)
+        .collect()
+}
+
+/// The job without what is left of earlier rounds; slots count once they run its version.
+pub(super) fn of_this_round(mut view: JobView) -> JobView {
+    let (round, version) = (view.summary.job.round, view.summary.job.version);
+    for slot in &mut view.slots {
+        slot.current.take_if(|run| run.round != round);
+        slot.incoming.take_if(|run| run.round != round);
+        slot.ended.retain(|run| run.round == round);
+    }
+    let count = |state| {
+        let current = view.slots.iter().filter_map(|slot| slot.current.as_ref());
+        let count = current.filter(|run| run.state == state && run.version == version);
+        u32::try_from(count.count()).unwrap_or(u32::MAX)
+    };
+    (view.summary.running, view.summary.completed) =
+        (count(RunState::Running), count(RunState::Completed));
+    view
+}
+
+/// Whether what the deadline is for has not come: a service that runs and is healthy, a batch that
+/// has begun.
+pub(super) fn is_waiting(view: &JobView) -> bool {
+    let summary = &view.summary;
+    match summary.kind {
+        Kind::Service => summary.running.min(summary.healthy.unwrap_or(u32::MAX)) < summary.wanted,
+        Kind::Batch => summary.job.started_at.is_none(),
+    }
+}
+
+/// `waiting for 1 of 3 to become healthy: web/0 http GET / on port 20001: connection refused`, once
+/// all of it runs.
+pub(super) fn waits_for_health(view: &JobView) -> Option<String> {
+    let summary = &view.summary;
+    let healthy = summary.healthy?;
+    if summary.running < summary.wanted {
+        return None;
+    }
+    let first = view.slots.iter().find_map(|slot| {
+        let reason = slot.current.as_ref().and_then(unhealthy)?;
+        Some(format!(": {} {reason}", slot.slot))
+    });
+    Some(format!(
+        "waiting for {} of {} to become healthy{}",
+        summary.wanted.saturating_sub(healthy),
+        summary.wanted,
+        first.unwrap_or_default()
+    ))
+}
+
+/// How long a service must go on before it is called running: a check that succeeded needs no proof.
+pub(super) fn settles_in(view: &JobView) -> Duration {
+    let version = view.summary.job.version;
+    let checked = view.spec.tasks.values().all(|task| task.health.is_some());
+    let mut current = view.slots.iter().filter_map(|slot| slot.current.as_ref());
+    if checked && current.all(|run| run.version == version) {
+        Duration::ZERO
+    } else {
+        SETTLED
+    }
+}
+
+/// Why a running run is not healthy, as far as its checks have said.
+fn unhealthy(run: &RunRecord) -> Option<&str> {
+    run.health.as_ref()?.reason.as_deref()
+}
+
+pub(super) fn reason(view: &JobView) -> String {
+    let job = &view.summary.job;
+    let reason = job
+        .reason
+        .as_deref()
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
+    format!("{} {}{reason}", job.name, view.summary.status)
+}
+
+pub(super) fn ended(view: &JobView) -> Result<(), Failure> {
+    if view.summary.status == JobStatus::Completed {
+        output::note(&reason(view));
+        return Ok(());
+    }
+    Err(Failure::new(Code::Error, reason(view)))
+}
+
+pub(super) fn unplaced(view: &JobView) -> Failure {
+    let mut why: Vec<String> = view
+        .slots
+        .iter()
+        .filter_map(|slot| {
+            let run = slot.current.as_ref().or(slot.ended.last());
+            if let Some(run) = run.filter(|run| run.state == RunState::Running) {
+                let healthy = run.health.as_ref().is_none_or(Health::is_healthy);
+                let reason = unhealthy(run).unwrap_or("not healthy yet");
+                return (!healthy).then(|| format!("{} {reason}", slot.slot));
+            }
+            let reason = slot.waiting.clone();
+            let reason = reason.or_else(|| run.and_then(|run| run.reason.clone()));
+            Some(reason.unwrap_or_else(|| "not running".to_owned()))
+        })
+        .collect();
+    why.sort();
+    why.dedup();
+    let summary = &view.summary;
+    Failure::new(
+        Code::Unplaced,
+        format!(
+            "{} is accepted, but {}/{} {} by the deadline: {}",
+            summary.job.name,
+            summary.healthy.unwrap_or(summary.running),
+            summary.wanted,
+            summary.healthy.map_or("run", |_| "are healthy"),
+            why.join("; ")
+        ),
+    )
+}
