@@ -46,8 +46,8 @@ async fn events_are_found_by_subject_number_time_and_count() {
         let numbers: Vec<u64> = list.events.iter().map(|row| row.number).collect();
         // Where a page ends one goes on; else from the end, whatever the query lets through.
         let is_page = query.after.is_some() && list.more;
-        let last = numbers.last().filter(|_| is_page).unwrap_or(&30);
-        assert_eq!(list.last, *last);
+        let end = numbers.last().filter(|_| is_page).unwrap_or(&30);
+        assert_eq!(list.last, *end);
         (numbers, list.more)
     };
     let all = numbers(EventQuery::default()).await;
