@@ -10,7 +10,7 @@
 //! | the end | the kernel tells it at once (a pidfd), then the engine with which code |
 //! | signals | the kernel, but to what stands still the engine |
 //! | usage | the kernel: files of the control groups |
-//! | output | the engine's log, copied into files like those of any other run ([`logs`]) |
+//! | output | the engine's log, copied into files like those of any other run (`logs`) |
 //!
 //! A run has the directory `<data directory>/containers/<run>` with its output and what is known of
 //! its start and end; it stays when the container is removed.
