@@ -273,6 +273,12 @@ where
             limit = WRITE_WAIT;
             maybe_done = true;
         }
+        if has_id
+            && matches!(&error, CallError::Refused(error) if error.code == ErrorCode::Unavailable)
+        {
+            // A log that does not answer is at an election, which takes longer than one of ours.
+            limit = WRITE_WAIT;
+        }
         let again = is_worth_repeating(&error) || unknown && has_id;
         if !again || start.elapsed() > limit {
             return Err(gave_up(error, maybe_done && again));
