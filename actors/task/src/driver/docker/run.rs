@@ -120,6 +120,8 @@ impl Run {
             Some(found) => ended(&found.state.unwrap_or_default()),
             None => removed(),
         };
+        // The engine may say that it ended a moment before it was started.
+        ended.at = ended.at.max(self.started.at);
         let end = self.copied().await;
         self.explain(&mut ended).await;
         let (directory, told) = (self.directory.clone(), ended.clone());
@@ -184,8 +186,7 @@ impl Run {
     /// Says why where only the output does: a program for another machine starts and dies at once.
     async fn explain(&self, ended: &mut Ended) {
         let lived = ended.at.duration_since(self.started.at);
-        // The engine may say that it ended a moment before it was started.
-        let at_once = Duration::try_from(lived).map_or(true, |lived| lived < AT_ONCE);
+        let at_once = Duration::try_from(lived).is_ok_and(|lived| lived < AT_ONCE);
         let failed = ended.exit.code.is_some_and(|code| code != 0) && ended.exit.signal.is_none();
         if !(at_once && failed && ended.reason.is_none()) {
             return;
