@@ -282,9 +282,10 @@ async fn an_assignment_larger_than_a_message_comes_in_parts() {
     drop(node);
     let node = TestNode::start_with(cluster.own_bus().await, "n1", seen).await;
     let second = cluster.manager("m2").await;
+    // Before m2 leads: it may have sent all of it at once.
+    let epoch = node.look(|seen| seen.epoch);
     manager.stop().await;
     until("m2 leads", async || second.leads()).await;
-    let epoch = node.look(|seen| seen.epoch);
     until("the node has it all from m2", async || {
         node.look(|seen| seen.epoch > epoch && seen.assigned.len() == 12)
     })
