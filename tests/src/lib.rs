@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod docker;
+pub mod figure;
 pub mod hosts;
 pub mod nats;
 pub mod parts;

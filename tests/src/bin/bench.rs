@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loom_tests::cluster::Dev;
+use loom_tests::figure::{Sample, figure};
 use loom_tests::nats::Client;
 use loom_tests::wait::until;
 
@@ -40,47 +41,6 @@ fn now_us() -> f64 {
         .duration_since(UNIX_EPOCH)
         .expect("after 1970");
     since.as_secs_f64() * 1e6
-}
-
-/// Measured values of one figure.
-struct Sample(Vec<f64>);
-
-impl Sample {
-    fn quantile(&self, q: f64) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "an index of a short list"
-        )]
-        let at = ((sorted.len() - 1) as f64 * q).round() as usize;
-        sorted[at]
-    }
-
-    fn median(&self) -> f64 {
-        self.quantile(0.5)
-    }
-}
-
-/// Prints one figure for people and one line of JSON for programs.
-fn figure(name: &str, unit: &str, value: &Sample, raw: Option<f64>, bar: &str) {
-    let (median, low, high) = (value.median(), value.quantile(0.1), value.quantile(0.9));
-    let raw_text = raw.map_or_else(|| "-".to_owned(), |raw| format!("{raw:.2}"));
-    println!(
-        "{name:<34} {median:>10.2} {unit:<8} raw {raw_text:>9}  spread {low:.2} to {high:.2}  bar {bar}"
-    );
-    let line = serde_json::json!({
-        "figure": name,
-        "value": median,
-        "unit": unit,
-        "raw": raw,
-        "ratio": raw.map(|raw| median / raw),
-        "runs": value.0.len(),
-        "spread": [low, high],
-    });
-    println!("{line}");
 }
 
 fn process() {

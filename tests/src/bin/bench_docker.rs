@@ -14,6 +14,7 @@ use bollard::query_parameters::{
 use futures::StreamExt as _;
 use loom_tests::cluster::Dev;
 use loom_tests::docker::{IMAGE, is_there, remove_labelled};
+use loom_tests::figure::{Sample, figure};
 use loom_tests::nats::Client;
 use loom_tests::wait::until;
 
@@ -418,45 +419,4 @@ async fn until_gone(bare: &Bare, job: &str) {
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-/// Measured values of one figure.
-struct Sample(Vec<f64>);
-
-impl Sample {
-    fn quantile(&self, q: f64) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "an index of a short list"
-        )]
-        let at = ((sorted.len() - 1) as f64 * q).round() as usize;
-        sorted[at]
-    }
-
-    fn median(&self) -> f64 {
-        self.quantile(0.5)
-    }
-}
-
-/// Prints one figure for people and one line of JSON for programs.
-fn figure(name: &str, unit: &str, value: &Sample, raw: Option<f64>, bar: &str) {
-    let (median, low, high) = (value.median(), value.quantile(0.1), value.quantile(0.9));
-    let raw_text = raw.map_or_else(|| "-".to_owned(), |raw| format!("{raw:.2}"));
-    println!(
-        "{name:<26} {median:>10.2} {unit:<4} raw {raw_text:>9}  spread {low:.2} to {high:.2}  bar {bar}"
-    );
-    let line = serde_json::json!({
-        "figure": name,
-        "value": median,
-        "unit": unit,
-        "raw": raw,
-        "ratio": raw.map(|raw| median / raw),
-        "runs": value.0.len(),
-        "spread": [low, high],
-    });
-    println!("{line}");
 }

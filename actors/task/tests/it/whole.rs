@@ -14,7 +14,7 @@ use loom_task::driver::Driver;
 use loom_task::driver::process::{ProcessDriver, ProcessOptions};
 use nix::sys::signal::Signal;
 
-use super::world::{PATIENCE, SOON, World, bash, connect, stopped, until};
+use super::world::{PATIENCE, SOON, World, bash, stopped, until};
 
 /// A process driver whose processes end with the test.
 pub(crate) struct Processes(ProcessDriver);
@@ -344,65 +344,4 @@ async fn much_output_is_shipped_whole_and_in_order() {
     shipped.until(end.run, "stdout", &expected).await;
     task.forget();
     until("it is forgotten", async || world.forgotten()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "its own subscription races the shipper's connection once the bus is back"]
-async fn with_the_bus_away_the_task_goes_on_and_its_output_catches_up() {
-    let mut world = World::new().await;
-    let processes = Processes::new(world.dir.path());
-    let bulk = connect(&world.server, world.server.orch_login(), "bulk").await;
-    let file = world.dir.path().join("count");
-    let script = format!(
-        "for i in $(seq 300); do echo $i; echo $i > {}; sleep 0.01; done; sleep 100",
-        file.display()
-    );
-    let assigned = bash(&script);
-    let mut arguments = world.arguments(assigned, processes.driver());
-    arguments.bulk = bulk;
-    world.spawn(arguments).await;
-    let run = world.state(RunState::Running).await.run;
-    let mut shipped = Shipped::of(&world).await;
-    until("some was shipped", async || {
-        let message = shipped.messages.next().await.unwrap();
-        shipped.take(&message);
-        !shipped.lines.is_empty()
-    })
-    .await;
-    let pid = nix::unistd::Pid::from_raw(world.server.pid().cast_signed());
-    nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
-    until("the task went on", async || {
-        std::fs::read_to_string(&file).is_ok_and(|text| text.trim() == "300")
-    })
-    .await;
-    world.server = restarted(&world).await;
-    let expected: Vec<_> = (1..=300).map(|i| i.to_string()).collect();
-    // What was published before this subscription was there again comes once more, or not at all
-    // if it had been confirmed; the rest must follow without a gap.
-    let waiting = async {
-        while !shipped.texts(run, "stdout").contains(&"300".to_owned()) {
-            let message = shipped.messages.next().await.unwrap();
-            shipped.take(&message);
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .expect("the rest");
-    let texts = shipped.texts(run, "stdout");
-    let first: usize = texts[0].parse().unwrap();
-    assert_eq!(texts, expected[first - 1..]);
-}
-
-async fn restarted(world: &World) -> loom_bus::server::Embedded {
-    let mut options = loom_bus::server::EmbeddedOptions::new(world.dir.path().join("bus"));
-    options.listen = world.server.address();
-    let mut last = None;
-    for _ in 0..100 {
-        match loom_bus::server::Embedded::start(options.clone()).await {
-            Ok(server) => return server,
-            Err(error) => last = Some(error),
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    panic!("the server does not start again: {last:?}");
 }

@@ -57,7 +57,8 @@ struct Notices {
 }
 
 pub(crate) struct World {
-    pub(crate) server: Embedded,
+    /// Ends with this.
+    _server: Embedded,
     pub(crate) dir: TempDir,
     /// The node's connection.
     pub(crate) bus: Bus,
@@ -88,7 +89,7 @@ impl World {
         let (node, _) = Actor::spawn(None, Supervisor, ()).await.unwrap();
         let notices = Arc::default();
         Self {
-            server,
+            _server: server,
             dir,
             bus,
             client,

@@ -19,6 +19,7 @@ mod create;
 mod credentials;
 mod engine;
 mod exec;
+mod facts;
 mod image;
 mod logs;
 mod record;
@@ -29,7 +30,7 @@ mod trouble;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ use loom_schemas::words::DriverKind;
 use nix::sys::signal::Signal;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
+
+pub use self::facts::{EngineFacts, answers, host_engine};
 
 use self::engine::Engine;
 use self::run::{Run, directory_of, inspect};
@@ -83,39 +86,6 @@ impl DockerOptions {
             socket: socket.into(),
         }
     }
-}
-
-/// Whether an engine answers at a socket.
-pub async fn answers(socket: &Path) -> bool {
-    engine::ping(socket).await.is_ok()
-}
-
-/// What the engine at the usual socket says of itself; an error in words if none answers.
-pub async fn host_engine() -> Result<EngineFacts, DriverError> {
-    facts(&Engine::new(DockerOptions::new("", "").socket)).await
-}
-
-async fn facts(engine: &Engine) -> Result<EngineFacts, DriverError> {
-    let docker = engine.docker().await?;
-    let info = docker.info().await;
-    let info = info.map_err(|error| engine.failed("ask the Docker Engine", &error))?;
-    let version = info.server_version.unwrap_or_default();
-    Ok(EngineFacts {
-        version: version.split('+').next().unwrap_or_default().to_owned(),
-        live_restore: info.live_restore_enabled == Some(true),
-        storage: info.driver.unwrap_or_default(),
-    })
-}
-
-/// What an engine says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EngineFacts {
-    /// Its version: `20.10.24`.
-    pub version: String,
-    /// Whether containers survive its restart.
-    pub live_restore: bool,
-    /// What keeps layers: `overlay2`.
-    pub storage: String,
 }
 
 /// Runs launches as containers.
@@ -179,7 +149,7 @@ impl DockerDriver {
 
     /// What the engine says of itself; an error in words if it is not there.
     pub async fn facts(&self) -> Result<EngineFacts, DriverError> {
-        facts(&self.0.engine).await
+        facts::facts(&self.0.engine).await
     }
 
     /// The run, adopted if an earlier agent started it.

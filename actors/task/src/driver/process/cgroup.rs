@@ -1,5 +1,7 @@
 //! Control groups of version 1 and 2: one group a run in every hierarchy that is needed.
 
+mod mounts;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use loom_schemas::spec::Resources;
 
+use self::mounts::{Mount, mounts};
 use crate::shim::tree::{Tree, TreeKind};
 
 /// The controllers that limits need, and the one that stops and kills under version 1.
@@ -54,14 +57,6 @@ pub(super) struct RunGroups {
     pub tree: Option<Tree>,
     pub oom: Option<PathBuf>,
     pub unenforced: Vec<String>,
-}
-
-/// A mounted hierarchy.
-#[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    path: PathBuf,
-    version2: bool,
-    options: Vec<String>,
 }
 
 impl Cgroups {
@@ -417,32 +412,6 @@ fn own_group() -> Option<PathBuf> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(PathBuf::from(path))
-}
-
-/// The cgroup mounts among all.
-fn mounts(mountinfo: &str) -> Vec<Mount> {
-    mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (before, after) = line.split_once(" - ")?;
-            let mut after = after.split(' ');
-            let version2 = match after.next()? {
-                "cgroup" => false,
-                "cgroup2" => true,
-                _ => return None,
-            };
-            let options = after.nth(1)?.split(',').map(str::to_owned).collect();
-            let path = PathBuf::from(before.split(' ').nth(4)?);
-            Some(Mount { path, version2, options })
-        })
-        // Others (devices, systemd's own) are none of ours.
-        .filter(|mount| {
-            let ours = |option: &String| {
-                option == "freezer" || CONTROLLERS.contains(&option.as_str())
-            };
-            mount.version2 || mount.options.iter().any(ours)
-        })
-        .collect()
 }
 
 fn set(group: &Path, file: &str, value: &str, what: &str, made: &mut RunGroups) {

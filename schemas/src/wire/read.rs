@@ -1,0 +1,145 @@
+//! Reads of jobs: `orch.api.{job,version,run}.<verb>`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Name, Slot};
+use crate::record::{JobRecord, RunRecord, SlotRecord};
+use crate::spec::JobSpec;
+use crate::words::{JobStatus, Kind};
+
+/// `orch.api.job.list`: what is larger than a message comes in pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobListQuery {
+    /// Only jobs whose names come later: [`JobList::next`] of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Name>,
+}
+
+/// The answer to [`JobListQuery`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobList {
+    /// By name.
+    pub jobs: Vec<JobSummary>,
+    /// Where the next page begins, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Name>,
+}
+
+/// A job in a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobSummary {
+    /// The job's own record.
+    pub job: JobRecord,
+    /// How long it is meant to live.
+    pub kind: Kind,
+    /// Labels of the job.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How it stands now.
+    pub status: JobStatus,
+    /// Slots wanted.
+    pub wanted: u32,
+    /// Slots running, and meant to go on.
+    pub running: u32,
+    /// Slots whose runs are being stopped and have not ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stopping: u32,
+    /// Slots running of which the health checks, if there are any, say healthy; none where no task
+    /// has a health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<u32>,
+    /// Slots completed.
+    pub completed: u32,
+    /// Slots waiting for a node.
+    pub waiting: u32,
+}
+
+/// `orch.api.job.get`: asks by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobGet {
+    /// The job.
+    pub job: Name,
+    /// Only slots that come later: [`JobView::next`] of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<SlotCursor>,
+}
+
+/// A place among the slots of a job, which come by task and index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlotCursor {
+    /// The task.
+    pub task: Name,
+    /// The index.
+    pub index: u32,
+}
+
+/// One job whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// The line of it.
+    pub summary: JobSummary,
+    /// The wanted version.
+    pub spec: JobSpec,
+    /// Its slots, by task and index; of a large job as many as fit into a message.
+    pub slots: Vec<SlotRecord>,
+    /// Where the next page begins, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<SlotCursor>,
+}
+
+/// The answer to `orch.api.job.versions`, asked like [`JobGet`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionList {
+    /// The versions kept, oldest first.
+    pub versions: Vec<VersionSummary>,
+}
+
+/// A version of a job in a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionSummary {
+    /// From 1.
+    pub version: u32,
+    /// When it was submitted.
+    pub at: Timestamp,
+    /// By whom, as the server knows them.
+    pub by: String,
+    /// Bytes of the text as submitted.
+    pub size: u64,
+}
+
+/// `orch.api.job.export`: asks for the text of a version; the answer is that text, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionGet {
+    /// The job.
+    pub job: Name,
+    /// The version; the wanted one if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// `orch.api.run.get`: asks for a run by its id or its last characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunGet {
+    /// A UUID, or at least its last 8 characters.
+    pub run: String,
+}
+
+/// A run and its slot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    /// The slot.
+    pub slot: Slot,
+    /// The run.
+    pub run: RunRecord,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
