@@ -53,7 +53,8 @@ pub struct CommandRow {
     /// What went wrong; none if it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<WireError>,
-    /// What it answered, where the verb has an answer: [`Inspect`], [`Stats`], or [`LogLines`].
+    /// What it answered, where the verb has an answer: [`Inspect`], [`Stats`], or
+    /// [`LogLines`](crate::wire::LogLines).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<serde_json::Value>,
     /// How long the task took to do it, in microseconds.
