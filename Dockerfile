@@ -1,8 +1,8 @@
 # One image for the bus, managers and nodes. `make image` builds it: scripts/image.sh gathers the
-# two programs it holds. BASE needs glibc no older than where loomctl was built, and whatever tasks
+# programs it holds. BASE needs glibc no older than where loomctl was built, and whatever tasks
 # that run as plain processes on a node are to find: bash, python3, ...
 ARG BASE=debian:12-slim
 FROM ${BASE}
-COPY loomctl nats-server /usr/local/bin/
+COPY loomctl loom-shim* nats-server /usr/local/bin/
 STOPSIGNAL SIGTERM
 CMD ["/usr/local/bin/loomctl", "--help"]

@@ -11,8 +11,8 @@ help:            ## this list
 nats-server:     ## fetch the pinned nats-server into .loom/bin
 	@scripts/nats-server.sh
 
-build: nats-server ## build loomctl
-	$(CARGO) build --locked --package loom-cli
+build: nats-server ## build loomctl, and the shim beside it
+	$(CARGO) build --locked --package loom-cli --package loom-task --bins
 
 demo:            ## start a cluster, run a job, signal a task, stop, leave nothing behind
 	@scripts/demo.sh

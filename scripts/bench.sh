@@ -7,7 +7,7 @@ scripts/nats-server.sh
 trap "scripts/docker.sh down" EXIT
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(log process signal dev docker)
-cargo build --locked --release --quiet --package loom-cli --package loom-tests
+cargo build --locked --release --quiet --package loom-cli --package loom-task --package loom-tests --bins
 for part in "${parts[@]}"; do
   case "$part" in
     log) cargo run --locked --release --quiet --package loom-bus --example bench_log ;;

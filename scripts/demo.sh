@@ -8,7 +8,7 @@ scripts/nats-server.sh
 if [ -z "${LOOMCTL:-}" ]; then
   command -v cargo >/dev/null || { echo "demo: cargo is needed (see rust-toolchain.toml for the version)" >&2; exit 1; }
   echo "demo: building loomctl (the first time takes some minutes)"
-  cargo build --locked --quiet --package loom-cli
+  cargo build --locked --quiet --package loom-cli --package loom-task --bins
   LOOMCTL=${CARGO_TARGET_DIR:-target}/debug/loomctl
 fi
 PATH="$(cd "$(dirname "$LOOMCTL")" && pwd):$PATH"

@@ -2,7 +2,8 @@
 # Builds the image that docker-compose.yml runs: loomctl and nats-server on a base image.
 #   LOOM_IMAGE    what it is called             (loom)
 #   LOOM_BASE     the image below it            (debian:12-slim)
-#   LOOM_LOOMCTL  a loomctl that is built already; else a release build is made
+#   LOOM_LOOMCTL  a loomctl that is built already, with loom-shim beside it or without; else a
+#                 release build is made
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +13,7 @@ command -v docker >/dev/null || { echo "image: docker is needed (apt-get install
 scripts/nats-server.sh
 loomctl=${LOOM_LOOMCTL:-}
 if [ -z "$loomctl" ]; then
-  cargo build --locked --release --package loom-cli
+  cargo build --locked --release --package loom-cli --package loom-task --bins
   loomctl=target/release/loomctl
 fi
 
@@ -20,6 +21,8 @@ mkdir -p .loom
 context=$(mktemp -d .loom/image.XXXXXX)
 trap 'rm -rf "$context"' EXIT
 cp "$loomctl" "$context/loomctl"
+shim=$(dirname "$loomctl")/loom-shim
+[ ! -x "$shim" ] || cp "$shim" "$context/loom-shim"
 cp .loom/bin/nats-server "$context/nats-server"
 strip --strip-debug "$context/loomctl" 2>/dev/null || true
 docker build --quiet --build-arg "BASE=$base" --tag "$image" --file Dockerfile "$context" >/dev/null

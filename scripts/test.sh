@@ -9,7 +9,7 @@ scripts/docker.sh up
 trap "scripts/docker.sh down" EXIT
 
 # Tests of the program itself start this binary.
-cargo build --locked --package loom-cli --package loom-task
+cargo build --locked --package loom-cli --package loom-task --bins
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --locked --workspace --lib --bins --test it --config-file .ci/nextest.toml
   # Has a main of its own: it kills itself.

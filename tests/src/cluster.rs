@@ -97,7 +97,11 @@ pub fn run_alone(arguments: &[&str]) -> Said {
 }
 
 pub(crate) fn command(bus: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(loomctl());
+    command_of(&loomctl(), bus, arguments)
+}
+
+fn command_of(program: &Path, bus: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     forget_bus(command.args(arguments));
     if !bus.is_empty() {
         command.env("LOOM_BUS", bus);
@@ -127,6 +131,7 @@ pub struct Dev {
     /// Address of the bus.
     pub bus: String,
     directory: TempDir,
+    program: PathBuf,
     flags: Vec<String>,
     child: Option<Child>,
 }
@@ -137,6 +142,14 @@ impl Dev {
     /// # Panics
     /// When it does not start.
     pub fn start(flags: &[&str]) -> Self {
+        Self::start_program(&loomctl(), flags)
+    }
+
+    /// The same, of a `loomctl` that lies elsewhere.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_program(program: &Path, flags: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("loom-dev")
             .tempdir()
@@ -144,6 +157,7 @@ impl Dev {
         let mut dev = Self {
             bus: String::new(),
             directory,
+            program: program.to_owned(),
             flags: flags.iter().map(ToString::to_string).collect(),
             child: None,
         };
@@ -195,7 +209,7 @@ impl Dev {
             .append(true)
             .open(self.path("dev.log"))
             .expect("a log file");
-        let child = command("", &["dev", "--listen", "127.0.0.1:0"])
+        let child = command_of(&self.program, "", &["dev", "--listen", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg("--ready-file")

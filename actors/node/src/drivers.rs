@@ -53,7 +53,7 @@ impl Drivers {
         let inner = if offered || options.data_dir.join(RUNS).exists() {
             let mut setup = ProcessOptions::new(&options.data_dir);
             if let Some(shim) = &options.shim {
-                setup.shim.clone_from(shim);
+                setup.shim = Some(shim.clone());
             }
             let driver: Arc<dyn Driver> = Arc::new(ProcessDriver::new(setup)?);
             Some(driver)

@@ -40,7 +40,8 @@ pub struct NodeOptions {
     pub allow_process: bool,
     /// What it offers in place of what the host has.
     pub capacity: CapacityOverride,
-    /// The program that the process driver executes as the shim; the agent's own if none.
+    /// The program that the process driver executes as the shim; if none, `loom-shim` beside the
+    /// agent's own program, else that one.
     pub shim: Option<PathBuf>,
     /// Where the Docker Engine listens; where `DOCKER_HOST` says, or the usual place, if none.
     pub docker_socket: Option<PathBuf>,

@@ -21,6 +21,7 @@ mod hosts;
 mod jobs;
 mod kills;
 mod parts;
+mod shim;
 mod stopping;
 mod tidy;
 mod troubles;

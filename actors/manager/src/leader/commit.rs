@@ -98,6 +98,7 @@ impl Leading {
             return;
         }
         let order = if let Some(batch) = self.gatherer.take() {
+            self.planning.appending();
             self.appending = Some(batch.effects);
             LogWriterMessage::Append(Box::new(batch.commit))
         } else if let Some((mark, _)) = self.snapshots.front() {

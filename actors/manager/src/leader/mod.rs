@@ -306,7 +306,10 @@ impl Leading {
             self.take_up(held);
         }
         self.plan();
-        self.append();
+        let idle = self.appending.is_none() && !self.gatherer.is_empty();
+        if !(idle && self.planning.is_worth_awaiting()) {
+            self.append();
+        }
         self.tell_nodes();
     }
 

@@ -15,10 +15,18 @@ const NEVER: Duration = Duration::from_hours(100 * 365 * 24);
 /// The pause before planning again after a pass failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// An append waits for a pass if the last one took no longer: a commit costs more than that.
+const QUICK: Duration = Duration::from_millis(1);
+
 /// What is known of planning.
 #[derive(Debug, Default)]
 pub(crate) struct Planning {
     pass: PassState,
+    /// When the pass under way was ordered, and how long the last one took.
+    begun: Option<Instant>,
+    took: Duration,
+    /// Whether what gathers has waited for a pass: it does so once.
+    awaited: bool,
     /// Something is due although no job is dirty.
     woken: bool,
     /// When the clock gives something to do, and whether an alarm is set for it.
@@ -43,6 +51,26 @@ enum PassState {
 impl Planning {
     pub(crate) fn is_under_way(&self) -> bool {
         self.pass != PassState::None
+    }
+
+    /// Whether what gathers had better wait for the pass under way: what is asked for and what is
+    /// planned for it then land in one commit in place of two. False once it has waited.
+    pub(crate) fn is_worth_awaiting(&mut self) -> bool {
+        self.pass == PassState::UnderWay
+            && self.took <= QUICK
+            && !std::mem::replace(&mut self.awaited, true)
+    }
+
+    /// What gathered is being appended.
+    pub(crate) fn appending(&mut self) {
+        self.awaited = false;
+    }
+
+    fn begin(&mut self) {
+        self.pass = PassState::UnderWay;
+        self.begun = Some(Instant::now());
+        self.woken = false;
+        self.due = None;
     }
 
     /// The clock says that something may be due.
@@ -101,9 +129,7 @@ impl Leading {
             lost_after: self.lost_after(),
             slots: self.planning.slots(),
         };
-        self.planning.pass = PassState::UnderWay;
-        self.planning.woken = false;
-        self.planning.due = None;
+        self.planning.begin();
         // A scheduler that is gone is started anew by supervision, and asked again.
         drop(self.scheduler.cast(order));
     }
@@ -127,6 +153,9 @@ impl Leading {
 
     /// A pass came back: nothing was decided meanwhile, so it is as good as it was.
     pub(super) fn planned(&mut self, pass: Pass) {
+        if let Some(begun) = self.planning.begun.take() {
+            self.planning.took = begun.elapsed();
+        }
         if std::mem::take(&mut self.planning.pass) == PassState::Dropped {
             return;
         }
@@ -185,6 +214,23 @@ impl Leading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_gathers_waits_for_a_quick_pass_once_and_for_no_other() {
+        let mut planning = Planning::default();
+        assert!(!planning.is_worth_awaiting(), "there is no pass");
+        planning.begin();
+        assert!(planning.is_worth_awaiting());
+        assert!(!planning.is_worth_awaiting(), "it has waited");
+        planning.appending();
+        assert!(planning.is_worth_awaiting(), "this is the next batch");
+        planning.appending();
+        planning.drop_pass();
+        assert!(!planning.is_worth_awaiting(), "nothing comes of that pass");
+        planning.begin();
+        planning.took = QUICK * 2;
+        assert!(!planning.is_worth_awaiting(), "passes take long here");
+    }
 
     #[test]
     fn a_pass_that_is_too_large_is_halved_down_to_one_slot_and_grows_again() {

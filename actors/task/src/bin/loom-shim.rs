@@ -1,4 +1,5 @@
-//! The shim alone, for tests; in production it is a mode of `loomctl`.
+//! The shim alone: what an agent executes for each run where it is found beside `loomctl`, which is
+//! twenty times as large and can do the same.
 
 use std::process::ExitCode;
 

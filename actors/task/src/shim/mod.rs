@@ -1,7 +1,8 @@
 //! The shim: a small process between the agent and a program, which outlives the agent.
 //!
-//! It is a mode of the agent's own executable, entered before anything else of the program runs:
-//! no async runtime, one thread, `poll(2)`. There is one for each run. In this order it
+//! It is a small program beside the agent's, or where there is none a mode of the agent's own, entered
+//! before anything else of the program runs: no async runtime, one thread, `poll(2)`. There is one
+//! for each run. In this order it
 //!
 //! 1. reads its launch from standard input (the open `launch` file, see below), becomes the leader
 //!    of a session and the reaper of its descendants, and enters the run's control groups;
@@ -60,6 +61,12 @@ pub const SHIM_WORD: &str = "__shim";
 /// directory, the rest the program and its arguments.
 pub const EXEC_WORD: &str = "__exec";
 
+/// The first argument by which the executable tells whether it is of this version.
+pub(crate) const VERSION_WORD: &str = "__version";
+
+/// What it answers.
+pub(crate) const VERSION: &str = concat!("loom-shim ", env!("CARGO_PKG_VERSION"), " 1");
+
 /// Runs as a shim and returns its exit code if the command line says so; to be called first in
 /// `main`. None if this is not a shim.
 pub fn main_if_asked() -> Option<ExitCode> {
@@ -71,6 +78,14 @@ pub fn main_if_asked() -> Option<ExitCode> {
         let (code, why) = exec::exec(&directory, &argv);
         let _ = writeln!(std::io::stderr(), "{why}");
         return Some(code.into());
+    }
+    if word == OsStr::new(VERSION_WORD) {
+        let told = writeln!(std::io::stdout(), "{VERSION}");
+        return Some(if told.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     if word != OsStr::new(SHIM_WORD) {
         return None;

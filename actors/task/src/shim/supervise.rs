@@ -49,6 +49,8 @@ struct Shim {
 
 /// Runs the launch on standard input, to the end of every process of it.
 pub(super) fn supervise(directory: &Path) -> io::Result<()> {
+    // It may have been executed as a number, which tells nobody anything.
+    let _ = rustix::thread::set_name(c"loom-shim");
     // Blocked, not ignored: what is ignored the program would inherit.
     SigSet::all().thread_block()?;
     restore_open_files();

@@ -46,7 +46,7 @@ impl Drop for Processes {
 
 fn driver(directory: &Path) -> ProcessDriver {
     let mut options = ProcessOptions::new(directory);
-    options.shim = env!("CARGO_BIN_EXE_loom-shim").into();
+    options.shim = Some(env!("CARGO_BIN_EXE_loom-shim").into());
     ProcessDriver::new(options).unwrap()
 }
 

@@ -10,6 +10,7 @@ mod adopt;
 mod cgroup;
 mod diagnose;
 mod exec;
+mod program;
 mod run;
 mod start;
 
@@ -27,13 +28,11 @@ use loom_schemas::words::DriverKind;
 use nix::sys::signal::Signal;
 
 use self::cgroup::Cgroups;
+use self::program::ShimProgram;
 use self::run::Run;
 use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
 use crate::driver::usage::Usage;
 use crate::launch::Launch;
-
-/// The executable this process runs, also after the file was replaced or removed.
-const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// How a [`ProcessDriver`] is set up.
 #[derive(Clone, Debug)]
@@ -41,17 +40,18 @@ pub struct ProcessOptions {
     /// Where runs are kept, in `runs`; one agent at a time.
     pub data_dir: PathBuf,
     /// The executable that becomes the shim: one that calls [`crate::shim::main_if_asked`] first.
-    pub shim: PathBuf,
+    /// If none, `loom-shim` beside this process's own executable, else that one itself.
+    pub shim: Option<PathBuf>,
     /// Whether control groups are used where there are any.
     pub cgroups: bool,
 }
 
 impl ProcessOptions {
-    /// With this process's own executable as the shim.
+    /// With the shim that is found, and control groups.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
-            shim: OWN_EXECUTABLE.into(),
+            shim: None,
             cgroups: true,
         }
     }
@@ -64,9 +64,11 @@ pub struct ProcessDriver(Arc<Inner>);
 /// What all calls share.
 struct Inner {
     directory: PathBuf,
-    shim: PathBuf,
+    shim: ShimProgram,
     cgroups: Cgroups,
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
+    /// Runs that have ended and whose groups are gone: only their files are left.
+    released: Mutex<HashSet<RunId>>,
     /// Runs that are being started, adopted or removed, so that nobody does it twice.
     busy: Mutex<HashSet<RunId>>,
     /// Told when one of them no longer is.
@@ -111,9 +113,10 @@ impl ProcessDriver {
         };
         Ok(Self(Arc::new(Inner {
             directory,
-            shim: options.shim,
+            shim: ShimProgram::new(options.shim),
             cgroups,
             runs: Mutex::default(),
+            released: Mutex::default(),
             busy: Mutex::default(),
             freed: Condvar::new(),
         })))
@@ -222,7 +225,7 @@ impl Driver for ProcessDriver {
     ) -> BoxFuture<'_, Result<ExecOutcome, DriverError>> {
         async move {
             let run = self.find(run).await?;
-            exec::exec(&run, &self.0.shim, &argv, timeout).await
+            exec::exec(&run, self.0.shim.path(), &argv, timeout).await
         }
         .boxed()
     }
@@ -248,6 +251,10 @@ impl Inner {
 
     fn runs(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn released(&self) -> MutexGuard<'_, HashSet<RunId>> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, id: RunId) -> Option<Arc<Run>> {
@@ -284,8 +291,13 @@ impl Inner {
             None => self.cgroups.clear(&run.to_string()),
         }
         if !files {
+            self.released().insert(run);
             return Ok(());
         }
+        self.remove_files(run)
+    }
+
+    fn remove_files(&self, run: RunId) -> Result<(), DriverError> {
         let directory = self.directory_of(run);
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -310,6 +322,14 @@ impl Drop for Claim<'_> {
 /// Removes what is left of a run that has ended, or of which nothing is known.
 fn remove(inner: &Arc<Inner>, id: RunId, files: bool) -> Result<(), DriverError> {
     let _claim = inner.claim_when_free(id);
+    if inner.released().contains(&id) {
+        if files {
+            inner.remove_files(id)?;
+            inner.released().remove(&id);
+            inner.runs().remove(&id);
+        }
+        return Ok(());
+    }
     let found = inner.run(id).or_else(|| adopt::left(inner, id));
     if let Some(run) = found
         && run.ended().is_none()

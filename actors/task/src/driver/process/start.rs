@@ -61,7 +61,7 @@ fn start_new(
 ) -> Result<Arc<Run>, DriverError> {
     let shim_launch = plan(inner, launch, directory)?;
     let begin = || {
-        let (mut child, answer) = run_shim(&inner.shim, directory, &shim_launch)?;
+        let (mut child, answer) = run_shim(inner.shim.path(), directory, &shim_launch)?;
         let started =
             StartedRecord::decode(&answer).ok_or_else(|| diagnose::answer(&answer, &shim_launch));
         let fd = started.and_then(|started| {

@@ -87,7 +87,7 @@ async fn a_shim_outlives_its_executable() {
     let shim = rig.directory.path().join("loomctl");
     fs::copy(env!("CARGO_BIN_EXE_loom-shim"), &shim).unwrap();
     let mut options = ProcessOptions::new(rig.directory.path());
-    options.shim.clone_from(&shim);
+    options.shim = Some(shim.clone());
     let old = ProcessDriver::new(options).unwrap();
     let wanted = sh("while ! [ -e ../../../go ]; do sleep 0.01; done; echo on; exit 6");
     let started = start_retrying(&old, &wanted).await;

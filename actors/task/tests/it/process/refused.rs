@@ -122,7 +122,7 @@ async fn a_shim_that_is_none_is_a_failure_and_not_a_refusal() {
     ] {
         let mut options =
             loom_task::driver::process::ProcessOptions::new(rig.directory.path().join("other"));
-        options.shim = shim.into();
+        options.shim = Some(shim.into());
         let driver = loom_task::driver::process::ProcessDriver::new(options).unwrap();
         match driver.start(sh("true")).await.unwrap_err() {
             DriverError::Failed { source, .. } => {

@@ -41,7 +41,7 @@ impl Rig {
     /// Another executable as the shim.
     pub(super) fn use_shim(&mut self, shim: &Path, cgroups: bool) {
         let mut options = ProcessOptions::new(self.directory.path());
-        options.shim = shim.into();
+        options.shim = Some(shim.into());
         options.cgroups = cgroups;
         self.driver = ProcessDriver::new(options).unwrap();
     }
@@ -117,7 +117,7 @@ impl Drop for Rig {
 
 pub(super) fn driver(directory: &Path, cgroups: bool) -> ProcessDriver {
     let mut options = ProcessOptions::new(directory);
-    options.shim = env!("CARGO_BIN_EXE_loom-shim").into();
+    options.shim = Some(env!("CARGO_BIN_EXE_loom-shim").into());
     options.cgroups = cgroups;
     ProcessDriver::new(options).unwrap()
 }
