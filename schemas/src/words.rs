@@ -186,6 +186,8 @@ pub enum Kind {
     Service,
     /// Runs to completion.
     Batch,
+    /// Runs until stopped, once on every node it may run on.
+    System,
 }
 
 impl Kind {
@@ -194,6 +196,7 @@ impl Kind {
         match self {
             Self::Service => "service",
             Self::Batch => "batch",
+            Self::System => "system",
         }
     }
 }

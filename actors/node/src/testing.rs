@@ -40,7 +40,10 @@ pub(crate) fn task() -> TaskSpec {
         command: Vec::new(),
         args: Vec::new(),
         replicas: 1,
+        per_index: BTreeMap::new(),
         env: BTreeMap::new(),
+        params: BTreeMap::new(),
+        vars: BTreeMap::new(),
         workdir: None,
         user: None,
         resources: Resources {
@@ -48,6 +51,7 @@ pub(crate) fn task() -> TaskSpec {
             cpu_limit: None,
             memory: Bytes::mib(16),
             disk: Bytes(0),
+            disk_rate: None,
             pids: 16,
         },
         ports: BTreeMap::new(),
@@ -63,6 +67,7 @@ pub(crate) fn task() -> TaskSpec {
             grace: Millis::secs(1),
         },
         timeout: None,
+        after: Vec::new(),
         health: None,
         logs: LogSpec {
             max_size: Bytes::mib(1),

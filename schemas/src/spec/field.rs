@@ -8,7 +8,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::problem::Problem;
+use super::problem::{Problem, shown};
 use super::reader::{FIELD, FORM, TEXT};
 use super::tree::Place;
 use crate::ids::Name;
@@ -51,6 +51,22 @@ pub(crate) struct Size(pub(crate) Bytes);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span(pub(crate) Millis);
 
+/// A size in a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate(pub(crate) Bytes);
+
+/// A whole number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signed(pub(crate) i64);
+
+/// A value with the type it is written in.
+#[derive(Clone, Debug)]
+pub(crate) enum Scalar {
+    Text(String),
+    Int(i64),
+    Bool(bool),
+}
+
 /// A number of cores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cores(pub(crate) MilliCores);
@@ -72,6 +88,37 @@ impl<T> Field<T> {
         Problem::new(message, help)
             .at(self.place.line, self.place.column)
             .on(self.path.clone())
+    }
+
+    /// The field without its value, for what is wrong with it as a whole.
+    pub(crate) fn as_place(&self) -> Field<()> {
+        Field {
+            value: Some(()),
+            present: self.present,
+            place: self.place,
+            path: self.path.clone(),
+        }
+    }
+
+    /// A field of another value in this place.
+    pub(crate) fn clone_with<U>(&self, value: U) -> Field<U> {
+        Field {
+            value: Some(value),
+            present: true,
+            place: self.place,
+            path: self.path.clone(),
+        }
+    }
+}
+
+impl Scalar {
+    /// The value as a process is given it.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Int(number) => number.to_string(),
+            Self::Bool(value) => value.to_string(),
+        }
     }
 }
 
@@ -207,6 +254,78 @@ impl<'de> Deserialize<'de> for Cores {
     }
 }
 
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PerSecond(Bytes);
+        impl FromStr for PerSecond {
+            type Err = UnitError;
+
+            fn from_str(text: &str) -> Result<Self, UnitError> {
+                let Some(size) = text.strip_suffix("/s") else {
+                    let size = text.split('/').next().unwrap_or(text);
+                    let help = match size.parse::<Bytes>() {
+                        Ok(_) => format!("write `{size}/s`"),
+                        Err(_) => "a rate is a size in a second, such as `50MiB/s`".to_owned(),
+                    };
+                    let message = format!("`{}` is not a rate", shown(text));
+                    return Err(UnitError { message, help });
+                };
+                size.parse().map(Self)
+            }
+        }
+        let quantity = Quantity::<PerSecond> {
+            expecting: "a rate such as `50MiB/s`",
+            of: PhantomData,
+        };
+        let rate = deserializer.deserialize_any(quantity)?;
+        Ok(Self(rate.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Signed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Signed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Signed, E> {
+                Ok(Signed(value))
+            }
+        }
+        deserializer.deserialize_any(Number)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+        impl Visitor<'_> for Value {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, a whole number, `true` or `false`")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Int(value))
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Scalar, E> {
+                Ok(Scalar::Bool(value))
+            }
+        }
+        deserializer.deserialize_any(Value)
+    }
+}
+
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Number;
@@ -302,6 +421,14 @@ schema!(Cores, "Cores", _generator => json_schema!({
 schema!(Size, "Size", _generator => json_schema!({
     "type": "string",
     "pattern": r"^[0-9]+(\.[0-9]+)?(B|[KMGTP]iB|[kKMGTP]B)$",
+}));
+schema!(Rate, "Rate", _generator => json_schema!({
+    "type": "string",
+    "pattern": r"^[0-9]+(\.[0-9]+)?(B|[KMGTP]iB|[kKMGTP]B)/s$",
+}));
+schema!(Signed, "Signed", _generator => json_schema!({ "type": "integer" }));
+schema!(Scalar, "Scalar", _generator => json_schema!({
+    "type": ["string", "integer", "boolean"],
 }));
 schema!(Span, "Span", _generator => json_schema!({
     "type": "string",

@@ -4,89 +4,63 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Cores, Entries, Field, Form, Size, Span, Text, Whole};
+use super::depend::{AfterFile, DependsOnFile};
+use super::field::{Cores, Entries, Field, Form, Rate, Scalar, Size, Span, Text, Whole};
+use super::resources::IndexFile;
+use super::schedule::ScheduleFile;
+use super::update::UpdateFile;
+use super::vars::VarFile;
 use super::{Network, Protocol, Pull, RestartOn};
 use crate::ids::Name;
 use crate::words::Kind;
 
-/// The name by which the reader knows a task.
-pub(crate) const TASK: &str = "TaskFile";
-
 /// The fields of a job beside those of its only task.
-pub(crate) const JOB_FIELDS: [&str; 5] = ["name", "owner", "kind", "labels", "tasks"];
+pub(crate) const JOB_FIELDS: [&str; 11] = [
+    "name",
+    "owner",
+    "kind",
+    "priority",
+    "datacenters",
+    "schedule",
+    "depends_on",
+    "vars",
+    "update",
+    "labels",
+    "tasks",
+];
 
 /// The fields of a task.
-pub(crate) const TASK_FIELDS: [&str; 23] = [
+pub(crate) const TASK_FIELDS: [&str; 29] = [
     "image",
     "bash",
     "python",
     "go",
     "exec",
+    "job",
     "command",
     "args",
     "replicas",
+    "per_index",
     "env",
+    "params",
     "workdir",
     "user",
     "network",
     "cpu",
     "cpu_limit",
     "memory",
+    "disk",
+    "disk_rate",
     "pids",
     "ports",
     "restart",
     "stop",
     "timeout",
+    "after",
     "health",
     "logs",
     "sim",
 ];
-
-/// Fields of a job that the language has and this build does not.
-pub(crate) const JOB_LATER: [&str; 10] = [
-    "priority",
-    "datacenters",
-    "schedule",
-    "timezone",
-    "overlap",
-    "depends_on",
-    "vars",
-    "update",
-    "strategy",
-    "on",
-];
-
-/// Fields of a task that the language has and this build does not.
-pub(crate) const TASK_LATER: [&str; 22] = [
-    "job",
-    "plugin",
-    "per_index",
-    "disk",
-    "disk_rate",
-    "gpus",
-    "constraints",
-    "affinities",
-    "spread",
-    "tolerations",
-    "after",
-    "inputs",
-    "outputs",
-    "params",
-    "result",
-    "volumes",
-    "secrets",
-    "commands",
-    "lost_after",
-    "on_return",
-    "when_cut_off",
-    "gang",
-];
-
-/// Those of them that say what a task runs.
-pub(crate) const OPERATORS_LATER: [&str; 2] = ["job", "plugin"];
-
-/// Values that the language has and this build does not, by the enum they are of.
-pub(crate) const VALUES_LATER: [(&str, &str); 1] = [("Kind", "system")];
 
 /// A job: what is wanted, as one task at the top level or several under `tasks`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -98,8 +72,24 @@ pub(crate) struct JobFile {
     pub(crate) name: Field<Name>,
     /// Whom the job belongs to. Default: the caller.
     pub(crate) owner: Field<String>,
-    /// `service` runs until stopped, `batch` to completion. Default: `service`.
+    /// `service` runs until stopped, `batch` to completion, `system` once on every node it may run
+    /// on. Default: `service`, with `schedule` `batch`.
     pub(crate) kind: Field<Kind>,
+    /// Who goes first where not all have room: from 0 to 100. Default: 50.
+    #[schemars(range(max = 100))]
+    pub(crate) priority: Field<Whole>,
+    /// The datacenters it may run in. Default: any.
+    #[schemars(length(min = 1, max = 64))]
+    pub(crate) datacenters: Field<Vec<Field<Text>>>,
+    /// When it runs again and again: a cron expression, or a map. Default: never.
+    pub(crate) schedule: Field<Form<String, ScheduleFile>>,
+    /// The jobs it waits for: each a name, or a map. Default: none.
+    #[schemars(length(max = 1000))]
+    pub(crate) depends_on: Field<Vec<Field<Form<Name, DependsOnFile>>>>,
+    /// The values it is submitted with, by name: each its default, or a map. Default: none.
+    pub(crate) vars: Field<Entries<Form<Scalar, VarFile>>>,
+    /// How a changed job takes the place of the one before.
+    pub(crate) update: Field<UpdateFile>,
     /// Labels, for selectors. Default: none.
     pub(crate) labels: Field<Entries<Text>>,
     /// The tasks by name, where there are several; the fields of a single task stand at the top.
@@ -124,6 +114,8 @@ pub(crate) struct TaskFile {
     /// A program and its arguments, never through a shell.
     #[schemars(length(min = 1, max = 1000))]
     pub(crate) exec: Field<Vec<Field<Text>>>,
+    /// The name of a job that is dispatched with this task's params; its run is the task's.
+    pub(crate) job: Field<Name>,
     /// The interpreter of a script in place of the usual one, with its arguments: `[bash, -eu]`; the
     /// program of an image in place of its own (its entry point).
     #[schemars(length(min = 1, max = 1000))]
@@ -135,8 +127,12 @@ pub(crate) struct TaskFile {
     /// How many of it run. Default: 1.
     #[schemars(range(max = 10_000))]
     pub(crate) replicas: Field<Whole>,
+    /// What single replicas have otherwise, by index. Default: nothing.
+    pub(crate) per_index: Field<Entries<IndexFile>>,
     /// Environment variables beside those that Loom sets. Default: none.
     pub(crate) env: Field<Entries<Text>>,
+    /// Values handed to it as `LOOM_PARAM_<NAME>`. Default: none.
+    pub(crate) params: Field<Entries<Text>>,
     /// The absolute path it starts in. Default: the image's, or the run's own directory.
     pub(crate) workdir: Field<Text>,
     /// `user` or `user:group`, by name or number. Default: the image's, or the agent's own.
@@ -150,6 +146,10 @@ pub(crate) struct TaskFile {
     pub(crate) cpu_limit: Field<Cores>,
     /// Reserved memory, and the limit. Default: 128MiB.
     pub(crate) memory: Field<Size>,
+    /// Reserved disk, and the most that its files take. Default: none, and no limit.
+    pub(crate) disk: Field<Size>,
+    /// The most that is read, and that is written, in a second. Default: no limit.
+    pub(crate) disk_rate: Field<Rate>,
     /// The most processes and threads at once. Default: 512.
     #[schemars(range(min = 1, max = 4_194_304))]
     pub(crate) pids: Field<Whole>,
@@ -161,6 +161,9 @@ pub(crate) struct TaskFile {
     pub(crate) stop: Field<StopFile>,
     /// Time limit of one run: a duration, or a map. Default: none.
     pub(crate) timeout: Field<Form<Span, TimeoutFile>>,
+    /// The tasks of the job it waits for: each a name, or a map. Default: none.
+    #[schemars(length(max = 1000))]
+    pub(crate) after: Field<Vec<Field<Form<Name, AfterFile>>>>,
     /// How its node finds out whether it does its work: one of `http`, `tcp` and `exec`.
     pub(crate) health: Field<HealthFile>,
     /// What is kept of its output.

@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use super::field::{Cores, Entries, Field, Form, Size, Text, Whole};
+use super::depend::AfterPlace;
+use super::field::{Entries, Field, Form, Size, Text, Whole};
 use super::file::{JobFile, PortFile, TaskFile};
 use super::problem::{Problem, ProblemKind, Problems, shown};
 use super::program::{Operators, Texts};
+use super::resources::Amounts;
 use super::tree::Place;
-use super::{JOB_MAX, JobSpec, PortSpec, Resources, TaskSpec};
+use super::{JOB_MAX, JobSpec, PRIORITY, PortSpec, TaskSpec};
 use crate::ids::Name;
-use crate::units::{Bytes, MilliCores};
+use crate::units::Bytes;
 use crate::words::Kind;
 
 /// The most tasks of a job.
@@ -34,10 +36,14 @@ pub(crate) struct Lowering<'a> {
     pub(super) files: Option<&'a mut Files<'a>>,
     /// What may still come from script files, in bytes.
     pub(super) room: usize,
+    /// What tasks wait for.
+    pub(super) after: Vec<AfterPlace>,
 }
 
 /// Where a task stands, for what is wrong with it as a whole.
 pub(super) struct TaskPlace {
+    /// Its name, if that reads.
+    pub(super) name: Option<Name>,
     pub(super) place: Place,
     pub(super) path: String,
 }
@@ -65,6 +71,7 @@ impl<'a> Lowering<'a> {
             problems,
             files,
             room: JOB_MAX.saturating_sub(size),
+            after: Vec::new(),
         }
     }
 
@@ -77,13 +84,19 @@ impl<'a> Lowering<'a> {
         top: Place,
     ) -> Option<JobSpec> {
         let top = TaskPlace {
+            name: Some(Name::main()),
             place: top,
             path: String::new(),
         };
         if !job.name.present {
             self.push(top.problem("`name` is missing", "add a name, such as `name: web`"));
         }
-        let kind = job.kind.value.unwrap_or_default();
+        let (schedule, kind) = self.schedule(job.schedule, &job.kind);
+        let priority = self.whole(&job.priority, 0..=100, PRIORITY);
+        let datacenters = self.datacenters(job.datacenters);
+        let depends_on = self.depends_on(job.depends_on, job.name.value.as_ref());
+        let vars = self.vars(job.vars);
+        let update = self.update(job.update);
         let owner = self.owner(job.owner);
         let labels = self.labels(job.labels);
         let tasks = match main {
@@ -93,10 +106,17 @@ impl<'a> Lowering<'a> {
             }
             None => self.tasks(job.tasks, kind),
         };
+        self.check_after(&tasks);
         Some(JobSpec {
             name: job.name.value?,
             owner,
             kind,
+            priority,
+            datacenters,
+            schedule,
+            depends_on,
+            vars,
+            update,
             labels,
             tasks,
         })
@@ -138,6 +158,37 @@ impl<'a> Lowering<'a> {
         labels
     }
 
+    fn datacenters(&mut self, field: Field<Vec<Field<Text>>>) -> Vec<String> {
+        let place = field.as_place();
+        let items = field.value.unwrap_or_default();
+        if place.present && items.is_empty() {
+            let help = "name one, or remove the field for any";
+            self.push(place.problem("`datacenters` is empty", help));
+        }
+        let mut all: Vec<String> = Vec::new();
+        for field in items {
+            let Some(Text(name)) = &field.value else {
+                continue;
+            };
+            let valid = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
+                let message = format!("`{}` is not the name of a datacenter", shown(name));
+                let help = "expected 1 to 63 letters, digits, `.`, `_` or `-`";
+                self.push(field.problem(message, help));
+            } else if all.contains(name) {
+                let message = format!("`{name}` is there twice");
+                self.push(field.problem(message, "remove one of the two"));
+            }
+            all.push(name.clone());
+        }
+        if all.len() > PORTS_MAX {
+            let message = format!("{} datacenters", all.len());
+            let help = format!("at most {PORTS_MAX}");
+            self.push(place.problem(message, help).of(ProblemKind::TooLarge));
+        }
+        all
+    }
+
     fn tasks(&mut self, field: Field<Entries<TaskFile>>, kind: Kind) -> BTreeMap<Name, TaskSpec> {
         self.count(&field, TASKS_MAX, "tasks");
         if field.value.as_ref().is_some_and(|tasks| tasks.0.is_empty()) {
@@ -145,13 +196,11 @@ impl<'a> Lowering<'a> {
         }
         let mut tasks = BTreeMap::new();
         let mut replicas = 0;
-        let whole = TaskPlace {
-            place: field.place,
-            path: field.path.clone(),
-        };
+        let whole = field.as_place();
         for (key, task) in entries(field) {
             let name = self.name(&key);
             let place = TaskPlace {
+                name: name.clone(),
                 place: key.place,
                 path: task.path,
             };
@@ -172,7 +221,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// A key that has to be a name.
-    fn name(&mut self, key: &Field<String>) -> Option<Name> {
+    pub(super) fn name(&mut self, key: &Field<String>) -> Option<Name> {
         let name = Name::new(key.value.as_deref()?);
         name.map_err(|error| self.push(key.problem(error.to_string(), "")))
             .ok()
@@ -194,7 +243,17 @@ impl<'a> Lowering<'a> {
         let replicas = self.whole(&task.replicas, 0..=REPLICAS_MAX, 1);
         let workdir = self.absolute(task.workdir, &texts);
         let user = self.user(task.user);
-        let resources = self.resources(&task.cpu, &task.cpu_limit, &task.memory, &task.pids);
+        let resources = self.resources(&Amounts {
+            cpu: &task.cpu,
+            cpu_limit: &task.cpu_limit,
+            memory: &task.memory,
+            disk: &task.disk,
+            disk_rate: &task.disk_rate,
+            pids: &task.pids,
+        });
+        let per_index = self.per_index(task.per_index, &resources, replicas, &texts);
+        let params = self.params(task.params, &texts);
+        let after = self.after(task.after, place);
         let restart = self.restart(task.restart, kind);
         let stop = self.stop(task.stop);
         let timeout = self.timeout(task.timeout);
@@ -210,6 +269,7 @@ impl<'a> Lowering<'a> {
             python: task.python,
             go: task.go,
             exec: task.exec,
+            job: task.job,
         };
         Some(TaskSpec {
             operator: self.operator(operators, place, &texts)?,
@@ -217,7 +277,10 @@ impl<'a> Lowering<'a> {
             command,
             args,
             replicas,
+            per_index,
             env,
+            params,
+            vars: BTreeMap::new(),
             workdir,
             user,
             network,
@@ -226,42 +289,11 @@ impl<'a> Lowering<'a> {
             restart,
             stop,
             timeout,
+            after,
             health,
             logs,
             sim,
         })
-    }
-
-    fn resources(
-        &mut self,
-        cpu: &Field<Cores>,
-        cpu_limit: &Field<Cores>,
-        memory: &Field<Size>,
-        pids: &Field<Whole>,
-    ) -> Resources {
-        const CORES_MAX: MilliCores = MilliCores(4_096_000);
-        let mut cores = |field: &Field<Cores>| {
-            let Cores(cores) = field.value?;
-            if cores.0 == 0 || cores > CORES_MAX {
-                let message = format!("`{cores}` cores are out of range");
-                self.push(field.problem(message, format!("from 0.001 to {CORES_MAX}")));
-            }
-            Some(cores)
-        };
-        let reserved = cores(cpu).unwrap_or(MilliCores(100));
-        let limit = cores(cpu_limit);
-        if let Some(limit) = limit.filter(|limit| *limit < reserved) {
-            let message =
-                format!("`{limit}` cores are less than the {reserved} that `cpu` reserves");
-            self.push(cpu_limit.problem(message, "raise `cpu_limit` or lower `cpu`"));
-        }
-        Resources {
-            cpu: reserved,
-            cpu_limit: limit,
-            memory: self.size(memory, Bytes::mib(1)..=Bytes(1 << 50), Bytes::mib(128)),
-            disk: Bytes(0),
-            pids: self.whole(pids, 1..=4_194_304, 512),
-        }
     }
 
     fn ports(&mut self, field: Field<Entries<Form<Whole, PortFile>>>) -> BTreeMap<Name, PortSpec> {

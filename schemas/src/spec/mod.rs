@@ -3,11 +3,13 @@
 //! The forms people write (YAML, TOML, JSON) are read into these types; these are what the log
 //! keeps, what a node is sent and what two versions are compared by.
 
+mod depend;
 mod field;
 mod file;
 mod health;
 pub mod image;
 mod json;
+mod later;
 mod lower;
 mod msgpack;
 mod policy;
@@ -16,11 +18,15 @@ mod program;
 mod read;
 mod reader;
 pub mod reference;
+mod resources;
+mod schedule;
 mod schema;
 mod signals;
 mod syntax;
 mod toml;
 mod tree;
+mod update;
+mod vars;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -31,13 +37,18 @@ use crate::ids::Name;
 use crate::units::{Bytes, MilliCores, Millis};
 use crate::words::{DriverKind, Kind};
 
+pub use depend::{After, DEPENDENCIES_MAX, DependOn, DependsOn, SubJob};
 pub use image::{ImageSpec, Network, Pull};
 pub use lower::{PORTS_MAX, REPLICAS_MAX, TASKS_MAX, WORD_MAX, WORDS_MAX};
 pub use problem::{Problem, ProblemKind, Report};
 pub use read::{embed_files, read, read_with_files};
+pub use resources::{IndexSpec, ResourceChange};
+pub use schedule::{Overlap, ScheduleSpec};
 pub use schema::json_schema;
 pub use signals::nearest_signal;
 pub use syntax::Syntax;
+pub use update::{OnUpdateFailure, UpdateOrder, UpdateSpec};
+pub use vars::{VARS_MAX, VarSpec, VarType};
 
 /// The largest job file that is read, in bytes, scripts put in from files included.
 ///
@@ -55,11 +66,41 @@ pub struct JobSpec {
     /// How long it is meant to live.
     #[serde(default)]
     pub kind: Kind,
+    /// Who goes first where not all have room: the greater, up to 100.
+    #[serde(default = "usual_priority", skip_serializing_if = "is_usual_priority")]
+    pub priority: u8,
+    /// The datacenters its nodes are in; any if none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub datacenters: Vec<String>,
+    /// When it runs again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleSpec>,
+    /// The jobs it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<DependsOn>,
+    /// The values it was submitted with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vars: BTreeMap<Name, VarSpec>,
+    /// How a changed job takes the place of the one before.
+    #[serde(default, skip_serializing_if = "UpdateSpec::is_default")]
+    pub update: UpdateSpec,
     /// For selectors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// At least one.
     pub tasks: BTreeMap<Name, TaskSpec>,
+}
+
+/// The priority of a job that does not say.
+pub const PRIORITY: u8 = 50;
+
+fn usual_priority() -> u8 {
+    PRIORITY
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_usual_priority(priority: &u8) -> bool {
+    *priority == PRIORITY
 }
 
 /// One task of a job.
@@ -79,9 +120,18 @@ pub struct TaskSpec {
     pub args: Vec<String>,
     /// How many slots.
     pub replicas: u32,
+    /// What single slots have otherwise; see [`of_index`](Self::of_index).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub per_index: BTreeMap<u32, IndexSpec>,
     /// Environment beside what Loom sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Values handed to it as `LOOM_PARAM_<NAME>`; references in them are filled in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<Name, String>,
+    /// The values of those vars of the job that it refers to, so that it alone says what it runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vars: BTreeMap<Name, String>,
     /// The directory it starts in; the image's own or, without an image, its own run directory if
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,6 +155,9 @@ pub struct TaskSpec {
     /// Time limit of one run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<TimeoutSpec>,
+    /// The tasks of the job it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
     /// How its node finds out whether it does its work; it is not checked if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
@@ -129,6 +182,8 @@ pub enum Operator {
     Exec(Vec<String>),
     /// The program of the task's image, or `command` in its place.
     Image,
+    /// Another job, dispatched with the task's params.
+    Job(SubJob),
 }
 
 impl TaskSpec {
@@ -153,6 +208,7 @@ impl Operator {
             Self::Go(_) => "go",
             Self::Exec(_) => "exec",
             Self::Image => "image",
+            Self::Job(_) => "job",
         }
     }
 }
@@ -177,9 +233,12 @@ pub struct Resources {
     pub cpu_limit: Option<MilliCores>,
     /// Reserved memory, and the limit.
     pub memory: Bytes,
-    /// Reserved disk.
+    /// Reserved disk, and the limit where it is not 0.
     #[serde(default)]
     pub disk: Bytes,
+    /// The most that is read, and that is written, in a second; no limit if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_rate: Option<Bytes>,
     /// The most processes and threads at once.
     pub pids: u32,
 }

@@ -29,7 +29,7 @@ impl Lowering<'_> {
             None => RestartFile::default(),
         };
         let (on, window) = match kind {
-            Kind::Service => (RestartOn::Any, Some(Millis::secs(300))),
+            Kind::Service | Kind::System => (RestartOn::Any, Some(Millis::secs(300))),
             Kind::Batch => (RestartOn::Failure, None),
         };
         let delay = span(&file.delay).unwrap_or(Millis::secs(1));

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::later;
 use crate::error::{ErrorCode, WireError};
 
 /// The most problems a report holds; more would not be read.
@@ -148,6 +149,8 @@ impl Problem {
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     list: Vec<Problem>,
+    /// Whether what is on the list of [`later`] is read all the same.
+    ahead: bool,
 }
 
 impl Problems {
@@ -155,6 +158,20 @@ impl Problems {
         if !self.is_full() {
             self.list.push(problem);
         }
+    }
+
+    /// To read also what this build does not do yet.
+    #[cfg(test)]
+    pub(crate) fn ahead() -> Self {
+        Self {
+            list: Vec::new(),
+            ahead: true,
+        }
+    }
+
+    /// Whether a field or value of a type is of the language, and not of this build.
+    pub(crate) fn refuses(&self, of: &str, name: &str) -> bool {
+        !self.ahead && later::is_later(of, name)
     }
 
     pub(crate) fn is_full(&self) -> bool {

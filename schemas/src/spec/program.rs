@@ -4,16 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::field::{Entries, Field, Form, Text};
-use super::file::{ImageFile, OPERATORS_LATER, ScriptFile};
+use super::file::{ImageFile, ScriptFile};
 use super::image::{ImageName, ImageSpec, Network, Pull};
+use super::later::{TASK, supported};
 use super::lower::{Lowering, TaskPlace, WORD_MAX, WORDS_MAX, entries};
 use super::problem::{Problem, ProblemKind, shown};
 use super::reference::{Context, Reference, Template};
-use super::{JOB_MAX, Operator, Script};
+use super::{JOB_MAX, Operator, Script, SubJob, VARS_MAX};
 use crate::ids::Name;
 use crate::units::Bytes;
 
-const OPERATORS: &str = "image, bash, python, go, exec";
+/// The fields that say what a task runs, as this build has them.
+fn operator_names() -> String {
+    supported(TASK, &["image", "bash", "python", "go", "exec", "job"]).join(", ")
+}
 
 /// The fields of which a task has one, or a script beside an image.
 pub(super) struct Operators {
@@ -23,6 +27,7 @@ pub(super) struct Operators {
     pub(super) python: Field<Form<String, ScriptFile>>,
     pub(super) go: Field<Form<String, ScriptFile>>,
     pub(super) exec: Field<Vec<Field<Text>>>,
+    pub(super) job: Field<Name>,
 }
 
 /// What the texts of a task may refer to.
@@ -66,28 +71,30 @@ impl Lowering<'_> {
             python,
             go,
             exec,
+            job,
         } = operators;
         let chosen = [
             ("bash", bash.present, bash.place, &bash.path),
             ("python", python.present, python.place, &python.path),
             ("go", go.present, go.place, &go.path),
             ("exec", exec.present, exec.place, &exec.path),
+            ("job", job.present, job.place, &job.path),
         ];
         let mut chosen: Vec<_> = chosen.iter().filter(|field| field.1).collect();
         chosen.sort_by_key(|field| (field.2.line, field.2.column));
         match chosen.as_slice() {
-            [] if OPERATORS_LATER
+            [] if ["job", "plugin"]
                 .iter()
                 .any(|name| self.problems.is_later(&place.of(name))) => {}
             [] if image => {}
             [] => {
-                let help = format!("add one of {OPERATORS}");
+                let help = format!("add one of {}", operator_names());
                 self.push(place.problem("nothing says what the task runs", help));
             }
             [_] => {}
             [first, second, ..] => {
                 let message = format!("`{}` stands beside `{}`", second.0, first.0);
-                let help = format!("a task has exactly one of {OPERATORS}");
+                let help = format!("a task has exactly one of {}", operator_names());
                 let problem = Problem::new(message, help)
                     .at(second.2.line, second.2.column)
                     .on(second.3.clone());
@@ -110,14 +117,35 @@ impl Lowering<'_> {
             }
             return Some(Operator::Exec(self.words(exec, texts, true)));
         }
+        if job.present {
+            if image {
+                let help = "the job's own tasks say what they run in";
+                self.push(job.problem("`job` stands beside `image`", help));
+            }
+            return Some(Operator::Job(SubJob { job: job.value? }));
+        }
         image.then_some(Operator::Image)
     }
 
+    /// The values a task is handed.
+    pub(super) fn params(
+        &mut self,
+        field: Field<Entries<Text>>,
+        texts: &Texts<'_>,
+    ) -> BTreeMap<Name, String> {
+        self.count(&field, VARS_MAX, "params");
+        let mut params = BTreeMap::new();
+        for (key, value) in entries(field) {
+            let name = self.name(&key);
+            if let (Some(name), Some(text)) = (name, self.word(value, texts)) {
+                params.insert(name, text);
+            }
+        }
+        params
+    }
+
     pub(super) fn image(&mut self, field: Field<Form<String, ImageFile>>) -> Option<ImageSpec> {
-        let place = TaskPlace {
-            place: field.place,
-            path: field.path,
-        };
+        let place = field.as_place();
         let (name, pull) = match field.value? {
             Form::Short(name) => (name, Pull::default()),
             Form::Full(file) => {
@@ -160,10 +188,7 @@ impl Lowering<'_> {
         field: Field<Form<String, ScriptFile>>,
         texts: Option<&Texts<'_>>,
     ) -> Option<Script> {
-        let place = TaskPlace {
-            place: field.place,
-            path: field.path,
-        };
+        let place = field.as_place();
         let (text, file) = match field.value? {
             Form::Short(text) => (text, None),
             Form::Full(script) => match (script.text.value, script.file) {
@@ -221,10 +246,7 @@ impl Lowering<'_> {
         texts: &Texts<'_>,
         program: bool,
     ) -> Vec<String> {
-        let place = TaskPlace {
-            place: field.place,
-            path: field.path,
-        };
+        let place = field.as_place();
         let program = program && field.value.is_some();
         let items = field.value.unwrap_or_default();
         if program {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::file::{JOB_FIELDS, JOB_LATER, JobFile, TASK_FIELDS, TASK_LATER, TaskFile};
+use super::file::{JOB_FIELDS, JobFile, TASK_FIELDS, TaskFile};
+use super::later::{JOB, TASK, later, supported};
 use super::lower::{Files, Lowering};
 use super::problem::{Problem, ProblemKind, Problems, Report};
 use super::reader::{Reader, unknown_field};
@@ -18,7 +19,13 @@ use crate::units::Bytes;
 /// A script `{file: path}` is refused: the program that submits a job puts the text in, see
 /// [`embed_files`].
 pub fn read(text: &[u8], syntax: Syntax, name: &str) -> Result<JobSpec, Report> {
-    job(text, syntax, name, None).map(|(spec, _)| spec)
+    job(text, syntax, name, None, Problems::default()).map(|(spec, _)| spec)
+}
+
+/// Reads a job, also what this build does not do yet of it.
+#[cfg(test)]
+pub(crate) fn read_ahead(text: &[u8], syntax: Syntax, name: &str) -> Result<JobSpec, Report> {
+    job(text, syntax, name, None, Problems::ahead()).map(|(spec, _)| spec)
 }
 
 /// Reads a job, the texts of its script files given by `files`: path as written in, text out.
@@ -30,7 +37,7 @@ pub fn read_with_files(
     name: &str,
     files: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<JobSpec, Report> {
-    job(text, syntax, name, Some(files)).map(|(spec, _)| spec)
+    job(text, syntax, name, Some(files), Problems::default()).map(|(spec, _)| spec)
 }
 
 /// What to submit for a job file: its own bytes, or where it names script files a JSON text of
@@ -47,7 +54,7 @@ pub fn embed_files(
         texts.insert(path.to_owned(), text.clone());
         Ok(text)
     };
-    let (_, mut tree) = job(text, syntax, name, Some(&mut remember))?;
+    let (_, mut tree) = job(text, syntax, name, Some(&mut remember), Problems::default())?;
     if texts.is_empty() {
         return Ok(text.to_vec());
     }
@@ -60,6 +67,7 @@ fn job<'a>(
     syntax: Syntax,
     name: &str,
     files: Option<&'a mut Files<'a>>,
+    problems: Problems,
 ) -> Result<(JobSpec, Node), Report> {
     let tree = tree(text, syntax).map_err(|problems| Report::new(name, problems))?;
     let Value::Map(entries) = &tree.value else {
@@ -68,7 +76,7 @@ fn job<'a>(
         return Err(Report::new(name, vec![problem]));
     };
     let several = entries.iter().any(|entry| entry.key == "tasks");
-    let problems = RefCell::new(Problems::default());
+    let problems = RefCell::new(problems);
     let (of_job, of_task) = split(tree, several, &problems);
     let job_file = JobFile::deserialize(Reader::new(&of_job, &problems));
     let task_file = TaskFile::deserialize(Reader::new(&of_task, &problems));
@@ -134,8 +142,11 @@ fn split(tree: Node, several: bool, problems: &RefCell<Problems>) -> (Node, Node
     let mut problems = problems.borrow_mut();
     for entry in entries {
         let key = entry.key.as_str();
-        let of_a_task = TASK_FIELDS.contains(&key) || TASK_LATER.contains(&key);
-        let problem = if JOB_FIELDS.contains(&key) {
+        let later_of_task = problems.refuses(TASK, key);
+        let of_a_task = TASK_FIELDS.contains(&key) || later_of_task;
+        let problem = if problems.refuses(JOB, key) {
+            Problem::not_yet(key)
+        } else if JOB_FIELDS.contains(&key) {
             of_job.push(entry);
             continue;
         } else if several && of_a_task {
@@ -143,21 +154,24 @@ fn split(tree: Node, several: bool, problems: &RefCell<Problems>) -> (Node, Node
                 format!("`{key}` stands beside `tasks`"),
                 "move it into the tasks",
             )
-        } else if TASK_FIELDS.contains(&key) {
+        } else if later_of_task {
+            Problem::not_yet(key)
+        } else if of_a_task {
             of_task.push(entry);
             continue;
-        } else if of_a_task || JOB_LATER.contains(&key) {
-            Problem::not_yet(key)
+        } else if ["timezone", "overlap"].contains(&key) {
+            let help = "write `schedule: {cron: \"0 3 * * *\", timezone: Europe/Berlin}`";
+            Problem::new(format!("`{key}` is a part of `schedule`"), help)
         } else if problems.is_full() {
             continue;
         } else {
-            let (of_a_task, later): (&[&str], &[&str]) = if several {
-                (&[], &[])
-            } else {
-                (&TASK_FIELDS, &TASK_LATER)
-            };
-            let fields = [&JOB_FIELDS, of_a_task].concat();
-            unknown_field(key, &fields, &[&JOB_LATER, later].concat())
+            let mut fields = supported(JOB, &JOB_FIELDS);
+            let mut not_yet = later(JOB);
+            if !several {
+                fields.extend(supported(TASK, &TASK_FIELDS));
+                not_yet.extend(later(TASK));
+            }
+            unknown_field(key, &fields, &not_yet)
         };
         let path = super::problem::shown(key);
         problems.push(problem.at(entry.place.line, entry.place.column).on(path));

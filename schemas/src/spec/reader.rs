@@ -14,7 +14,8 @@ use serde::de::{
     Unexpected, Visitor,
 };
 
-use super::file::{JOB_FIELDS, JOB_LATER, TASK, TASK_LATER, VALUES_LATER};
+use super::file::JOB_FIELDS;
+use super::later::{JOB, TASK, is_later, later, supported};
 use super::problem::{Problem, Problems, nearest, shown, suggestion};
 use super::tree::{Entry, Node, Place, Value};
 
@@ -92,20 +93,20 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes every key that is none of `fields`.
-    fn check_keys(&self, name: &str, entries: &[Entry], fields: &[&str]) {
-        let later: &[&str] = if name == TASK { &TASK_LATER } else { &[] };
+    fn check_keys(&self, name: &str, entries: &[Entry], fields: &[&'static str]) {
         for entry in entries {
             let key = entry.key.as_str();
-            if fields.contains(&key) || self.problems.borrow().is_full() {
+            let refused = self.problems.borrow().refuses(name, key);
+            if (fields.contains(&key) && !refused) || self.problems.borrow().is_full() {
                 continue;
             }
-            let problem = if later.contains(&key) {
+            let problem = if refused {
                 Problem::not_yet(key)
-            } else if name == TASK && (JOB_FIELDS.contains(&key) || JOB_LATER.contains(&key)) {
+            } else if name == TASK && (JOB_FIELDS.contains(&key) || is_later(JOB, key)) {
                 let message = format!("`{key}` is a field of the job, not of a task");
                 Problem::new(message, "move it to the top of the file")
             } else {
-                unknown_field(key, fields, later)
+                unknown_field(key, &supported(name, fields), &later(name))
             };
             let path = Path::Key(&self.path, key).to_string();
             let problem = problem.at(entry.place.line, entry.place.column).on(path);
@@ -280,7 +281,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         self.placed(visitor.visit_map(Entries {
             reader: self,
             rest: entries.iter(),
-            fields: Some(fields),
+            fields: Some((name, fields)),
             current: None,
         }))
     }
@@ -292,7 +293,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         let result = match &self.node.value {
-            Value::Text(text) if VALUES_LATER.contains(&(name, text.as_str())) => {
+            Value::Text(text) if self.problems.borrow().refuses(name, text) => {
                 Err(ReadError::Wrong(Problem::not_yet(text)))
             }
             Value::Text(text) => {
@@ -301,7 +302,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             }
             _ => Err(ReadError::Expected(format!(
                 "one of {}",
-                variants.join(", ")
+                supported(name, variants).join(", ")
             ))),
         };
         self.placed(result)
@@ -389,8 +390,8 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 struct Entries<'a> {
     reader: Reader<'a>,
     rest: std::slice::Iter<'a, Entry>,
-    /// The fields of a struct; other keys were noted and are passed over.
-    fields: Option<&'static [&'static str]>,
+    /// Name and fields of a struct; other keys were noted and are passed over.
+    fields: Option<(&'static str, &'static [&'static str])>,
     current: Option<&'a Entry>,
 }
 
@@ -402,10 +403,13 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         seed: K,
     ) -> Result<Option<K::Value>, ReadError> {
         let fields = self.fields;
-        self.current = self
-            .rest
-            .by_ref()
-            .find(|entry| fields.is_none_or(|fields| fields.contains(&entry.key.as_str())));
+        let problems = self.reader.problems;
+        let is_field = |key: &str| {
+            fields.is_none_or(|(of, fields)| {
+                fields.contains(&key) && !problems.borrow().refuses(of, key)
+            })
+        };
+        self.current = self.rest.by_ref().find(|entry| is_field(&entry.key));
         let Some(entry) = self.current else {
             return Ok(None);
         };

@@ -4,6 +4,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::file::{JobFile, TaskFile};
+use super::later::{JOB, TASK, later};
 
 /// The JSON Schema (draft 2020-12) of a job file, for editors and other programs.
 ///
@@ -11,8 +12,15 @@ use super::file::{JobFile, TaskFile};
 /// belong together) is checked by the reader alone.
 pub fn json_schema() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
-    let task = generator.root_schema_for::<TaskFile>().to_value();
+    let mut task = generator.root_schema_for::<TaskFile>().to_value();
     let mut job = generator.into_root_schema_for::<JobFile>().to_value();
+    remove_later(&mut task, TASK);
+    remove_later(&mut job, JOB);
+    for (definition, of) in [("/$defs/Task", TASK), ("/$defs/Kind", "Kind")] {
+        if let Some(definition) = job.pointer_mut(definition) {
+            remove_later(definition, of);
+        }
+    }
     let task_fields = task["properties"].as_object().cloned().unwrap_or_default();
     let operator = operators();
     let no_task_field: Map<String, Value> = task_fields
@@ -33,6 +41,17 @@ pub fn json_schema() -> Value {
         task.insert("oneOf".to_owned(), json!(operator));
     }
     job
+}
+
+/// Takes out what the reader refuses yet.
+fn remove_later(schema: &mut Value, of: &str) {
+    let later = later(of);
+    if let Some(fields) = schema["properties"].as_object_mut() {
+        fields.retain(|name, _| !later.contains(&name.as_str()));
+    }
+    if let Some(values) = schema["oneOf"].as_array_mut() {
+        values.retain(|value| !later.iter().any(|name| value["const"] == *name));
+    }
 }
 
 /// Exactly one of the operators, or a script beside an image.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
 use loom_schemas::record::{ClusterRecord, JobRecord, Order, Recovery, VersionRecord, Wanted};
-use loom_schemas::spec::{JOB_MAX, JobSpec};
+use loom_schemas::spec::{JOB_MAX, JobSpec, PRIORITY, UpdateSpec};
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::JobStatus;
 
@@ -119,6 +119,12 @@ fn take_up_version(draft: &mut Draft, lot: &[&Assigned], now: Timestamp) {
             name: job.clone(),
             owner: None,
             kind: placement.kind,
+            priority: PRIORITY,
+            datacenters: Vec::new(),
+            schedule: None,
+            depends_on: Vec::new(),
+            vars: BTreeMap::new(),
+            update: UpdateSpec::default(),
             labels: placement.labels.clone(),
             tasks: BTreeMap::new(),
         }),

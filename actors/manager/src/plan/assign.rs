@@ -103,7 +103,10 @@ fn nothing() -> TaskSpec {
         command: Vec::new(),
         args: Vec::new(),
         replicas: 0,
+        per_index: std::collections::BTreeMap::new(),
         env: std::collections::BTreeMap::new(),
+        params: std::collections::BTreeMap::new(),
+        vars: std::collections::BTreeMap::new(),
         workdir: None,
         user: None,
         resources: Resources::default(),
@@ -120,6 +123,7 @@ fn nothing() -> TaskSpec {
             grace: Millis::secs(10),
         },
         timeout: None,
+        after: Vec::new(),
         health: None,
         logs: LogSpec {
             max_size: Bytes::mib(10),

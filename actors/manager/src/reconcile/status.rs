@@ -96,7 +96,7 @@ pub fn status<'a>(
             }
         }
         (Wanted::Run, Kind::Batch) => (sums.under_way(job), failed),
-        (Wanted::Run, Kind::Service) => (sums.under_way(job), None),
+        (Wanted::Run, Kind::Service | Kind::System) => (sums.under_way(job), None),
     };
     let over = status.is_terminal();
     let first = sums.exit.map(|(_, code)| code);

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{Capacity, Marks, NodeInfo};
 use loom_schemas::spec::{
-    HealthCheck, HealthSpec, JobSpec, LogSpec, Operator, Resources, RestartOn, RestartSpec,
-    StopSpec, TaskSpec,
+    HealthCheck, HealthSpec, JobSpec, LogSpec, Operator, PRIORITY, Resources, RestartOn,
+    RestartSpec, StopSpec, TaskSpec, UpdateSpec,
 };
 use loom_schemas::units::{Bytes, MilliCores, Millis};
 use loom_schemas::wire::{Hello, RunReport};
@@ -58,7 +58,10 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
         command: Vec::new(),
         args: Vec::new(),
         replicas,
+        per_index: BTreeMap::new(),
         env: BTreeMap::new(),
+        params: BTreeMap::new(),
+        vars: BTreeMap::new(),
         workdir: None,
         user: None,
         resources: Resources {
@@ -66,6 +69,7 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
             cpu_limit: None,
             memory: Bytes::mib(1024),
             disk: Bytes(0),
+            disk_rate: None,
             pids: 512,
         },
         ports: BTreeMap::new(),
@@ -81,6 +85,7 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
             grace: Millis::secs(10),
         },
         timeout: None,
+        after: Vec::new(),
         health: None,
         logs: LogSpec {
             max_size: Bytes::mib(10),
@@ -112,6 +117,12 @@ pub(crate) fn job(job: &str, kind: Kind, mut main: TaskSpec) -> JobSpec {
         name: name(job),
         owner: None,
         kind,
+        priority: PRIORITY,
+        datacenters: Vec::new(),
+        schedule: None,
+        depends_on: Vec::new(),
+        vars: BTreeMap::new(),
+        update: UpdateSpec::default(),
         labels: BTreeMap::new(),
         tasks: BTreeMap::from([(Name::main(), main)]),
     }

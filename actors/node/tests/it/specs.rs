@@ -24,7 +24,10 @@ fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
         command: Vec::new(),
         args: Vec::new(),
         replicas: 1,
+        per_index: BTreeMap::new(),
         env: BTreeMap::new(),
+        params: BTreeMap::new(),
+        vars: BTreeMap::new(),
         workdir: None,
         user: None,
         resources: Resources {
@@ -32,6 +35,7 @@ fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
             cpu_limit: None,
             memory: Bytes::mib(16),
             disk: Bytes(0),
+            disk_rate: None,
             pids: 64,
         },
         ports: BTreeMap::new(),
@@ -47,6 +51,7 @@ fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
             grace: Millis::secs(2),
         },
         timeout: None,
+        after: Vec::new(),
         health: None,
         logs: LogSpec {
             max_size: Bytes::mib(1),

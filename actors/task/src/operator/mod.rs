@@ -75,6 +75,9 @@ pub enum OperatorError {
     /// The task's program is that of its image, and it has none.
     #[error("the task says nothing to run: it has no image")]
     NoImage,
+    /// A job is dispatched by the managers; nothing runs on a node for it.
+    #[error("`job` is not supported yet")]
+    SubJob,
     /// `command` replaces an interpreter, and `exec` has none.
     #[error("`command` cannot stand beside `exec`: put all of it into `exec`")]
     CommandOfExec,
@@ -85,38 +88,7 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
     let task = &assigned.task;
     let fill = Fill { assigned, place };
     let mut files = Vec::new();
-    let mut argv = match &task.operator {
-        Operator::Bash(script) => {
-            let text =
-                bash::with_variables(&script.text).map_err(|source| OperatorError::Script {
-                    place: named("bash", script),
-                    source,
-                })?;
-            fill.check_ports(&script.text, &named("bash", script))?;
-            scripted(&fill, task, &["bash"], "script.sh", &text, &mut files)?
-        }
-        Operator::Python(script) => scripted(
-            &fill,
-            task,
-            &["python3"],
-            "script.py",
-            &script.text,
-            &mut files,
-        )?,
-        Operator::Go(script) => scripted(
-            &fill,
-            task,
-            &["sh", "-c", GO_BUILD],
-            "main.go",
-            &script.text,
-            &mut files,
-        )?,
-        Operator::Exec(_) if !task.command.is_empty() => {
-            return Err(OperatorError::CommandOfExec);
-        }
-        Operator::Exec(argv) => fill.words("exec", argv)?,
-        Operator::Image => fill.words("command", &task.command)?,
-    };
+    let mut argv = program(&fill, &mut files)?;
     let builds = matches!(task.operator, Operator::Go(_)) && task.command.is_empty();
     let needs = builds.then(|| "go".to_owned()).into_iter().collect();
     let container = container::of(assigned, &mut argv)?;
@@ -152,6 +124,39 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         resources: task.resources.clone(),
         logs,
         sim: task.sim.clone(),
+    })
+}
+
+/// The program of a task with its first arguments; the files it needs are added to `files`.
+fn program(fill: &Fill<'_>, files: &mut Vec<LaunchFile>) -> Result<Vec<Word>, OperatorError> {
+    let task = &fill.assigned.task;
+    Ok(match &task.operator {
+        Operator::Bash(script) => {
+            let text =
+                bash::with_variables(&script.text).map_err(|source| OperatorError::Script {
+                    place: named("bash", script),
+                    source,
+                })?;
+            fill.check_ports(&script.text, &named("bash", script))?;
+            scripted(fill, task, &["bash"], "script.sh", &text, files)?
+        }
+        Operator::Python(script) => {
+            scripted(fill, task, &["python3"], "script.py", &script.text, files)?
+        }
+        Operator::Go(script) => scripted(
+            fill,
+            task,
+            &["sh", "-c", GO_BUILD],
+            "main.go",
+            &script.text,
+            files,
+        )?,
+        Operator::Exec(_) if !task.command.is_empty() => {
+            return Err(OperatorError::CommandOfExec);
+        }
+        Operator::Exec(argv) => fill.words("exec", argv)?,
+        Operator::Image => fill.words("command", &task.command)?,
+        Operator::Job(_) => return Err(OperatorError::SubJob),
     })
 }
 

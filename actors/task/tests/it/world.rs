@@ -217,7 +217,10 @@ pub(crate) fn bash(text: &str) -> Assigned {
             command: Vec::new(),
             args: Vec::new(),
             replicas: 1,
+            per_index: BTreeMap::new(),
             env: BTreeMap::new(),
+            params: BTreeMap::new(),
+            vars: BTreeMap::new(),
             workdir: None,
             user: None,
             resources: Resources {
@@ -239,6 +242,7 @@ pub(crate) fn bash(text: &str) -> Assigned {
                 grace: Millis::secs(10),
             },
             timeout: None,
+            after: Vec::new(),
             health: None,
             logs: LogSpec {
                 max_size: Bytes::mib(10),

@@ -51,7 +51,9 @@ pub(super) fn of_this_round(mut view: JobView) -> JobView {
 pub(super) fn is_waiting(view: &JobView) -> bool {
     let summary = &view.summary;
     match summary.kind {
-        Kind::Service => summary.running.min(summary.healthy.unwrap_or(u32::MAX)) < summary.wanted,
+        Kind::Service | Kind::System => {
+            summary.running.min(summary.healthy.unwrap_or(u32::MAX)) < summary.wanted
+        }
         Kind::Batch => summary.job.started_at.is_none(),
     }
 }

@@ -146,7 +146,7 @@ proptest! {
 }
 
 /// The canonical form is the same after the log and after the bus.
-fn keeps_its_form(spec: &JobSpec) {
+pub(super) fn keeps_its_form(spec: &JobSpec) {
     let packed = rmp_serde::to_vec_named(spec).unwrap();
     assert_eq!(&rmp_serde::from_slice::<JobSpec>(&packed).unwrap(), spec);
     let json = serde_json::to_vec(spec).unwrap();

@@ -1,5 +1,6 @@
 //! Tests of the reader.
 
+mod ahead;
 mod documents;
 mod laws;
 mod right;

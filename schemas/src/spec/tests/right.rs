@@ -20,7 +20,10 @@ fn all_defaults_are_filled_in() {
         command: vec![],
         args: vec![],
         replicas: 1,
+        per_index: BTreeMap::new(),
         env: BTreeMap::new(),
+        params: BTreeMap::new(),
+        vars: BTreeMap::new(),
         workdir: None,
         user: None,
         resources: Resources {
@@ -28,6 +31,7 @@ fn all_defaults_are_filled_in() {
             cpu_limit: None,
             memory: Bytes::mib(128),
             disk: Bytes(0),
+            disk_rate: None,
             pids: 512,
         },
         ports: BTreeMap::new(),
@@ -43,6 +47,7 @@ fn all_defaults_are_filled_in() {
             grace: Millis::secs(10),
         },
         timeout: None,
+        after: vec![],
         health: None,
         logs: LogSpec {
             max_size: Bytes::mib(10),
@@ -58,6 +63,12 @@ fn all_defaults_are_filled_in() {
             name: name("web"),
             owner: None,
             kind: Kind::Service,
+            priority: PRIORITY,
+            datacenters: vec![],
+            schedule: None,
+            depends_on: vec![],
+            vars: BTreeMap::new(),
+            update: UpdateSpec::default(),
             labels: BTreeMap::new(),
             tasks: BTreeMap::from([(Name::main(), expected)]),
         }
@@ -136,6 +147,7 @@ fn every_field_of_a_task_arrives() {
             cpu_limit: Some(MilliCores(2000)),
             memory: Bytes(1 << 30),
             disk: Bytes(0),
+            disk_rate: None,
             pids: 10,
         }
     );

@@ -41,6 +41,7 @@ fn launch() -> Launch {
             cpu_limit: Some(MilliCores(1500)),
             memory: Bytes::mib(64),
             disk: Bytes(0),
+            disk_rate: None,
             pids: 99,
         },
         logs: LogSpec {

@@ -161,6 +161,7 @@ pub(super) fn launch(image: &str, argv: &[&str]) -> Launch {
             cpu_limit: None,
             memory: Bytes::mib(32),
             disk: Bytes(0),
+            disk_rate: None,
             pids: 64,
         },
         logs: LogSpec {

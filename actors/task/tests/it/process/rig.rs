@@ -141,6 +141,7 @@ pub(super) fn launch(argv: &[&str]) -> Launch {
             cpu_limit: None,
             memory: Bytes::mib(128),
             disk: Bytes(0),
+            disk_rate: None,
             pids: 64,
         },
         logs: LogSpec {

@@ -1,0 +1,244 @@
+//! Lowering of what a task reserves, and of what single slots of it have otherwise.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::field::{Cores, Entries, Field, Rate, Size, Text, Whole};
+use super::lower::{Lowering, REPLICAS_MAX, entries};
+use super::problem::shown;
+use super::program::Texts;
+use super::{Resources, TaskSpec};
+use crate::units::{Bytes, MilliCores};
+
+const CORES_MAX: MilliCores = MilliCores(4_096_000);
+const DISK_MAX: Bytes = Bytes(1 << 50);
+
+/// What one slot of a task has otherwise than the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexSpec {
+    /// In place of the task's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Beside the task's, or in place of those of the same name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// In place of the task's.
+    #[serde(default)]
+    pub resources: ResourceChange,
+}
+
+/// Resources in place of others, each dimension apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResourceChange {
+    /// Reserved cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<MilliCores>,
+    /// Hard cap on cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<MilliCores>,
+    /// Reserved memory, and the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+    /// Reserved disk, and the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
+    /// The most that is read, and that is written, in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_rate: Option<Bytes>,
+    /// The most processes and threads at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+impl ResourceChange {
+    /// The resources with this in place of theirs.
+    #[must_use]
+    pub fn over(&self, base: &Resources) -> Resources {
+        Resources {
+            cpu: self.cpu.unwrap_or(base.cpu),
+            cpu_limit: self.cpu_limit.or(base.cpu_limit),
+            memory: self.memory.unwrap_or(base.memory),
+            disk: self.disk.unwrap_or(base.disk),
+            disk_rate: self.disk_rate.or(base.disk_rate),
+            pids: self.pids.unwrap_or(base.pids),
+        }
+    }
+}
+
+impl TaskSpec {
+    /// What the slot of this index reserves.
+    pub fn resources_of(&self, index: u32) -> Resources {
+        match self.per_index.get(&index) {
+            Some(own) => own.resources.over(&self.resources),
+            None => self.resources.clone(),
+        }
+    }
+
+    /// The task as the slot of this index runs it; two versions of a slot are compared by it.
+    #[must_use]
+    pub fn of_index(&self, index: u32) -> Self {
+        let mut task = self.clone();
+        if let Some(own) = std::mem::take(&mut task.per_index).remove(&index) {
+            task.resources = own.resources.over(&task.resources);
+            task.args = own.args.unwrap_or(task.args);
+            task.env.extend(own.env);
+        }
+        task
+    }
+}
+
+/// What one slot of a task has otherwise than the others.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Index")]
+pub(crate) struct IndexFile {
+    /// Arguments in place of the task's.
+    #[schemars(length(max = 1000))]
+    args: Field<Vec<Field<Text>>>,
+    /// Variables beside the task's, or in place of those of the same name.
+    env: Field<Entries<Text>>,
+    /// Reserved cores.
+    cpu: Field<Cores>,
+    /// Hard cap on cores.
+    cpu_limit: Field<Cores>,
+    /// Reserved memory, and the limit.
+    memory: Field<Size>,
+    /// Reserved disk, and the limit.
+    disk: Field<Size>,
+    /// The most that is read, and that is written, in a second.
+    disk_rate: Field<Rate>,
+    /// The most processes and threads at once.
+    #[schemars(range(min = 1, max = 4_194_304))]
+    pids: Field<Whole>,
+}
+
+/// The fields that say what is reserved.
+pub(super) struct Amounts<'a> {
+    pub(super) cpu: &'a Field<Cores>,
+    pub(super) cpu_limit: &'a Field<Cores>,
+    pub(super) memory: &'a Field<Size>,
+    pub(super) disk: &'a Field<Size>,
+    pub(super) disk_rate: &'a Field<Rate>,
+    pub(super) pids: &'a Field<Whole>,
+}
+
+impl Lowering<'_> {
+    pub(super) fn resources(&mut self, amounts: &Amounts<'_>) -> Resources {
+        let base = Resources {
+            cpu: MilliCores(100),
+            cpu_limit: None,
+            memory: Bytes::mib(128),
+            disk: Bytes(0),
+            disk_rate: None,
+            pids: 512,
+        };
+        self.change(amounts, &base).over(&base)
+    }
+
+    /// What is given of resources, to stand in place of `base`.
+    fn change(&mut self, amounts: &Amounts<'_>, base: &Resources) -> ResourceChange {
+        let mut cores = |field: &Field<Cores>| {
+            let Cores(cores) = field.value?;
+            if cores.0 == 0 || cores > CORES_MAX {
+                let message = format!("`{cores}` cores are out of range");
+                self.push(field.problem(message, format!("from 0.001 to {CORES_MAX}")));
+            }
+            Some(cores)
+        };
+        let cpu = cores(amounts.cpu);
+        let cpu_limit = cores(amounts.cpu_limit);
+        let reserved = cpu.unwrap_or(base.cpu);
+        let limit = cpu_limit.or(base.cpu_limit);
+        if let Some(limit) = limit.filter(|limit| *limit < reserved) {
+            let message =
+                format!("`{limit}` cores are less than the {reserved} that `cpu` reserves");
+            let field = if cpu_limit.is_some() {
+                amounts.cpu_limit
+            } else {
+                amounts.cpu
+            };
+            self.push(field.problem(message, "raise `cpu_limit` or lower `cpu`"));
+        }
+        let size = |field: &Field<Size>| field.value.map(|Size(size)| size);
+        let rate = amounts.disk_rate.value.map(|Rate(rate)| rate);
+        let least = Bytes(4096);
+        if rate.is_some_and(|rate| !(least..=DISK_MAX).contains(&rate)) {
+            let help = format!("from {least}/s to {DISK_MAX}/s");
+            let message = format!("`{}/s` is out of range", rate.unwrap_or_default());
+            self.push(amounts.disk_rate.problem(message, help));
+        }
+        let mib = Bytes::mib(1);
+        self.size(amounts.memory, mib..=DISK_MAX, mib);
+        self.size(amounts.disk, mib..=DISK_MAX, mib);
+        let pids = self.whole(amounts.pids, 1..=4_194_304, base.pids);
+        ResourceChange {
+            cpu,
+            cpu_limit,
+            memory: size(amounts.memory),
+            disk: size(amounts.disk),
+            disk_rate: rate,
+            pids: amounts.pids.value.map(|_| pids),
+        }
+    }
+
+    /// What single slots of a task with so many replicas have otherwise.
+    pub(super) fn per_index(
+        &mut self,
+        field: Field<Entries<IndexFile>>,
+        base: &Resources,
+        replicas: u32,
+        texts: &Texts<'_>,
+    ) -> BTreeMap<u32, IndexSpec> {
+        let most = usize::try_from(REPLICAS_MAX).unwrap_or(usize::MAX);
+        self.count(&field, most, "indexes");
+        let mut all = BTreeMap::new();
+        for (key, file) in entries(field) {
+            let index = self.index(&key, replicas);
+            let Some(file) = file.value else { continue };
+            let amounts = Amounts {
+                cpu: &file.cpu,
+                cpu_limit: &file.cpu_limit,
+                memory: &file.memory,
+                disk: &file.disk,
+                disk_rate: &file.disk_rate,
+                pids: &file.pids,
+            };
+            let resources = self.change(&amounts, base);
+            let has_args = file.args.present;
+            let args = self.words(file.args, texts, false);
+            let spec = IndexSpec {
+                args: has_args.then_some(args),
+                env: self.env(file.env, texts),
+                resources,
+            };
+            if let Some(index) = index {
+                all.insert(index, spec);
+            }
+        }
+        all
+    }
+
+    /// A key that has to be the index of a replica.
+    fn index(&mut self, key: &Field<String>, replicas: u32) -> Option<u32> {
+        let text = key.value.as_deref()?;
+        let index = text.parse::<u32>().ok();
+        let Some(index) = index.filter(|index| index.to_string() == text) else {
+            let message = format!("`{}` is not an index", shown(text));
+            self.push(key.problem(message, "indexes are whole numbers from 0"));
+            return None;
+        };
+        if index >= replicas {
+            let message = format!("there is no index {index}");
+            let help = match replicas {
+                0 => "the task has no replicas".to_owned(),
+                1 => "the task has one replica, of index 0".to_owned(),
+                _ => format!("the task's replicas are 0 to {}", replicas - 1),
+            };
+            self.push(key.problem(message, help));
+        }
+        Some(index)
+    }
+}
