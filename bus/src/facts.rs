@@ -76,6 +76,11 @@ impl ServerFacts {
             auth_required: info.auth_required,
         }
     }
+
+    /// Whether it lives inside a manager, and so ends with it.
+    pub fn is_embedded(&self) -> bool {
+        self.name == crate::server::config::SERVER_NAME
+    }
 }
 
 /// Reads `2.15.1` or `v2.15.1-dev`; a preview of a version counts as the version before it.

@@ -122,11 +122,25 @@ pub struct Agent {
 
 impl Agent {
     fn start(server: &Server, kind: &'static str, name: &str, flags: &[&str]) -> Self {
+        Self::on(&server.url, kind, name, server.path(name), flags)
+    }
+
+    /// Starts one on a bus by its address, none if it brings its own, with a data directory.
+    ///
+    /// # Panics
+    /// When it ends before it is ready.
+    pub fn on(
+        bus: &str,
+        kind: &'static str,
+        name: &str,
+        directory: PathBuf,
+        flags: &[&str],
+    ) -> Self {
         let mut agent = Self {
             name: name.to_owned(),
             kind,
-            bus: server.url.clone(),
-            directory: server.path(name),
+            bus: bus.to_owned(),
+            directory,
             flags: flags.iter().map(ToString::to_string).collect(),
             child: None,
         };
@@ -145,6 +159,16 @@ impl Agent {
     /// When it does not run.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
+    }
+
+    /// The bus it says that it is on.
+    ///
+    /// # Panics
+    /// When it is not ready.
+    pub fn bus(&self) -> String {
+        let text = fs::read(self.directory.with_extension("ready")).expect("a ready file");
+        let ready: Value = serde_json::from_slice(&text).expect("JSON");
+        ready["bus"].as_str().expect("a bus").to_owned()
     }
 
     /// What it has logged.

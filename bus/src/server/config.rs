@@ -48,6 +48,9 @@ pub(super) const WHO_AM_I: &str = "$SYS.REQ.USER.INFO";
 /// Where answers arrive.
 pub(super) const INBOX: &str = "_INBOX.>";
 
+/// The name of a server that lives inside a manager.
+pub(crate) const SERVER_NAME: &str = "loom-embedded";
+
 /// What is the same on every server.
 pub(super) const SETTINGS: &str = "max_payload: 8MB\nping_interval: \"10s\"";
 
@@ -109,7 +112,7 @@ fn text(options: &EmbeddedOptions, port: u16, secrets: &Secrets) -> String {
     line("# Written by Loom at every start; changes are lost.");
     line(&format!("listen: {}", quoted(&format!("{host}:{port}"))));
     line("http: \"127.0.0.1:-1\"");
-    line("server_name: \"loom-embedded\"");
+    line(&format!("server_name: {SERVER_NAME}"));
     line(SETTINGS);
     line(&format!("ports_file_dir: {}", quoted_path(dir)));
     line(&format!("log_file: {}", quoted_path(&log_path(dir))));

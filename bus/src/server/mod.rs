@@ -14,7 +14,7 @@ use crate::connection::Login;
 
 mod binary;
 mod child;
-mod config;
+pub(crate) mod config;
 pub mod deploy;
 mod lock;
 mod ready;
@@ -26,6 +26,9 @@ pub use child::exec_if_asked;
 use child::Child;
 use lock::Lock;
 use secrets::Secrets;
+
+/// The account of everybody who is neither a manager nor a node, on a bus of our making.
+pub const USERS_ACCOUNT: &str = "USERS";
 
 /// How to run the embedded server.
 #[derive(Clone, Debug)]

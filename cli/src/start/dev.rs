@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use loom_bus::server::{Embedded, EmbeddedOptions};
+use loom_bus::server::EmbeddedOptions;
 use loom_bus::{Bus, ConnectOptions};
 use loom_manager::{ManagerHandle, ManagerOptions};
 use loom_node::{BusAccess, CapacityOverride, NodeHandle, NodeOptions, TasksOnStop};
@@ -15,6 +14,7 @@ use self::left::left_behind;
 use self::share::{parse_shape, port_share, share};
 use super::manager::Scheduling;
 use super::node::found_drivers;
+use super::own_bus::{OwnBus, refuse_other_bus};
 use super::{Ready, StopSignals, data_dir, log_to_stderr, raise_open_files, write_ready};
 use crate::cli::Global;
 use crate::commands::run::submit;
@@ -24,12 +24,6 @@ use crate::output;
 
 mod left;
 mod share;
-
-/// How often the bus is started again within [`BUS_RESTART_WINDOW`] before the cluster gives up.
-const BUS_RESTARTS: usize = 5;
-
-/// The time over which starts of the bus are counted.
-const BUS_RESTART_WINDOW: Duration = Duration::from_mins(1);
 
 /// Start bus, manager and node in this process: a whole cluster on one machine.
 ///
@@ -83,7 +77,7 @@ pub(crate) struct Dev {
 /// What runs in this process, as far as it was started.
 #[derive(Default)]
 struct Cluster {
-    bus: Option<Embedded>,
+    bus: Option<OwnBus>,
     manager: Option<ManagerHandle>,
     nodes: Vec<NodeHandle>,
 }
@@ -95,12 +89,7 @@ impl Dev {
         log_to_stderr("warn");
         global.output.must_be_default("dev")?;
         self.insecure = global.bus.insecure;
-        let elsewhere = std::env::var("LOOM_BUS").ok();
-        if global.bus.bus.is_some() && global.bus.bus != elsewhere {
-            return Err(Failure::usage(
-                "dev starts its own bus; use --listen in place of --bus",
-            ));
-        }
+        refuse_other_bus(global, "dev", "--listen")?;
         // Read before anything is started: a wrong file is no reason to start a cluster.
         let jobs = self
             .files
@@ -173,58 +162,38 @@ impl Dev {
             },
             () = signals.next() => return Ended::Told,
         }
-        match self.serve(cluster, data_dir, jobs, signals).await {
+        match Self::serve(cluster, jobs, signals).await {
             Ok(()) => Ended::Told,
             Err(failure) => Ended::Failed(failure),
         }
     }
 
-    async fn start_bus(&self, data_dir: &Path) -> Result<Embedded, Failure> {
+    fn bus_options(&self, data_dir: &Path) -> EmbeddedOptions {
         let mut options = EmbeddedOptions::new(data_dir.join("bus"));
         options.listen = self.listen;
         options.insecure = self.insecure;
         options.binary.clone_from(&self.nats_server);
-        Embedded::start(options)
-            .await
-            .map_err(|error| Failure::error(chain(&error)))
+        options
     }
 
     /// Starts every part; those that were started are in `cluster`, also when it fails.
     async fn start(&self, cluster: &mut Cluster, data_dir: &Path) -> Result<(), Failure> {
-        let bus = cluster.bus.insert(self.start_bus(data_dir).await?);
-        let connect = |name: &str, require_jetstream| ConnectOptions {
-            url: bus.url().to_owned(),
-            login: bus.orch_login(),
-            // It is our own, and where it listens was allowed.
-            insecure: true,
-            name: name.to_owned(),
-            require_jetstream,
-            timeout: Duration::from_secs(10),
-            ..ConnectOptions::default()
-        };
+        let bus = OwnBus::start(self.bus_options(data_dir)).await?;
+        let bus = cluster.bus.insert(bus);
         let name = fixed_name("manager-1")?;
-        let mut options = ManagerOptions::new(
-            name,
-            connect("manager manager-1", true),
-            data_dir.join("manager-1"),
-        );
+        let mut connect = bus.orch("manager manager-1");
+        connect.require_jetstream = true;
+        let mut options = ManagerOptions::new(name, connect, data_dir.join("manager-1"));
         options.strategy = self.scheduling.strategy.into();
-        options.system = Some(ConnectOptions {
-            login: bus.system_login(),
-            ..connect("doctor", false)
-        });
+        options.system = Some(bus.system("doctor"));
         let manager = loom_manager::start(options)
             .await
             .map_err(|error| Failure::error(chain(&error)))?;
         cluster.manager = Some(manager);
         let failed = |error: loom_bus::ConnectError| Failure::error(chain(&error));
         let access = BusAccess::Shared {
-            control: Bus::connect(connect("nodes", false))
-                .await
-                .map_err(failed)?,
-            bulk: Bus::connect(connect("nodes bulk", false))
-                .await
-                .map_err(failed)?,
+            control: Bus::connect(bus.orch("nodes")).await.map_err(failed)?,
+            bulk: Bus::connect(bus.orch("nodes bulk")).await.map_err(failed)?,
         };
         for options in self.node_options(&access, data_dir).await? {
             let name = options.name.clone();
@@ -271,7 +240,7 @@ impl Dev {
     }
 
     fn announce(&self, cluster: &Cluster, data_dir: &Path) -> Result<(), Failure> {
-        let url = cluster.bus.as_ref().map_or("", Embedded::url);
+        let url = cluster.bus.as_ref().map_or("", OwnBus::url);
         let names: Vec<String> = cluster
             .nodes
             .iter()
@@ -311,12 +280,9 @@ impl Dev {
             .collect()
     }
 
-    /// Runs the jobs given, then waits to be told to stop; a bus that ends by itself is started
-    /// again on its directory, where nothing acknowledged is lost.
+    /// Runs the jobs given, then waits to be told to stop.
     async fn serve(
-        &self,
         cluster: &mut Cluster,
-        data_dir: &Path,
         jobs: &[JobFile],
         signals: &mut StopSignals,
     ) -> Result<(), Failure> {
@@ -328,22 +294,9 @@ impl Dev {
         let Some(bus) = &mut cluster.bus else {
             return Ok(());
         };
-        let mut ended: Vec<Instant> = Vec::new();
-        loop {
-            let last_words = tokio::select! {
-                () = signals.next() => return Ok(()),
-                last_words = bus.died() => last_words,
-            };
-            ended.retain(|at| at.elapsed() < BUS_RESTART_WINDOW);
-            ended.push(Instant::now());
-            if ended.len() > BUS_RESTARTS {
-                return Err(Failure::error(format!(
-                    "nats-server ended {} times within a minute; the last time: {last_words}",
-                    ended.len()
-                )));
-            }
-            tracing::warn!("nats-server ended by itself and is started again: {last_words}");
-            *bus = self.start_bus(data_dir).await?;
+        tokio::select! {
+            () = signals.next() => Ok(()),
+            failure = bus.keep() => Err(failure),
         }
     }
 }
@@ -376,14 +329,7 @@ async fn submit_all(access: Option<&ConnectOptions>, jobs: &[JobFile]) -> Result
 impl Cluster {
     /// How a user reaches its bus.
     fn access(&self) -> Option<ConnectOptions> {
-        let bus = self.bus.as_ref()?;
-        Some(ConnectOptions {
-            url: bus.url().to_owned(),
-            login: bus.user_login(),
-            insecure: true,
-            name: "loomctl dev".to_owned(),
-            ..ConnectOptions::default()
-        })
+        Some(self.bus.as_ref()?.user("loomctl dev"))
     }
 
     /// Nodes first, so that the manager hears of their tasks' ends; the bus last.

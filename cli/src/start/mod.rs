@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use loom_bus::{Bus, ConnectOptions, ServerFacts};
+use loom_bus::facts::{UserFacts, user_facts};
+use loom_bus::server::USERS_ACCOUNT;
+use loom_bus::{Bus, ConnectError, ConnectOptions, ServerFacts};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -15,6 +17,7 @@ use crate::exit::{Code, Failure, chain};
 pub(crate) mod dev;
 pub(crate) mod manager;
 pub(crate) mod node;
+mod own_bus;
 
 /// What a ready file says.
 #[derive(Debug, Serialize)]
@@ -87,6 +90,10 @@ impl StopSignals {
 /// How long an agent waits for a bus that is not there, or not ready, before it gives up.
 const BUS_WAIT: Duration = Duration::from_secs(30);
 
+/// How long the server may take to say as whom one is connected; one that does not say is asked
+/// nothing more.
+const USER_WAIT: Duration = Duration::from_secs(2);
+
 /// Waits for the bus and says what it is; one that will not do ends the wait at once.
 ///
 /// A bus and its clients often start together, and a bus of several servers takes some seconds to
@@ -96,9 +103,30 @@ pub(crate) async fn wait_for_bus(connect: &ConnectOptions) -> Result<ServerFacts
         name: format!("{} start", connect.name),
         ..connect.clone()
     };
+    let look = async {
+        // Whoever may not ask for JetStream is told that it is not there.
+        let plain = ConnectOptions {
+            require_jetstream: false,
+            ..connect.clone()
+        };
+        let mut bus = Bus::connect_patiently(plain, Some(BUS_WAIT)).await?;
+        let user = user_facts(&bus, USER_WAIT).await;
+        if connect.require_jetstream && !is_users(user.as_ref()) {
+            bus = Bus::connect_patiently(connect, Some(BUS_WAIT)).await?;
+        }
+        Ok::<_, ConnectError>((bus.server(), user))
+    };
     tokio::select! {
-        bus = Bus::connect_patiently(connect, Some(BUS_WAIT)) => match bus {
-            Ok(bus) => Ok(bus.server()),
+        looked = look => match looked {
+            Ok((_, user)) if is_users(user.as_ref()) => {
+                let user = user.and_then(|facts| facts.user).unwrap_or_default();
+                Err(Failure::new(Code::Denied, format!(
+                    "the bus takes this login for user {user}, who may run jobs but be no manager \
+                     or node: take theirs, the loom.creds of `loomctl bus init`, or what the \
+                     agents.env of a manager with --embedded-bus says"
+                )))
+            }
+            Ok((server, _)) => Ok(server),
             Err(error) => Err(Failure::new(connect_code(&error), chain(&error))),
         },
         stopped = told_to_stop() => Err(match stopped {
@@ -106,6 +134,11 @@ pub(crate) async fn wait_for_bus(connect: &ConnectOptions) -> Result<ServerFacts
             Err(failure) => failure,
         }),
     }
+}
+
+/// Whether the login is one of the account that users of a bus of our making have.
+fn is_users(user: Option<&UserFacts>) -> bool {
+    user.is_some_and(|facts| facts.account.as_deref() == Some(USERS_ACCOUNT))
 }
 
 /// Resolves at SIGINT, SIGTERM or SIGHUP.

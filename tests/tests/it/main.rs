@@ -20,6 +20,7 @@ mod health;
 mod hosts;
 mod jobs;
 mod kills;
+mod own_bus;
 mod parts;
 mod shim;
 mod stopping;

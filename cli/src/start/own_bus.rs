@@ -1,0 +1,149 @@
+//! A bus of one's own: a nats-server that lives and ends with this process.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use loom_bus::server::{Embedded, EmbeddedOptions};
+use loom_bus::{ConnectOptions, Login};
+
+use crate::cli::Global;
+use crate::exit::{Failure, chain};
+
+/// How often the bus is started again within [`RESTART_WINDOW`] before its owner gives up.
+const RESTARTS: usize = 5;
+
+/// The time over which starts of the bus are counted.
+const RESTART_WINDOW: Duration = Duration::from_mins(1);
+
+/// The embedded bus, started again when it ends by itself.
+pub(super) struct OwnBus {
+    options: EmbeddedOptions,
+    running: Embedded,
+    /// When it ended by itself, of late.
+    ended: Vec<Instant>,
+}
+
+impl OwnBus {
+    /// Starts it on its directory and waits until it is ready.
+    pub(super) async fn start(options: EmbeddedOptions) -> Result<Self, Failure> {
+        Ok(Self {
+            running: start(&options).await?,
+            options,
+            ended: Vec::new(),
+        })
+    }
+
+    /// Where clients on this host connect.
+    pub(super) fn url(&self) -> &str {
+        self.running.url()
+    }
+
+    /// How a manager or a node connects.
+    pub(super) fn orch(&self, name: &str) -> ConnectOptions {
+        self.access(name, self.running.orch_login())
+    }
+
+    /// How one asks the server about itself.
+    pub(super) fn system(&self, name: &str) -> ConnectOptions {
+        self.access(name, self.running.system_login())
+    }
+
+    /// How everybody else connects.
+    pub(super) fn user(&self, name: &str) -> ConnectOptions {
+        self.access(name, self.running.user_login())
+    }
+
+    fn access(&self, name: &str, login: Login) -> ConnectOptions {
+        ConnectOptions {
+            url: self.running.url().to_owned(),
+            login,
+            // It is our own, and where it listens was allowed.
+            insecure: true,
+            name: name.to_owned(),
+            require_jetstream: false,
+            timeout: Duration::from_secs(10),
+            ..ConnectOptions::default()
+        }
+    }
+
+    /// The address by which managers and nodes on this host come in, with user and password.
+    fn agents_url(&self) -> String {
+        let url = self.running.url();
+        match (self.running.orch_login(), url.strip_prefix("nats://")) {
+            (Login::User { name, password }, Some(address)) => {
+                format!("nats://{name}:{password}@{address}")
+            }
+            _ => url.to_owned(),
+        }
+    }
+
+    /// Starts the bus again whenever it ends by itself, on its directory, where nothing
+    /// acknowledged is lost. Resolves when that is of no use any more.
+    pub(super) async fn keep(&mut self) -> Failure {
+        loop {
+            let last_words = self.running.died().await;
+            self.ended.retain(|at| at.elapsed() < RESTART_WINDOW);
+            self.ended.push(Instant::now());
+            if self.ended.len() > RESTARTS {
+                return Failure::error(format!(
+                    "nats-server ended {} times within a minute; the last time: {last_words}",
+                    self.ended.len()
+                ));
+            }
+            tracing::warn!("nats-server ended by itself and is started again: {last_words}");
+            match start(&self.options).await {
+                Ok(running) => self.running = running,
+                Err(failure) => return failure,
+            }
+        }
+    }
+
+    /// Ends it and waits for that.
+    pub(super) async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+async fn start(options: &EmbeddedOptions) -> Result<Embedded, Failure> {
+    let started = Embedded::start(options.clone()).await;
+    started.map_err(|error| Failure::error(chain(&error)))
+}
+
+/// Writes what managers and nodes need in their environment to come in, for its owner's eyes only.
+pub(super) fn write_agents_file(path: &Path, bus: &OwnBus) -> Result<(), Failure> {
+    let text = format!("LOOM_BUS={}\n", bus.agents_url());
+    let fresh = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut options = std::fs::File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&fresh)?.write_all(text.as_bytes())?;
+        std::fs::rename(&fresh, path)
+    };
+    write().map_err(|error| Failure::error(format!("{}: {error}", path.display())))
+}
+
+/// Refuses what says which bus to connect to, of one who brings the bus: `verb` and `instead` are
+/// for the message. What the environment says is for the clients in that terminal.
+pub(super) fn refuse_other_bus(global: &Global, verb: &str, instead: &str) -> Result<(), Failure> {
+    let args = &global.bus;
+    let path = |path: &Option<PathBuf>| path.as_deref().map(Path::as_os_str).map(Into::into);
+    let said: [(&str, &str, Option<OsString>); 5] = [
+        ("--bus", "LOOM_BUS", args.bus.clone().map(Into::into)),
+        ("--creds", "LOOM_CREDS", path(&args.creds)),
+        ("--tls-ca", "LOOM_TLS_CA", path(&args.tls_ca)),
+        ("--tls-cert", "LOOM_TLS_CERT", path(&args.tls_cert)),
+        ("--tls-key", "LOOM_TLS_KEY", path(&args.tls_key)),
+    ];
+    for (flag, variable, value) in said {
+        if value.is_some() && value != std::env::var_os(variable) {
+            return Err(Failure::usage(match flag {
+                "--bus" => format!("{verb} starts its own bus; use {instead} in place of --bus"),
+                _ => format!("{verb} starts its own bus, which has no use for {flag}"),
+            }));
+        }
+    }
+    Ok(())
+}
