@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use loom_schemas::ids::{Epoch, Name, RunId};
 use loom_schemas::record::{Marks, Order};
-use loom_schemas::wire::{Assign, Assigned, Inventory, RunReport};
+use loom_schemas::wire::{Assign, Assigned, Holding, Inventory, RunReport};
 use loom_schemas::words::RunState;
 use loom_task::Progress;
 use serde::{Deserialize, Serialize};
@@ -262,6 +262,18 @@ impl Ledger {
         let (entries, _) = self.journal.parts();
         inventory.extend(entries.map(|entry| (entry.report.run, entry.report.clone())));
         inventory.into_values().collect()
+    }
+
+    /// What the placements hold that have not ended, where it is anything.
+    pub(crate) fn holdings(&self) -> Vec<Holding> {
+        let live = self.places.values().filter(|place| !place.has_ended());
+        let held = live.map(|place| Holding {
+            placement: place.assigned.placement,
+            ports: place.assigned.ports.clone(),
+            restart: place.assigned.restart,
+        });
+        held.filter(|held| !held.ports.is_empty() || held.restart > 0)
+            .collect()
     }
 
     /// One placement of each task of each version that the node was told to have, those after

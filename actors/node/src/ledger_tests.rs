@@ -48,6 +48,28 @@ fn addresses_held_back_are_not_told() {
 }
 
 #[test]
+fn what_live_placements_hold_is_told() {
+    let mut ledger = ledger();
+    let mut told = assign(epoch(1, 1), None, 1, &[1, 2, 3], &[]);
+    told.put[0].ports.insert(name("http"), 20_000);
+    told.put[1].restart = 2;
+    ledger.apply(Record::Assign(told));
+    let placements = |ledger: &Ledger| {
+        let all = ledger.holdings().into_iter();
+        all.map(|held| held.placement).collect::<Vec<_>>()
+    };
+    assert_eq!(ledger.holdings()[0].ports[&name("http")], 20_000);
+    assert_eq!(ledger.holdings()[1].restart, 2);
+    assert_eq!(
+        placements(&ledger),
+        [run(1), run(2)],
+        "the third has nothing"
+    );
+    ledger.apply(said(1, 1, RunState::Killed));
+    assert_eq!(placements(&ledger), [run(2)]);
+}
+
+#[test]
 fn the_inventory_has_every_run_there_is_or_whose_end_is_not_known_to_a_leader() {
     let mut ledger = ledger();
     ledger.apply(Record::Assign(assign(

@@ -24,6 +24,22 @@ pub struct Hello {
     pub generation: u64,
     /// One report for every run it has or has not yet been able to report the end of.
     pub runs: Vec<RunReport>,
+    /// What live placements of these hold, for a leader whose log has lost it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holdings: Vec<Holding>,
+}
+
+/// What a placement holds on its node, as a leader once gave it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The placement.
+    pub placement: RunId,
+    /// Ports of the node by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<Name, u16>,
+    /// As [`Assigned::restart`].
+    #[serde(default)]
+    pub restart: u32,
 }
 
 /// The leader's answer to [`Hello`].

@@ -12,7 +12,7 @@ use loom_schemas::wire::{Bye, Hello};
 use loom_schemas::words::RunState;
 
 use super::recover::heard;
-use super::report::report;
+use super::report::report_all;
 use crate::plan::deadlines;
 use crate::reconcile::{Action, loss, retire};
 use crate::state::{Draft, State, is_live, run_event};
@@ -38,7 +38,7 @@ pub fn hello(draft: &mut Draft, node: &Name, hello: &Hello, recovering: bool, no
     if !was_up {
         draft.event(Event::new(now, About::Node { node: node.clone() }, "up"));
     }
-    report(draft, node, &hello.runs, recovering, now);
+    report_all(draft, node, hello, recovering, now);
     if !recovering {
         let has: BTreeSet<RunId> = hello.runs.iter().map(|run| run.placement).collect();
         lose_missing(draft, node, &has, now);

@@ -1,14 +1,19 @@
 //! What nodes report of their runs.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{ENDED_RUNS_KEPT, Marks, NodeStatus, Order, RunRecord, SlotRecord};
-use loom_schemas::wire::RunReport;
+use loom_schemas::wire::{Hello, Holding, RunReport};
 use loom_schemas::words::{HealthStatus, RunState};
 
 use crate::plan::{new_run, unwanted};
 use crate::reconcile::unwanted_reason;
 use crate::state::{Draft, is_live, run_event};
+
+/// What a node told that its placements hold.
+type Holdings<'a> = BTreeMap<RunId, &'a Holding>;
 
 /// Takes in what a node reports of its runs.
 ///
@@ -23,14 +28,38 @@ pub fn report(
     recovering: bool,
     now: Timestamp,
 ) {
+    let nothing = Holdings::new();
     for report in reports {
         take_in(draft, node, report, now);
-        answer(draft, node, report, recovering, now);
+        answer(draft, node, report, recovering.then_some(&nothing), now);
     }
 }
 
-/// Has the node stop or forget what it should not have.
-fn answer(draft: &mut Draft, node: &Name, report: &RunReport, recovering: bool, now: Timestamp) {
+/// The same of a `hello`, which also tells what the runs hold.
+pub(super) fn report_all(
+    draft: &mut Draft,
+    node: &Name,
+    hello: &Hello,
+    recovering: bool,
+    now: Timestamp,
+) {
+    let told = hello.holdings.iter();
+    let holdings: Holdings<'_> = told.map(|told| (told.placement, told)).collect();
+    for report in &hello.runs {
+        take_in(draft, node, report, now);
+        answer(draft, node, report, recovering.then_some(&holdings), now);
+    }
+}
+
+/// Has the node stop or forget what it should not have; a recovering leader takes it up, with what
+/// it holds.
+fn answer(
+    draft: &mut Draft,
+    node: &Name,
+    report: &RunReport,
+    recovering: Option<&Holdings<'_>>,
+    now: Timestamp,
+) {
     let lives = !report.state.is_terminal() || report.will_restart;
     let assigned = crate::plan::is_assigned(draft.state(), node, report.placement);
     if assigned {
@@ -43,8 +72,9 @@ fn answer(draft: &mut Draft, node: &Name, report: &RunReport, recovering: bool, 
     if ended_here(draft, report) {
         return;
     }
-    if recovering {
-        adopt(draft, node, report, now);
+    if let Some(holdings) = recovering {
+        let held = holdings.get(&report.placement).copied();
+        adopt(draft, node, report, held, now);
         return;
     }
     let order = unwanted(draft.state(), report, "it is not wanted any more");
@@ -347,7 +377,13 @@ fn tell_health(
 }
 
 /// After a rewound log: a run that the state has lost is taken up, if its slot is wanted and empty.
-fn adopt(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
+fn adopt(
+    draft: &mut Draft,
+    node: &Name,
+    report: &RunReport,
+    held: Option<&Holding>,
+    now: Timestamp,
+) {
     let state = draft.state();
     let Some(job) = state.job(&report.slot.job).cloned() else {
         return;
@@ -379,6 +415,8 @@ fn adopt(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
         version: report.version,
         restarts: report.restarts,
         state: RunState::Pending,
+        ports: held.map(|held| held.ports.clone()).unwrap_or_default(),
+        restart_orders: held.map_or(0, |held| held.restart),
         ..new_run(&job, report.run, resources, now)
     };
     merge(&mut run, report, true, now);

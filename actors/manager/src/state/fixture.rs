@@ -166,6 +166,7 @@ pub(crate) fn hello_of(info: NodeInfo, runs: Vec<RunReport>) -> Hello {
         epoch: loom_schemas::ids::Epoch::default(),
         generation: 0,
         runs,
+        holdings: Vec::new(),
     }
 }
 

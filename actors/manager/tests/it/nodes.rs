@@ -142,6 +142,7 @@ async fn a_node_of_another_cluster_is_refused() {
         epoch: loom_schemas::ids::Epoch::default(),
         generation: 0,
         runs: Vec::new(),
+        holdings: Vec::new(),
     };
     let bus = cluster.own_client().await;
     let answer = bus
@@ -176,6 +177,7 @@ async fn a_node_hears_how_far_the_leaders_clock_is_ahead() {
     let report = loom_schemas::wire::StatusReport {
         cluster: id,
         runs: Vec::new(),
+        holdings: Vec::new(),
     };
     // Those of the node itself, whose clock is right, have to be forgotten first.
     until("it is an hour", async || {

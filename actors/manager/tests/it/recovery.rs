@@ -44,6 +44,7 @@ async fn a_node_that_obeyed_a_later_leader_shows_that_the_log_was_rewound() {
         },
         generation: 7,
         runs: Vec::new(),
+        holdings: Vec::new(),
     };
     let own = cluster.own_client().await;
     let answer = own.ask::<_, Welcome>("orch.ctl.n2.hello", &hello).await;

@@ -195,6 +195,7 @@ impl Playing {
             epoch: seen.epoch,
             generation: seen.generation,
             runs: seen.reports.values().cloned().collect(),
+            holdings: Vec::new(),
         }
     }
 

@@ -82,6 +82,7 @@ impl State {
             epoch: assignment.epoch,
             generation: assignment.generation,
             runs: self.ledger.inventory(),
+            holdings: self.ledger.holdings(),
         };
         let (bus, me) = (self.context.bus.clone(), self.me.clone());
         let subject = subject::ctl(&self.context.name, "hello");

@@ -10,8 +10,10 @@ use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{
     COMMANDS_KEPT, CommandOutcome, Exit, Health, JobRecord, Marks, Order, SlotRecord, Wanted,
 };
-use loom_schemas::spec::JobSpec;
-use loom_schemas::wire::{Bye, JobAddress, JobRequest, RunReport, ScaleRequest, SubmitOutcome};
+use loom_schemas::spec::{JobSpec, PortSpec, Protocol};
+use loom_schemas::wire::{
+    Bye, Holding, JobAddress, JobRequest, RunReport, ScaleRequest, SubmitOutcome,
+};
 use loom_schemas::words::{HealthStatus, JobStatus, Kind, RunState};
 use proptest::prelude::{any, prop_assert_eq, proptest};
 

@@ -90,6 +90,60 @@ fn a_recovering_leader_takes_up_what_the_log_has_lost() {
     assert_eq!(leader.current(&slot("web", 0)).run, run_id(77));
 }
 
+/// A service with one port of its node's choosing.
+fn with_port(job_name: &str) -> JobSpec {
+    let mut main = task(1);
+    main.ports.insert(
+        name("http"),
+        PortSpec {
+            port: None,
+            host: None,
+            protocol: Protocol::Tcp,
+        },
+    );
+    job(job_name, Kind::Service, main)
+}
+
+#[test]
+fn what_a_taken_up_run_holds_is_reserved() {
+    let mut leader = Leader::new(1);
+    leader.submit(&with_port("web")).unwrap();
+    let node = name("node-1");
+    let held = Holding {
+        placement: run_id(77),
+        ports: [(name("http"), 20_000)].into(),
+        restart: 3,
+    };
+    let mut message = hello_of(
+        info(4, 8),
+        vec![report_of(&slot("web", 0), run_id(77), RunState::Running)],
+    );
+    message.holdings = vec![held];
+    leader.decide(|draft| hello(draft, &node, &message, true, at(2)));
+    assert_eq!(leader.current(&slot("web", 0)).ports[&name("http")], 20_000);
+    assert_eq!(
+        leader.state.load(&node).unwrap().ports.get(&20_000),
+        Some(&1)
+    );
+    // The next job gets another port, and the node is not told otherwise of the first.
+    leader.submit(&with_port("next")).unwrap();
+    leader.plan(3);
+    assert_eq!(
+        leader.current(&slot("next", 0)).ports[&name("http")],
+        20_001
+    );
+    let assigned = crate::plan::assignment(&leader.state, &node);
+    let web = assigned.iter().find(|one| one.placement == run_id(77));
+    assert_eq!(web.unwrap().ports[&name("http")], 20_000);
+    // A restart is one beyond those that were ordered before the log was lost.
+    let (changed, _) = leader.decide(|draft| {
+        let request = one("web", 0);
+        restart(draft, &request, ANNA, at(4))
+    });
+    assert!(changed.unwrap());
+    assert_eq!(leader.current(&slot("web", 0)).restart_orders, 4);
+}
+
 #[test]
 fn marks_are_told() {
     let mut leader = Leader::new(1);
