@@ -8,6 +8,7 @@
 //! | `ledger` | all of what survives the agent, and each change of it; pure |
 //! | `frame`, `store`, `store_error` | the ledger's file: its form, its writer, what can be wrong |
 //! | `agent`, `actor` | the actors: the root, the node |
+//! | `greeting` | saying hello, in parts where it is large |
 //! | `gate` | what lets runs start |
 //! | `drivers`, `refusal` | what runs launches here |
 //! | `facts`, `usage`, `clock` | what the host is and has |
@@ -22,6 +23,7 @@ mod drivers;
 mod facts;
 mod frame;
 mod gate;
+mod greeting;
 mod journal;
 mod ledger;
 mod link;

@@ -116,7 +116,7 @@ pub struct Limits {
     pub starts: Option<usize>,
     /// Ended runs in the journal before those that were restarted are folded to a count.
     pub journal: usize,
-    /// Reports in one call to the leader.
+    /// Reports in one call to the leader; a hello of more goes in parts.
     pub reports: usize,
     /// Commands to many at once; beyond it they are answered `busy`.
     pub commands: usize,

@@ -29,6 +29,22 @@ pub struct Hello {
     pub holdings: Vec<Holding>,
 }
 
+/// Node to leader, `orch.ctl.<node>.hello-part`: a [`Hello`] of more runs than go into a message or
+/// a commit, one part after the other. The last is answered with a [`Welcome`], the others with
+/// [`StatusTaken`] once they are committed; what does not follow the part before is refused, and
+/// then the node begins anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HelloPart {
+    /// The same in all parts of one hello, another in every other.
+    pub greeting: u64,
+    /// Counted from 0.
+    pub part: u32,
+    /// Whether no other follows.
+    pub last: bool,
+    /// The hello with the runs of this part, live ones first.
+    pub hello: Hello,
+}
+
 /// What a placement holds on its node, as a leader once gave it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {

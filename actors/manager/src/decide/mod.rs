@@ -16,7 +16,9 @@ mod tests;
 pub use change::{check_reason, restart, scale, stop};
 pub use cluster::{Office, elected};
 pub use command::{Command, remember, repeated};
-pub use node::{Up, bye, hello, is_given_up, node_down, node_lost, node_up};
+pub use node::{
+    Up, bye, hello, hello_part, is_given_up, lose_missing, node_down, node_lost, node_up,
+};
 pub use recover::{
     RECOVERED, await_node, end_wait, heard, is_wait_over, lots, take_up, tells_more,
 };

@@ -22,6 +22,15 @@ use crate::state::{Draft, State, is_live, run_event};
 /// Its reports are taken in; runs that should be with it and are not are lost; runs it should not
 /// have are stopped, but not by a `recovering` leader, who takes them up where their slot is empty.
 pub fn hello(draft: &mut Draft, node: &Name, hello: &Hello, recovering: bool, now: Timestamp) {
+    hello_part(draft, node, hello, recovering, now);
+    if !recovering {
+        let has: BTreeSet<RunId> = hello.runs.iter().map(|run| run.placement).collect();
+        lose_missing(draft, node, &has, now);
+    }
+}
+
+/// The same of a part of all it has: nothing is missing before all was told, see [`lose_missing`].
+pub fn hello_part(draft: &mut Draft, node: &Name, hello: &Hello, recovering: bool, now: Timestamp) {
     let old = draft.state().node(node).cloned();
     let was_up = old.as_ref().is_some_and(|old| old.status == NodeStatus::Up);
     draft.put_node(NodeRecord {
@@ -39,10 +48,6 @@ pub fn hello(draft: &mut Draft, node: &Name, hello: &Hello, recovering: bool, no
         draft.event(Event::new(now, About::Node { node: node.clone() }, "up"));
     }
     report_all(draft, node, hello, recovering, now);
-    if !recovering {
-        let has: BTreeSet<RunId> = hello.runs.iter().map(|run| run.placement).collect();
-        lose_missing(draft, node, &has, now);
-    }
 }
 
 /// What came of a node being heard again.
@@ -185,7 +190,7 @@ fn go_down(
 
 /// Gives up the placements that a node should have and has not. One that never got beyond
 /// `scheduled` may not have reached it yet and is assigned again.
-fn lose_missing(draft: &mut Draft, node: &Name, has: &BTreeSet<RunId>, now: Timestamp) {
+pub fn lose_missing(draft: &mut Draft, node: &Name, has: &BTreeSet<RunId>, now: Timestamp) {
     for (placement, mut record) in placements(draft, node) {
         let reached = |run: &&RunRecord| run.placement == placement && is_live(run);
         let Some(run) = record.current.as_ref().filter(reached) else {

@@ -28,6 +28,7 @@
 mod commit;
 mod edge;
 mod effect;
+mod greeting;
 mod log_writer;
 mod message;
 mod node;
@@ -60,6 +61,7 @@ use crate::term::Elected;
 use crate::work::Worker;
 
 use effect::Effect;
+use greeting::Greetings;
 use log_writer::{Landed, LogWriter, LogWriterArguments, LogWriterMessage};
 use outbox::Outboxes;
 use planning::Planning;
@@ -104,6 +106,8 @@ pub(crate) struct Leading {
     pub(super) liveness: Liveness,
     /// What became of asking nodes what their placements are.
     pub(super) inventories: BTreeMap<Name, TakingUp>,
+    /// Hellos of which more is to come.
+    pub(super) greetings: Greetings,
     /// Whom this manager took the lead from by force, and why.
     deposed: Option<(Name, &'static str)>,
     pub(super) doors: Vec<Door>,
@@ -171,6 +175,7 @@ impl Actor for Manager {
             calls: BTreeMap::new(),
             liveness,
             inventories: BTreeMap::new(),
+            greetings: Greetings::default(),
             deposed,
             doors: Vec::new(),
             ending: None,

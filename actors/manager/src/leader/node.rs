@@ -11,7 +11,7 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
 use loom_schemas::record::NodeStatus;
 use loom_schemas::subject;
-use loom_schemas::wire::{Assign, AssignReply};
+use loom_schemas::wire::{Assign, AssignReply, HelloPart};
 
 use super::effect::{self, Answer, Waiting};
 use super::outbox::{Letter, Outcome};
@@ -34,7 +34,7 @@ impl Leading {
             let error = WireError::unavailable("the log has no room, nothing is taken in");
             return effect::refuse([request], &error);
         }
-        if let Word::Hello(hello) = &word
+        if let Some(hello) = word.hello()
             && let Some(loss) = self.loss_told_by(hello)
         {
             // Whether this manager leads at all shows by the append that the answer waits for.
@@ -44,7 +44,10 @@ impl Leading {
             return;
         }
         let refusal = match &word {
-            Word::Hello(hello) => self.is_foreign(hello.cluster.as_deref()),
+            Word::Hello(_) | Word::HelloPart(_) => {
+                let cluster = word.hello().and_then(|hello| hello.cluster.as_deref());
+                self.is_foreign(cluster)
+            }
             Word::Status(_) if self.head.awaits(node) => {
                 Some(WireError::unavailable("the state was restored: say hello"))
             }
@@ -67,12 +70,15 @@ impl Leading {
         match word {
             Word::Hello(hello) => {
                 let recovering = self.is_recovering();
+                self.greetings.forget(node);
+                let more = recovering && decide::tells_more(draft.state(), &hello.runs);
                 decide::hello(draft, node, &hello, recovering, now);
                 if recovering {
-                    self.hello_in_recovery(draft, node, &hello);
+                    self.hello_in_recovery(draft, node, more);
                 }
                 Answer::Welcome(node.clone())
             }
+            Word::HelloPart(part) => self.take_part(draft, node, &part, now),
             Word::Status(report) => {
                 decide::report(draft, node, &report.runs, self.is_recovering(), now);
                 Answer::StatusTaken(self.context.hearts.ahead_ms(node))
@@ -82,6 +88,32 @@ impl Leading {
                 Answer::StatusTaken(None)
             }
         }
+    }
+
+    /// A part of a hello: its runs are decided on now, what is missing once all of it was told.
+    fn take_part(
+        &mut self,
+        draft: &mut Draft,
+        node: &Name,
+        part: &HelloPart,
+        now: Timestamp,
+    ) -> Answer {
+        let recovering = self.is_recovering();
+        let more = recovering && decide::tells_more(draft.state(), &part.hello.runs);
+        let told = match self.greetings.take(node, part, more) {
+            Ok(told) => told,
+            Err(error) => return Answer::Refused(error),
+        };
+        decide::hello_part(draft, node, &part.hello, recovering, now);
+        let Some(told) = told else {
+            return Answer::StatusTaken(None);
+        };
+        if recovering {
+            self.hello_in_recovery(draft, node, told.more);
+        } else {
+            decide::lose_missing(draft, node, &told.placements, now);
+        }
+        Answer::Welcome(node.clone())
     }
 
     fn is_foreign(&self, cluster: Option<&str>) -> Option<WireError> {
@@ -151,6 +183,7 @@ impl Leading {
 
     fn node_is_down(&mut self, node: &Name, reason: &str) {
         tracing::warn!(%node, reason, "a node is down");
+        self.greetings.forget(node);
         let now = Timestamp::now();
         let down = |draft: &mut Draft| decide::node_down(draft, node, reason, now);
         self.decide(Vec::new(), down);

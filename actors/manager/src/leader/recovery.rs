@@ -53,9 +53,8 @@ impl Leading {
     }
 
     /// A node said hello to a leader that waits for it. If it has runs that the state knows nothing
-    /// of, it is asked what they are and awaited until it has said hello once more.
-    pub(super) fn hello_in_recovery(&mut self, draft: &mut Draft, node: &Name, hello: &Hello) {
-        let asks = decide::tells_more(draft.state(), &hello.runs);
+    /// of (`asks`), it is asked what they are and awaited until it has said hello once more.
+    pub(super) fn hello_in_recovery(&mut self, draft: &mut Draft, node: &Name, asks: bool) {
         let before = self.inventories.get(node);
         // Whatever is missing once all was taken up is missing for good.
         if !asks || matches!(before, Some(TakingUp::Done)) {

@@ -8,7 +8,9 @@ use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
 use loom_schemas::spec::{Syntax, read};
-use loom_schemas::wire::{Bye, Hello, JobRequest, NodeRequest, ScaleRequest, StatusReport};
+use loom_schemas::wire::{
+    Bye, Hello, HelloPart, JobRequest, NodeRequest, ScaleRequest, StatusReport,
+};
 
 use crate::decide::{Command, Submission};
 
@@ -38,6 +40,17 @@ pub(crate) struct Asked {
     pub(crate) command: Option<Command>,
 }
 
+impl Word {
+    /// What it says of who the node is.
+    pub(crate) fn hello(&self) -> Option<&Hello> {
+        match self {
+            Self::Hello(hello) => Some(hello),
+            Self::HelloPart(part) => Some(&part.hello),
+            Self::Status(_) | Self::Bye(_) => None,
+        }
+    }
+}
+
 impl Asked {
     /// Reads a request, on `orch.job.<verb>` or `orch.admin.<noun>.<verb>`; gives it back with the
     /// error if it cannot be read.
@@ -59,6 +72,8 @@ impl Asked {
 pub(crate) enum Word {
     /// Who it is and all it has.
     Hello(Box<Hello>),
+    /// The same, and a part of all it has.
+    HelloPart(Box<HelloPart>),
     /// What became of runs.
     Status(StatusReport),
     /// Its agent ends.
@@ -137,6 +152,7 @@ pub(crate) fn read_word(request: &Request) -> Result<(Name, Word), WireError> {
         .map_err(|error| WireError::invalid(format!("not a node: {error}")))?;
     let word = match request.token(3).unwrap_or_default() {
         "hello" => Word::Hello(Box::new(request.decode()?)),
+        "hello-part" => Word::HelloPart(Box::new(request.decode()?)),
         "status" => Word::Status(request.decode()?),
         "bye" => Word::Bye(request.decode()?),
         verb => {

@@ -1,6 +1,9 @@
 //! Nodes that come, hang, die and come back.
 
+use loom_bus::call::CallError;
+use loom_schemas::ids::RunId;
 use loom_schemas::record::NodeStatus;
+use loom_schemas::wire::{HelloPart, StatusTaken, Welcome};
 use loom_schemas::words::{JobStatus, RunState};
 
 use super::cluster::{Client, Cluster, until};
@@ -85,6 +88,7 @@ async fn a_node_whose_run_was_replaced_is_told_to_stop_it() {
         epoch: loom_schemas::ids::Epoch::default(),
         generation: 0,
         runs: vec![report.clone()],
+        holdings: Vec::new(),
     };
     let nodes = client.nodes().await.nodes;
     let info = nodes
@@ -107,6 +111,69 @@ async fn a_node_whose_run_was_replaced_is_told_to_stop_it() {
     let stopped = kept.is_none_or(|put| put.order != loom_schemas::record::Order::Run);
     assert!(stopped, "{kept:?}");
     assert_eq!(second.running().len(), 1);
+}
+
+/// A hello in parts: what runs is kept, what no part names is lost, and a leader that did not hear
+/// the beginning has it said anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_in_parts_is_taken_whole_by_whoever_leads() {
+    let (cluster, manager, client) = Cluster::with_leader().await;
+    let node = TestNode::start(cluster.own_bus().await, "n1").await;
+    let web = WEB.replace("exec", "replicas: 3\nexec");
+    client.submit(&web).await.unwrap();
+    until("they run", async || node.running().len() == 3).await;
+    let runs = node.running();
+    until("the leader knows", async || {
+        client.status("web").await == JobStatus::Running
+    })
+    .await;
+    let info = client.nodes().await.nodes[0].node.info.clone();
+    let part = |number: u32, told: &RunId| HelloPart {
+        greeting: 7,
+        part: number,
+        last: number == 1,
+        hello: node.look(|seen| loom_schemas::wire::Hello {
+            cluster: seen.cluster.clone(),
+            info: info.clone(),
+            epoch: seen.epoch,
+            generation: seen.generation,
+            runs: vec![seen.reports[told].clone()],
+            holdings: Vec::new(),
+        }),
+    };
+    let (first, second) = (part(0, &runs[0]), part(1, &runs[1]));
+    node.mute();
+    let own = cluster.own_client().await;
+    let subject = "orch.ctl.n1.hello-part";
+    own.ask::<_, StatusTaken>(subject, &first).await.unwrap();
+    manager.stop().await;
+    let _second = cluster.manager("m2").await;
+    until("the next leader asks for the beginning", async || match own
+        .ask::<_, Welcome>(subject, &second)
+        .await
+    {
+        Err(CallError::Refused(error)) => error.message.contains("say hello anew"),
+        _ => false,
+    })
+    .await;
+    own.ask::<_, StatusTaken>(subject, &first).await.unwrap();
+    let current = async |index: usize| {
+        let view = client.job("web").await;
+        view.slots[index].current.clone().unwrap()
+    };
+    let is_kept = async |run: &RunId| {
+        let view = client.job("web").await;
+        let current = view.slots.iter().filter_map(|slot| slot.current.as_ref());
+        current.into_iter().any(|found| found.run == *run)
+    };
+    assert!(is_kept(&runs[2]).await, "not all was told yet");
+    let welcome: Welcome = own.ask(subject, &second).await.unwrap();
+    assert!(is_kept(&runs[0]).await && is_kept(&runs[1]).await);
+    until("what no part named is replaced", async || {
+        !is_kept(&runs[2]).await && current(2).await.state.rank() < RunState::Running.rank()
+    })
+    .await;
+    assert!(welcome.assignment.put.len() >= 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,7 +244,6 @@ async fn a_node_hears_how_far_the_leaders_clock_is_ahead() {
     let report = loom_schemas::wire::StatusReport {
         cluster: id,
         runs: Vec::new(),
-        holdings: Vec::new(),
     };
     // Those of the node itself, whose clock is right, have to be forgotten first.
     until("it is an hour", async || {

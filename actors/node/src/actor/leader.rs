@@ -13,6 +13,7 @@ use loom_schemas::wire::{Hello, StatusReport, StatusTaken, Welcome};
 use super::{GREETING_SPREAD, NodeMessage, Phase, State};
 use crate::assignment::Verdict;
 use crate::clock;
+use crate::greeting;
 use crate::journal::{Batch, Mark};
 use crate::ledger::{Record, contact};
 use crate::link::{Call, Failure, Step};
@@ -85,10 +86,11 @@ impl State {
             holdings: self.ledger.holdings(),
         };
         let (bus, me) = (self.context.bus.clone(), self.me.clone());
-        let subject = subject::ctl(&self.context.name, "hello");
-        let timeout = self.context.timings.call;
+        let (name, timeout) = (self.context.name.clone(), self.context.timings.call);
+        let most = self.context.limits.reports;
         tokio::spawn(async move {
-            let answer = Answer::Hello(bus.call(&subject, &hello, timeout).await);
+            let said = greeting::say(&bus, &name, hello, most, timeout).await;
+            let answer = Answer::Hello(said);
             // A node that is gone needs no answer.
             let _ = me.cast(NodeMessage::CallReturned(Box::new(answer)));
         });

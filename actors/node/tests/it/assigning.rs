@@ -1,14 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use loom_bus::call::CallError;
 use loom_schemas::error::ErrorCode;
-use loom_schemas::ids::Epoch;
+use loom_schemas::ids::{Epoch, RunId};
 use loom_schemas::spec::SimScript;
 use loom_schemas::subject;
 use loom_schemas::units::Millis;
-use loom_schemas::wire::{Assign, AssignReply, CommandReply};
+use loom_schemas::wire::{Assign, AssignReply, Assigned, CommandReply};
 use loom_schemas::words::{DriverKind, RunState};
 
 use crate::leader::{CLUSTER, Manner};
@@ -225,6 +225,35 @@ async fn a_report_that_is_refused_leads_to_hello_and_is_delivered() {
     assert_eq!(inventory.len(), 1);
     world.leader.manner(Manner::Answers);
     world.until_state(web.placement, RunState::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_of_many_runs_goes_in_parts() {
+    let mut world = World::new().await;
+    let mut options = world.options("node-1");
+    options.limits.reports = 2;
+    let _node = world.start(options).await;
+    let web: Vec<Assigned> = (0..5).map(|index| playing("web", index)).collect();
+    let put: Vec<&Assigned> = web.iter().collect();
+    world.leader.assign("node-1", &put, &[]).await;
+    for one in &web {
+        world.until_state(one.placement, RunState::Running).await;
+    }
+    for (manner, parts) in [(Manner::Answers, 3), (Manner::KnowsNoParts, 0)] {
+        world.leader.manner(manner);
+        let (before, parts_before) = (world.leader.said().hellos.len(), world.leader.said().parts);
+        world.kill_bus().await;
+        world.restart_bus().await;
+        world
+            .until("a whole hello", |said| said.hellos.len() > before)
+            .await;
+        let said = world.leader.said();
+        let told = said.hellos.last().unwrap().runs.iter();
+        let told: BTreeSet<RunId> = told.map(|run| run.placement).collect();
+        assert_eq!(told, web.iter().map(|one| one.placement).collect());
+        assert!(said.parts - parts_before >= parts, "{manner:?}");
+        assert_eq!((said.parts - parts_before) % 3, 0, "{manner:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

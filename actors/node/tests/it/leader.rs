@@ -11,8 +11,8 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Epoch, Name, RunId};
 use loom_schemas::subject;
 use loom_schemas::wire::{
-    Assign, AssignReply, Assigned, Bye, Heartbeat, Hello, Inventory, InventoryQuery, RunReport,
-    StatusReport, StatusTaken, Welcome,
+    Assign, AssignReply, Assigned, Bye, Heartbeat, Hello, HelloPart, Inventory, InventoryQuery,
+    RunReport, StatusReport, StatusTaken, Welcome,
 };
 use loom_schemas::words::RunState;
 
@@ -31,6 +31,9 @@ pub struct Said {
     pub epoch: Epoch,
     pub manner: Manner,
     pub hellos: Vec<Hello>,
+    /// How many parts of hellos came.
+    pub parts: usize,
+    part_of: Option<Hello>,
     /// All that were taken, in order.
     pub reports: Vec<RunReport>,
     pub byes: Vec<Bye>,
@@ -51,6 +54,8 @@ pub enum Manner {
     Silent,
     /// Status is refused, hello is answered.
     Refuses,
+    /// Knows only hellos in one piece.
+    KnowsNoParts,
     /// Hello is refused as from a node of another cluster.
     Conflict,
     /// Takes reports, but the node never hears that.
@@ -115,9 +120,17 @@ impl Leader {
                 let error = WireError::new(ErrorCode::Conflict, "this is cluster other");
                 request.refuse(error).await;
             }
-            "hello" => {
-                let hello: Hello = request.decode().unwrap();
-                self.said().hellos.push(hello);
+            "hello-part" if manner == Manner::KnowsNoParts => {
+                request.refuse(WireError::not_found("not said")).await;
+            }
+            "hello-part" if !self.is_whole(&request) => {
+                request.reply(&StatusTaken::default()).await;
+            }
+            said @ ("hello" | "hello-part") => {
+                if said == "hello" {
+                    let hello: Hello = request.decode().unwrap();
+                    self.said().hellos.push(hello);
+                }
                 let assignment = self.whole(&node);
                 let cluster = assignment.cluster.clone();
                 let welcome = Welcome {
@@ -146,6 +159,24 @@ impl Leader {
             }
             other => panic!("unexpected call {other}"),
         }
+    }
+
+    /// Takes in a part of a hello; true if that is all of it.
+    fn is_whole(&self, request: &Request) -> bool {
+        let part: HelloPart = request.decode().unwrap();
+        let mut said = self.said();
+        if part.part == 0 {
+            said.part_of = Some(part.hello);
+        } else {
+            let whole = said.part_of.as_mut().unwrap();
+            whole.runs.extend(part.hello.runs);
+        }
+        said.parts += 1;
+        if part.last {
+            let whole = said.part_of.take().unwrap();
+            said.hellos.push(whole);
+        }
+        part.last
     }
 
     fn take(&self, report: StatusReport) {
