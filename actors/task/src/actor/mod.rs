@@ -65,7 +65,8 @@ pub struct Internal(Returned);
 
 enum Returned {
     Happened(Happened),
-    Entered(RunId, StartPermit),
+    /// Let through the gate, with the restart that the node has written down.
+    Entered((RunId, u32), StartPermit),
     Asked(Box<Asked>),
     Done(Box<Done>),
     /// A health check is due.
@@ -102,7 +103,8 @@ struct State {
     timer: Option<(Duration, Background)>,
     /// The run whose end is waited for.
     waiting: Option<(RunId, Background)>,
-    gate: Option<(RunId, Background)>,
+    /// The run that waits at the gate, and the restart that it carries out.
+    gate: Option<((RunId, u32), Background)>,
     /// The run whose needs are being got.
     preparing: Option<Background>,
     permit: Option<StartPermit>,
@@ -153,7 +155,7 @@ impl Actor for TaskActor {
                     return Ok(());
                 }
                 Returned::Happened(happened) => state.returned(happened, &myself),
-                Returned::Entered(run, permit) => state.entered(run, permit),
+                Returned::Entered(entry, permit) => state.entered(entry, permit),
                 Returned::Done(done) => state.done(*done, &myself),
                 Returned::Unshipped(run, directory) => state.ship(run, directory, &myself),
                 Returned::Checked(number, outcome) => state.checked(number, outcome),

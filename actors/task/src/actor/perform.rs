@@ -78,15 +78,15 @@ impl State {
         }
     }
 
-    pub(super) fn entered(&mut self, run: RunId, permit: StartPermit) {
+    pub(super) fn entered(&mut self, entry: (RunId, u32), permit: StartPermit) {
         if self
             .gate
             .as_ref()
-            .is_some_and(|(waiting, _)| *waiting == run)
+            .is_some_and(|(waiting, _)| *waiting == entry)
         {
             self.gate = None;
             self.permit = Some(permit);
-            self.happen(Happened::Entered(run));
+            self.happen(Happened::Entered(entry.0));
         }
     }
 
@@ -125,7 +125,9 @@ impl State {
 
     /// Asks the node whether the run may start; an open gate costs no detour.
     async fn enter(&mut self, run: RunId, myself: &ActorRef<TaskMessage>) {
-        let mut permit = self.may_start.enter(self.machine.progress());
+        let progress = self.machine.progress();
+        let entry = (run, progress.restart);
+        let mut permit = self.may_start.enter(progress);
         if let Poll::Ready(permit) = futures::poll!(&mut permit) {
             self.permit = Some(permit);
             self.happen(Happened::Entered(run));
@@ -133,10 +135,10 @@ impl State {
         }
         let myself = myself.clone();
         let waiting = Background::spawn(async move {
-            let entered = Returned::Entered(run, permit.await);
+            let entered = Returned::Entered(entry, permit.await);
             let _ = myself.cast(TaskMessage::Internal(Internal(entered)));
         });
-        self.gate = Some((run, waiting));
+        self.gate = Some((entry, waiting));
     }
 
     /// Ended with the need for it, unlike a start.

@@ -86,7 +86,6 @@ impl Machine {
             (Phase::Entered, Call::Start { .. }) => {
                 self.attempts.push(now.at);
                 self.prune_attempts(desired, now);
-                self.restart = self.restart.max(desired.restart);
                 self.go(RunState::Preparing);
                 self.go(RunState::Starting);
                 self.phase = Phase::Starting {
@@ -385,6 +384,11 @@ impl Machine {
             }
             Phase::Idle { not_before } if desired.restart > self.restart => {
                 *not_before = (*not_before).min(now.clock);
+            }
+            // Nothing but the gate writes it down, so it is asked anew: a start that carries out a
+            // restart of which the disk knows nothing would be repeated by the next agent.
+            Phase::Entering | Phase::Entered if desired.restart > self.restart => {
+                self.phase = Phase::Prepared;
             }
             Phase::Preparing { since, doing } => {
                 let told = self.reported.rank() >= RunState::Preparing.rank();

@@ -335,6 +335,41 @@ fn the_run_that_a_restart_asked_for_begins_with_it_carried_out() {
 }
 
 #[test]
+fn a_restart_ordered_at_the_gate_is_written_down_before_the_start() {
+    for let_through in [false, true] {
+        let mut life = Life::new(assigned());
+        let run = life.starts();
+        life.exits(code(1));
+        life.passes(Duration::from_secs(1));
+        let Call::Enter { run: second } = life.call() else {
+            panic!("expected the gate");
+        };
+        assert_ne!(second, run);
+        life.desired.restart = 1;
+        if let_through {
+            // The permit and the order cross.
+            life.happens(Happened::Entered(second));
+        } else {
+            life.happens(Happened::Ordered);
+        }
+        assert_eq!(life.call(), Call::Enter { run: second });
+        assert_eq!(life.machine.progress().restart, 1, "on disk by the start");
+        life.happens(Happened::Entered(second));
+        assert_eq!(life.call(), Call::Start { run: second });
+        // An agent that is killed now leaves a run that nobody restarts once more.
+        life.machine = Machine::resumed(life.machine.progress());
+        assert_eq!(life.call(), Call::Adopt { run: second });
+        let started = started(life.at());
+        let adopted = crate::driver::Adopted::Running {
+            started,
+            paused: false,
+        };
+        life.happens(Happened::Adopted(second, Ok(adopted)));
+        assert_eq!(life.call(), WAIT);
+    }
+}
+
+#[test]
 fn a_time_limit_warns_then_stops_and_fails() {
     let mut desired = assigned();
     desired.task.restart.on = RestartOn::Never;
