@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::connection::Bus;
+use crate::header::COMMAND_ID;
 use crate::log::QueueCursor;
 use crate::stream::{JetStream, StreamError, StreamInfo};
 
@@ -74,10 +75,15 @@ impl QueueMessage {
         crate::stream::header(&self.headers, name)
     }
 
-    /// What its outcome is told under: its `Nats-Msg-Id`, else its sequence.
+    /// What its outcome is told under: its `Nats-Msg-Id`, else its command id, else its sequence.
     pub fn id(&self) -> String {
-        let given = self.header("Nats-Msg-Id").map(str::to_owned);
-        given.unwrap_or_else(|| self.cursor.sequence.to_string())
+        let given = self.header("Nats-Msg-Id").or(self.command_id());
+        given.map_or_else(|| self.cursor.sequence.to_string(), str::to_owned)
+    }
+
+    /// Under which id it may be put again without being done again.
+    pub fn command_id(&self) -> Option<&str> {
+        self.header(COMMAND_ID)
     }
 }
 

@@ -10,6 +10,8 @@ use loom_bus::queue::{Queue, QueueMessage};
 use loom_schemas::error::WireError;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::Name;
+use loom_schemas::record::CommandOutcome;
+use loom_schemas::subject;
 use loom_schemas::wire::SubmitOutcome;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::wish::{is_admin, read_job};
 use super::{Leading, ManagerMessage};
 use crate::context::{Context, Part};
-use crate::decide::{Asker, Submission, submit};
+use crate::decide::{Asker, Command, Submission, remember, repeated, submit};
 use crate::state::Draft;
 use crate::work::{Worker, carry_out};
 
@@ -55,6 +57,8 @@ pub(crate) struct Queued {
     /// The job it names, also when the rest of it cannot be read.
     pub(crate) name: Option<Name>,
     pub(crate) submission: Result<Box<Submission>, WireError>,
+    /// Under which id it may be put again.
+    pub(crate) command: Option<Command>,
     /// Makes room for the next one.
     pub(crate) _place: OwnedSemaphorePermit,
 }
@@ -152,7 +156,13 @@ impl Queued {
     fn of(reader: ActorId, message: &QueueMessage, place: OwnedSemaphorePermit) -> Self {
         let payload = &message.payload;
         let content_type = message.header(CONTENT_TYPE);
+        // JetStream keeps no word of the server about who published: nobody's rights, then.
+        let user = caller::of_queued().user;
         let submission = read_job(content_type, payload, message.header(IF_VERSION));
+        let (submission, command) = match command_of(&user, message) {
+            Ok(command) => (submission, command),
+            Err(error) => (Err(error), None),
+        };
         let name = match &submission {
             Ok(submission) => Some(submission.spec.name.clone()),
             Err(_) => name_in(payload),
@@ -161,13 +171,27 @@ impl Queued {
             reader,
             cursor: message.cursor,
             id: message.id(),
-            // JetStream keeps no word of the server about who published: nobody's rights, then.
-            user: caller::of_queued().user,
+            user,
             name,
             submission: submission.map(Box::new),
+            command,
             _place: place,
         }
     }
+}
+
+/// The command that a message is, if it has an id for it: among all that comes by the queue.
+fn command_of(user: &str, message: &QueueMessage) -> Result<Option<Command>, WireError> {
+    let Some(id) = message.command_id() else {
+        return Ok(None);
+    };
+    let if_version = message.header(IF_VERSION).unwrap_or_default();
+    let asked = [
+        subject::QUEUE.as_bytes(),
+        if_version.as_bytes(),
+        &message.payload,
+    ];
+    Command::new(user, id, &asked).map(Some)
 }
 
 impl Leading {
@@ -203,18 +227,16 @@ fn take_in(draft: Draft, queued: Queued) -> Draft {
         admin: is_admin(&queued.user),
         request: Some(&queued.id),
     };
-    let submission = queued.submission;
-    let outcome = submission.and_then(|submission| submit(&mut draft, *submission, asker, now));
+    let outcome = done(&mut draft, queued.submission, queued.command, asker, now);
     let mut event = match outcome {
-        Ok(accepted) if accepted.outcome == SubmitOutcome::Unchanged => {
-            let about = About::Job { job: accepted.job };
-            let mut event = Event::new(now, about, "accepted");
-            event.version = Some(accepted.version);
-            event.reason = Some("the job is as submitted already".to_owned());
+        Ok(Done::New) => return draft,
+        Ok(Done::Nothing(job, version, why)) => {
+            let mut event = Event::new(now, About::Job { job }, "accepted");
+            event.version = Some(version);
+            event.reason = Some(why.to_owned());
             event.request = Some(queued.id);
             event
         }
-        Ok(_) => return draft,
         Err(error) => {
             draft = Draft::new(before);
             rejected(queued.name, queued.cursor, queued.id, &error.message)
@@ -223,6 +245,47 @@ fn take_in(draft: Draft, queued: Queued) -> Draft {
     event.by = Some(queued.user);
     draft.event(event);
     draft
+}
+
+/// What a message of the queue comes to.
+enum Done {
+    /// A new job or version: its own event tells.
+    New,
+    /// The job is at this version, and why nothing was to be done.
+    Nothing(Name, u32, &'static str),
+}
+
+/// Carries a message out, unless it was put before under the same command id.
+fn done(
+    draft: &mut Draft,
+    submission: Result<Box<Submission>, WireError>,
+    command: Option<Command>,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<Done, WireError> {
+    if let Some(command) = &command
+        && let Some(CommandOutcome::Submitted { job, version, .. }) =
+            repeated(draft.state(), command)?
+    {
+        let why = "it was put before under this command id, and is not done again";
+        return Ok(Done::Nothing(job, version, why));
+    }
+    let accepted = submit(draft, *submission?, asker, now)?;
+    if let Some(command) = &command {
+        let outcome = CommandOutcome::Submitted {
+            job: accepted.job.clone(),
+            version: accepted.version,
+            outcome: accepted.outcome,
+        };
+        remember(draft, command, &outcome, now);
+    }
+    Ok(match accepted.outcome {
+        SubmitOutcome::Unchanged => {
+            let why = "the job is as submitted already";
+            Done::Nothing(accepted.job, accepted.version, why)
+        }
+        _ => Done::New,
+    })
 }
 
 /// Told under the job's name where there is a usable one.
