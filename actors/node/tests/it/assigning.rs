@@ -241,7 +241,10 @@ async fn a_hello_of_many_runs_goes_in_parts() {
     }
     for (manner, parts) in [(Manner::Answers, 3), (Manner::KnowsNoParts, 0)] {
         world.leader.manner(manner);
-        let (before, parts_before) = (world.leader.said().hellos.len(), world.leader.said().parts);
+        let (before, parts_before) = {
+            let said = world.leader.said();
+            (said.hellos.len(), said.parts)
+        };
         world.kill_bus().await;
         world.restart_bus().await;
         world
