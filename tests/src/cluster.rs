@@ -133,6 +133,7 @@ pub struct Dev {
     directory: TempDir,
     program: PathBuf,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -142,7 +143,7 @@ impl Dev {
     /// # Panics
     /// When it does not start.
     pub fn start(flags: &[&str]) -> Self {
-        Self::start_program(&loomctl(), flags)
+        Self::start_with(flags, &[])
     }
 
     /// The same, of a `loomctl` that lies elsewhere.
@@ -150,6 +151,18 @@ impl Dev {
     /// # Panics
     /// When it does not start.
     pub fn start_program(program: &Path, flags: &[&str]) -> Self {
+        Self::start_so(program, flags, &[])
+    }
+
+    /// The same with something in its environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_so(&loomctl(), flags, environment)
+    }
+
+    fn start_so(program: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("loom-dev")
             .tempdir()
@@ -159,6 +172,10 @@ impl Dev {
             directory,
             program: program.to_owned(),
             flags: flags.iter().map(ToString::to_string).collect(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             child: None,
         };
         dev.start_again();
@@ -216,6 +233,7 @@ impl Dev {
             .arg(&ready)
             .args(&self.flags)
             .env("LOOM_LOG", "info")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

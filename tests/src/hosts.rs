@@ -66,6 +66,7 @@ pub struct Hosts {
     directory: TempDir,
     places: Vec<Host>,
     running: BTreeMap<String, Child>,
+    lost_after: &'static str,
 }
 
 impl Hosts {
@@ -82,6 +83,7 @@ impl Hosts {
             directory,
             places: hosts,
             running: BTreeMap::new(),
+            lost_after: LOST_AFTER,
         };
         let mut command = Command::new(loomctl());
         command.args(["bus", "init", "--user", "ada", "--user", "bob"]);
@@ -99,6 +101,13 @@ impl Hosts {
         let said = said.expect_code(0);
         assert!(said.out.contains("LOOM_BUS=tls://"), "{}", said.out);
         made
+    }
+
+    /// With a longer time than [`LOST_AFTER`], in which a node can be started again.
+    #[must_use]
+    pub fn lost_after(mut self, time: &'static str) -> Self {
+        self.lost_after = time;
+        self
     }
 
     /// A place for files of the test.
@@ -177,7 +186,8 @@ impl Hosts {
     fn agent(&self, number: usize, kind: &str, name: &str) -> Command {
         let mut command = self.places[number - 1].command(&loomctl());
         command
-            .args([kind, "start", "--name", name, "--lost-after", LOST_AFTER])
+            .args([kind, "start", "--name", name])
+            .args(["--lost-after", self.lost_after])
             .arg("--data-dir")
             .arg(self.path(name))
             .envs(self.environment("loom"))

@@ -262,6 +262,7 @@ pub(super) fn wire_error(error: &DriverError) -> WireError {
         DriverError::Rejected(_)
         | DriverError::Failed { .. }
         | DriverError::Unavailable(_)
+        | DriverError::Uncertain(_)
         | DriverError::Unsupported(_) => ErrorCode::Failed,
     };
     WireError::new(code, chain(error))

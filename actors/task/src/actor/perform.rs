@@ -320,7 +320,7 @@ fn start_error(error: &DriverError) -> StartError {
         DriverError::Rejected(_) | DriverError::Unsupported(_) => {
             StartError::Rejected(chain(error))
         }
-        DriverError::Ended(_) => StartError::Known,
+        DriverError::Ended(_) | DriverError::Uncertain(_) => StartError::Known,
         DriverError::NotFound(_) | DriverError::Unavailable(_) | DriverError::Failed { .. } => {
             StartError::Failed(chain(error))
         }

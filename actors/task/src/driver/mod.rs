@@ -198,6 +198,10 @@ pub enum DriverError {
     /// why, and what to do.
     #[error("{0}")]
     Unavailable(String),
+    /// The engine went away, or stopped answering, in the middle of a start: whether the run runs is
+    /// to be asked. The text says what was being done.
+    #[error("{0}")]
+    Uncertain(String),
     /// The kernel here cannot do this.
     #[error("{0}")]
     Unsupported(String),

@@ -124,6 +124,14 @@ impl Groups {
         }
     }
 
+    /// How many of its processes the kernel has killed for memory; none if it does not say, or the
+    /// group is gone.
+    pub(super) fn oom_kills(&self) -> Option<u64> {
+        let version1 = self.text("memory", "memory.oom_control");
+        let text = version1.or_else(|| self.text("memory", "memory.events"))?;
+        field(&text, "oom_kill ")
+    }
+
     fn text(&self, controller: &str, file: &str) -> Option<String> {
         fs::read_to_string(self.path(controller)?.join(file)).ok()
     }

@@ -101,8 +101,8 @@ pub enum StartError {
     /// Trying again may help.
     #[error("{0}")]
     Failed(String),
-    /// The driver knows the run from before: ask it what became of it.
-    #[error("the driver knows the run from before")]
+    /// The driver knows the run from before, or cannot say whether it runs: ask what became of it.
+    #[error("the driver may have the run already")]
     Known,
 }
 

@@ -10,6 +10,8 @@ use bollard::auth::DockerCredentials;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use loom_schemas::spec::image::ImageName;
 
+use super::trouble::one_line;
+
 /// The name under which Docker keeps the login of its own registry.
 const HUB: &str = "https://index.docker.io/v1/";
 
@@ -60,6 +62,26 @@ fn read(path: &Path, server: &str) -> Result<Option<DockerCredentials>, String> 
             if stdout.contains("credentials not found") =>
         {
             return Ok(None);
+        }
+        Err(CredentialRetrievalError::HelperFailure {
+            helper,
+            stdout,
+            stderr,
+        }) => {
+            // By their protocol it stands on standard output; some write it where others do.
+            let said = if stderr.trim().is_empty() {
+                stdout
+            } else {
+                stderr
+            };
+            return Err(format!("`{helper}` failed: {}", one_line(&said)));
+        }
+        Err(CredentialRetrievalError::HelperCommunicationError) => {
+            return Err(format!(
+                "{} names a credential helper that cannot be run: put its `docker-credential-` \
+                 program on the agent's PATH",
+                path.display()
+            ));
         }
         Err(error) => return Err(format!("{}: {error}", path.display())),
     }

@@ -1,7 +1,8 @@
 //! The connection to the Docker Engine: found, lost, found again.
 //!
 //! The engine is watched by a connection on which nothing is ever asked: it closes in the moment the
-//! engine ends, which no call in flight and no time limit tells as soon.
+//! engine ends, which no call in flight and no time limit tells as soon. What becomes of containers
+//! is heard on another one (`events`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::events::{self, Fates};
 use super::trouble;
 use crate::driver::DriverError;
 
@@ -24,7 +26,7 @@ pub(super) const SOCKET: &str = "/var/run/docker.sock";
 const PING: Duration = Duration::from_secs(5);
 
 /// How often an engine that is away is looked for.
-const LOOK: Duration = Duration::from_millis(200);
+pub(super) const LOOK: Duration = Duration::from_millis(200);
 
 /// How long one call may take until its answer begins, in seconds: a start on a loaded host.
 const CALL_SECS: u64 = 120;
@@ -49,6 +51,19 @@ pub(super) struct Engine {
     socket: PathBuf,
     client: Mutex<Option<Docker>>,
     presence: watch::Sender<Presence>,
+    /// What it tells of containers.
+    pub(super) fates: Fates,
+    /// Containers that have died and with which the engine is not through: their ports are taken.
+    closing: watch::Sender<usize>,
+}
+
+/// A container that has died and with which the engine is not through, while this is held.
+pub(super) struct Closing(Arc<Engine>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.closing.send_modify(|closing| *closing -= 1);
+    }
 }
 
 impl Engine {
@@ -57,6 +72,8 @@ impl Engine {
             socket,
             client: Mutex::default(),
             presence: watch::Sender::new(Presence::Unknown),
+            fates: Fates::default(),
+            closing: watch::Sender::new(0),
         })
     }
 
@@ -71,6 +88,7 @@ impl Engine {
         });
         if first {
             tokio::spawn(watch(Arc::downgrade(self)));
+            tokio::spawn(events::listen(Arc::downgrade(self)));
         }
     }
 
@@ -122,6 +140,24 @@ impl Engine {
     /// Where it listens.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Its `changed` fails once nobody uses the engine any more.
+    pub(super) fn in_use(&self) -> watch::Receiver<usize> {
+        self.closing.subscribe()
+    }
+
+    /// Says that a container has died, until what is returned is dropped.
+    pub(super) fn closing(self: &Arc<Self>) -> Closing {
+        self.closing.send_modify(|closing| *closing += 1);
+        Closing(Arc::clone(self))
+    }
+
+    /// Resolves when the engine is through with every container that has died.
+    pub(super) async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
+        // It cannot fail: the sender lives as long as `self`.
+        let _ = closing.wait_for(|closing| *closing == 0).await;
     }
 
     /// Resolves when the engine is away, at once if it is now.

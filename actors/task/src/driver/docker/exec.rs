@@ -13,8 +13,9 @@ use rustix::process::Signal;
 use super::engine::Engine;
 use super::run::Run;
 use super::trouble;
+use crate::driver::usage::Groups;
 use crate::driver::{DriverError, EXEC_OUTPUT_MAX, ExecOutcome};
-use crate::shim::tree::send;
+use crate::shim::tree::{descendants, send};
 
 /// Runs `argv` as the container's user, in its directory and with its environment.
 pub(super) async fn exec(
@@ -67,7 +68,7 @@ pub(super) async fn exec(
         }
         Ok(Err(error)) => return Err(failed(error)),
         Err(_) => {
-            kill(&docker, &id).await;
+            kill(&docker, &id, &run.container.id).await;
             return Ok(ExecOutcome {
                 timed_out: true,
                 output: taken(),
@@ -114,13 +115,19 @@ async fn follow(
     Ok(())
 }
 
-/// Kills what took too long; the engine has no call for that, but tells the process.
-async fn kill(docker: &Docker, id: &str) {
+/// Kills what took too long, and what it began; the engine has no call for that, but tells the
+/// process.
+async fn kill(docker: &Docker, id: &str, container: &str) {
     let Ok(found) = docker.inspect_exec(id).await else {
         return;
     };
     let pid = found.pid.and_then(|pid| u32::try_from(pid).ok());
-    if let Some(pid) = pid.filter(|pid| *pid > 0 && found.running == Some(true)) {
-        send(&[pid], Signal::KILL);
-    }
+    let Some(pid) = pid.filter(|pid| *pid > 0 && found.running == Some(true)) else {
+        return;
+    };
+    let mut all = descendants(pid);
+    all.push(pid);
+    // Of a process that is not in the container's groups the number means another one here.
+    all.retain(|pid| !Groups::of(*pid, container).is_empty());
+    send(&all, Signal::KILL);
 }

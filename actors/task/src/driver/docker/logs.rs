@@ -71,6 +71,15 @@ impl Copying {
     }
 }
 
+impl Copying {
+    /// Ends it, and waits until its files are closed.
+    pub(super) async fn stop(&self) {
+        self.task.abort();
+        // The sender goes with the task.
+        let _ = self.done.clone().wait_for(|_| false).await;
+    }
+}
+
 impl Drop for Copying {
     fn drop(&mut self) {
         self.task.abort();

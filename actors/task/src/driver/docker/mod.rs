@@ -7,7 +7,7 @@
 //! | what | by whom |
 //! |---|---|
 //! | create, start, pause, resume, remove, exec | the engine |
-//! | the end | the kernel tells it at once (a pidfd), then the engine with which code |
+//! | the end | the kernel tells it at once (a pidfd), then an event of the engine with which code |
 //! | signals | the kernel, but to what stands still the engine |
 //! | usage | the kernel: files of the control groups |
 //! | output | the engine's log, copied into files like those of any other run (`logs`) |
@@ -17,37 +17,38 @@
 
 mod create;
 mod credentials;
+mod end;
 mod engine;
+mod events;
 mod exec;
 mod facts;
 mod image;
 mod logs;
 mod record;
+mod remove;
 mod run;
 mod start;
 mod trouble;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
+use bollard::query_parameters::ListContainersOptions;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use loom_schemas::ids::RunId;
 use loom_schemas::words::DriverKind;
 use nix::sys::signal::Signal;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
 
 pub use self::facts::{EngineFacts, answers, host_engine};
 
 use self::engine::Engine;
-use self::run::{Run, directory_of, inspect};
+use self::run::Run;
 use super::usage::Usage;
 use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started, Tell};
 use crate::launch::Launch;
@@ -57,12 +58,6 @@ pub const CONTAINERS: &str = "containers";
 
 /// Removals at once: they are the engine's work as well, and more of it would only wait.
 const REMOVALS: usize = 4;
-
-/// A removal gives way to starts for so long.
-const GIVE_WAY: Duration = Duration::from_secs(2);
-
-/// After an end the next start follows within this time, if it does at once.
-const NEXT_START: Duration = Duration::from_millis(10);
 
 /// How a [`DockerDriver`] is set up.
 #[derive(Clone, Debug)]
@@ -168,6 +163,15 @@ impl DockerDriver {
         let claim = self.0.claim(id);
         let _claimed = claim.lock().await;
         self.0.engine.watch();
+        let known = self.0.run(id);
+        if let Some(run) = known {
+            if let Some(adopted) = start::look_again(&self.0, &run).await? {
+                return Ok((adopted, Some(run)));
+            }
+            // Somebody has started its container again: another life, to be followed afresh.
+            lock(&self.0.runs).remove(&id);
+            run.let_go().await;
+        }
         let (adopted, run) = start::adopt(&self.0, id).await?;
         if let Some(run) = &run {
             lock(&self.0.runs).insert(id, Arc::clone(run));
@@ -192,37 +196,6 @@ impl DockerDriver {
         lock(&self.0.images).remove(&id);
         lock(&self.0.runs).insert(id, Arc::clone(&run));
         Ok(run.describe())
-    }
-
-    async fn forget(&self, id: RunId, files: bool) -> Result<(), DriverError> {
-        let inner = &self.0;
-        inner.give_way().await;
-        let claim = inner.claim(id);
-        let _claimed = claim.lock().await;
-        let known = inner.run(id);
-        if known.as_ref().is_some_and(|run| !run.has_ended()) {
-            return Err(DriverError::Failed {
-                context: format!("remove run {id}, which has not ended"),
-                source: io::ErrorKind::ResourceBusy.into(),
-            });
-        }
-        inner.remove_container(id).await?;
-        lock(&inner.runs).remove(&id);
-        lock(&inner.images).remove(&id);
-        if files {
-            let directory = directory_of(&inner.directory, id);
-            match fs::remove_dir_all(&directory) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(DriverError::Failed {
-                        context: format!("remove {}", directory.display()),
-                        source,
-                    });
-                }
-                _ => {}
-            }
-            lock(&inner.claims).remove(&id);
-        }
-        Ok(())
     }
 }
 
@@ -326,6 +299,15 @@ impl Inner {
         Arc::clone(lock(&self.claims).entry(id).or_default())
     }
 
+    /// Forgets the claim to a run, unless somebody else waits for it.
+    fn forget_claim(&self, id: RunId, claim: &Arc<tokio::sync::Mutex<()>>) {
+        let mut claims = lock(&self.claims);
+        // One is the map's, one the caller's.
+        if Arc::strong_count(claim) <= 2 {
+            claims.remove(&id);
+        }
+    }
+
     fn owner(&self) -> Result<Owner, DriverError> {
         let cluster = lock(&self.cluster).clone();
         let cluster = cluster.ok_or_else(|| {
@@ -385,41 +367,6 @@ impl Inner {
         let labels = found.into_iter().filter_map(|container| container.labels);
         runs.extend(labels.filter_map(|labels| labels.get(create::RUN)?.parse::<RunId>().ok()));
         Ok(runs.into_iter().collect())
-    }
-
-    /// Lets starts go first: a container that ended costs nothing while it waits to be removed.
-    async fn give_way(&self) {
-        tokio::time::sleep(NEXT_START).await;
-        let mut starting = self.starting.subscribe();
-        let idle = starting.wait_for(|starting| *starting == 0);
-        let _ = timeout(GIVE_WAY, idle).await;
-    }
-
-    async fn remove_container(&self, run: RunId) -> Result<(), DriverError> {
-        let known = self.run(run);
-        let id = match &known {
-            Some(run) => run.container.id.clone(),
-            None => match inspect(&self.engine, &name_of(run)).await? {
-                Some(found) if self.is_own(&found, run) => found.id.unwrap_or_default(),
-                _ => return Ok(()),
-            },
-        };
-        // The semaphore is never closed.
-        let _place = self.removals.acquire().await;
-        let docker = self.engine.docker().await?;
-        let options = RemoveContainerOptions {
-            v: true,
-            // Also what a start left that failed half-way.
-            force: true,
-            ..RemoveContainerOptions::default()
-        };
-        match docker.remove_container(&id, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) if trouble::is_missing(&error) => Ok(()),
-            // Somebody else removes it already.
-            Err(error) if trouble::text(&error).contains("already in progress") => Ok(()),
-            Err(error) => Err(self.engine.failed("remove a container", &error)),
-        }
     }
 }
 

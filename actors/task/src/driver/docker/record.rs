@@ -39,6 +39,11 @@ impl ContainerRecord {
         record::put(directory, CONTAINER, &bytes)
     }
 
+    /// Whether it says which image it is: it is written before that has to be known.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.image.is_empty()
+    }
+
     pub(super) fn started(&self) -> StartedContainer {
         StartedContainer {
             id: self.id.clone(),

@@ -1,63 +1,51 @@
-//! A container that was started or adopted: its end, its signals, what it uses.
+//! A container that was started or adopted: its signals, what it uses; its end is in `end`.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerState};
-use bollard::query_parameters::{KillContainerOptions, WaitContainerOptions};
-use futures::StreamExt as _;
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::KillContainerOptions;
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
-use loom_schemas::record::Exit;
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, Signal as RawSignal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::OnceCell;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{OnceCell, watch};
 
 use super::engine::Engine;
+use super::events::Fate;
 use super::logs::Copying;
-use super::record::{self, ContainerRecord};
+use super::record::ContainerRecord;
 use super::trouble;
 use crate::driver::usage::{Groups, Usage};
 use crate::driver::{DriverError, Ended, Started};
 use crate::shim::tree::send;
 
-/// How long the engine may take to see what the kernel has seen: that a container ended.
-const SEEN: Duration = Duration::from_secs(20);
-
-/// How long the output of an ended container may take to be copied.
-const OUTPUT: Duration = Duration::from_secs(10);
-
-/// The pause before the engine is asked again to wait.
-const AGAIN: Duration = Duration::from_millis(500);
-
-/// Signals have numbers up to this.
-const SIGNALS: i32 = 64;
-
-/// A program that cannot be executed has said so by then.
-const AT_ONCE: Duration = Duration::from_secs(5);
-
 /// A container.
 pub(super) struct Run {
-    id: RunId,
-    directory: PathBuf,
+    pub(super) id: RunId,
+    pub(super) directory: PathBuf,
     pub(super) container: ContainerRecord,
-    started: Started,
+    pub(super) started: Started,
     /// Its main process; none where that is not to be seen from here, or has ended.
-    main: Option<Main>,
-    copying: Option<Copying>,
-    ended: OnceCell<Ended>,
+    pub(super) main: Option<Main>,
+    /// What the engine tells of it.
+    pub(super) fate: watch::Receiver<Fate>,
+    /// Whether this driver had the engine signal it.
+    pub(super) killed_by_us: AtomicBool,
+    pub(super) copying: Option<Copying>,
+    pub(super) ended: OnceCell<Ended>,
+    /// Whether its end is written down, behind all of its output.
+    pub(super) written: watch::Sender<bool>,
 }
 
 /// The main process of a container, as the kernel of this host has it.
-struct Main {
-    fd: AsyncFd<OwnedFd>,
-    groups: Groups,
+pub(super) struct Main {
+    pub(super) fd: AsyncFd<OwnedFd>,
+    pub(super) groups: Groups,
 }
 
 impl Run {
@@ -66,6 +54,7 @@ impl Run {
         directory: PathBuf,
         container: ContainerRecord,
         started: Started,
+        fate: watch::Receiver<Fate>,
         copying: Option<Copying>,
     ) -> Arc<Self> {
         let main = started.pid.and_then(|pid| Main::open(pid, &container.id));
@@ -75,8 +64,11 @@ impl Run {
             container,
             started,
             main,
+            fate,
+            killed_by_us: AtomicBool::new(false),
             copying,
             ended: OnceCell::new(),
+            written: watch::Sender::new(false),
         })
     }
 
@@ -88,118 +80,15 @@ impl Run {
         DriverError::Ended(self.id)
     }
 
+    /// Follows its output no longer; its files are closed after this.
+    pub(super) async fn let_go(&self) {
+        if let Some(copying) = &self.copying {
+            copying.stop().await;
+        }
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.ended.initialized()
-    }
-
-    /// Resolves with its end; an error if the engine is away, so that nobody knows.
-    pub(super) async fn wait(&self, engine: &Arc<Engine>) -> Result<Ended, DriverError> {
-        let ended = self.ended.get_or_try_init(|| self.end(engine));
-        ended.await.cloned()
-    }
-
-    async fn end(&self, engine: &Arc<Engine>) -> Result<Ended, DriverError> {
-        tokio::select! {
-            () = self.main_ended(engine) => {}
-            () = engine.lost() => {
-                return Err(DriverError::Unavailable(format!(
-                    "the Docker Engine at {} is away: whether run {} still runs is not known",
-                    engine.socket().display(),
-                    self.id
-                )));
-            }
-        }
-        let seen = timeout(SEEN, self.seen_by_engine(engine)).await;
-        let found = seen.unwrap_or_else(|_| {
-            Err(DriverError::Unavailable(format!(
-                "the Docker Engine does not see that run {} has ended",
-                self.id
-            )))
-        })?;
-        let mut ended = match found {
-            Some(found) => ended(&found.state.unwrap_or_default()),
-            None => removed(),
-        };
-        // The engine may say that it ended a moment before it was started.
-        ended.at = ended.at.max(self.started.at);
-        let end = self.copied().await;
-        self.explain(&mut ended).await;
-        let (directory, told) = (self.directory.clone(), ended.clone());
-        let shared = self.container.logs.to.is_some();
-        let end = end.filter(|_| shared);
-        let written =
-            tokio::task::spawn_blocking(move || record::write_ended(&directory, &told, end)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            tracing::warn!(run = %self.id, "the end of a run was not written down");
-        }
-        Ok(ended)
-    }
-
-    /// Resolves when the main process is gone, as the kernel says; as the engine says where it is
-    /// none of this host's.
-    async fn main_ended(&self, engine: &Engine) {
-        if let Some(main) = &self.main {
-            // It can only fail when the runtime ends.
-            let _ = main.fd.readable().await;
-            return;
-        }
-        while self.waited(engine).await.is_err() {
-            sleep(AGAIN).await;
-        }
-    }
-
-    /// Waits with the engine until the container does not run.
-    async fn waited(&self, engine: &Engine) -> Result<(), DriverError> {
-        let docker = engine.docker().await?;
-        let options = WaitContainerOptions {
-            condition: "not-running".to_owned(),
-        };
-        let mut answers = Box::pin(docker.wait_container(&self.container.id, Some(options)));
-        match answers.next().await {
-            Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => Ok(()),
-            Some(Err(error)) if trouble::is_missing(&error) => Ok(()),
-            Some(Err(error)) => Err(engine.failed("wait for a container", &error)),
-            None => Err(DriverError::Unavailable(
-                "the engine's answer broke off".to_owned(),
-            )),
-        }
-    }
-
-    /// The container as the engine has it once that knows of its end; none if it is removed.
-    async fn seen_by_engine(
-        &self,
-        engine: &Engine,
-    ) -> Result<Option<ContainerInspectResponse>, DriverError> {
-        self.waited(engine).await?;
-        inspect(engine, &self.container.id).await
-    }
-
-    /// Waits for the last of the output; the offset of its end.
-    async fn copied(&self) -> Option<u64> {
-        let copying = self.copying.as_ref()?;
-        timeout(OUTPUT, copying.done()).await.unwrap_or_else(|_| {
-            tracing::warn!(run = %self.id, "not all output was copied: the engine's log does not end");
-            None
-        })
-    }
-
-    /// Says why where only the output does: a program for another machine starts and dies at once.
-    async fn explain(&self, ended: &mut Ended) {
-        let lived = ended.at.duration_since(self.started.at);
-        let at_once = Duration::try_from(lived).is_ok_and(|lived| lived < AT_ONCE);
-        let failed = ended.exit.code.is_some_and(|code| code != 0) && ended.exit.signal.is_none();
-        if !(at_once && failed && ended.reason.is_none()) {
-            return;
-        }
-        let directory = self.directory.clone();
-        let tail = tokio::task::spawn_blocking(move || crate::output::tail(&directory, 1)).await;
-        let Ok(Ok(lines)) = tail else { return };
-        if lines
-            .iter()
-            .any(|line| line.text.ends_with("exec format error"))
-        {
-            ended.reason = Some(trouble::exec_format(&self.container.name));
-        }
     }
 
     pub(super) async fn signal(
@@ -249,6 +138,7 @@ impl Run {
         let options = KillContainerOptions {
             signal: signal.as_str().to_owned(),
         };
+        self.killed_by_us.store(true, Ordering::Relaxed);
         let killed = docker
             .kill_container(&self.container.id, Some(options))
             .await;
@@ -341,38 +231,6 @@ pub(super) async fn inspect(
     }
 }
 
-/// How a container ended, as the engine tells it.
-pub(super) fn ended(state: &ContainerState) -> Ended {
-    let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
-    // The engine tells a signal as a shell does.
-    let signal = code
-        .map(|code| code - 128)
-        .filter(|signal| (1..=SIGNALS).contains(signal));
-    let error = state.error.clone().filter(|error| !error.is_empty());
-    Ended {
-        exit: Exit {
-            code,
-            signal,
-            out_of_memory: state.oom_killed == Some(true),
-            timed_out: false,
-        },
-        at: time(state.finished_at.as_deref()).unwrap_or_else(Timestamp::now),
-        reason: error,
-    }
-}
-
-/// The end of a container that somebody removed.
-pub(super) fn removed() -> Ended {
-    Ended {
-        exit: Exit::default(),
-        at: Timestamp::now(),
-        reason: Some(
-            "its container was removed by somebody else (`docker rm`?), so the exit code is not known"
-                .to_owned(),
-        ),
-    }
-}
-
 /// A time of the engine's; none for the one that stands for never.
 pub(super) fn time(text: Option<&str>) -> Option<Timestamp> {
     let at: Timestamp = text?.parse().ok()?;
@@ -382,36 +240,4 @@ pub(super) fn time(text: Option<&str>) -> Option<Timestamp> {
 /// Where the files of a run are.
 pub(super) fn directory_of(containers: &Path, run: RunId) -> PathBuf {
     containers.join(run.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(code: i64, oom: bool) -> ContainerState {
-        ContainerState {
-            exit_code: Some(code),
-            oom_killed: Some(oom),
-            finished_at: Some("2026-01-02T03:04:05.123456789Z".into()),
-            ..ContainerState::default()
-        }
-    }
-
-    #[test]
-    fn the_end_is_told_as_of_any_run() {
-        let told = ended(&state(137, true)).exit;
-        assert_eq!(
-            (told.code, told.signal, told.out_of_memory),
-            (Some(137), Some(9), true)
-        );
-        let told = ended(&state(0, true)).exit;
-        assert_eq!(
-            (told.code, told.signal, told.out_of_memory),
-            (Some(0), None, true)
-        );
-        let told = ended(&state(127, false));
-        assert_eq!((told.exit.code, told.exit.signal), (Some(127), None));
-        assert_eq!(told.at.as_second(), 1_767_323_045);
-        assert_eq!(time(Some("0001-01-01T00:00:00Z")), None);
-    }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, ContainerState};
@@ -15,14 +16,18 @@ use loom_schemas::ids::RunId;
 use loom_schemas::spec::LogSpec;
 use loom_schemas::spec::image::ImageName;
 use loom_schemas::units::Bytes;
+use tokio::time::timeout;
 
 use super::logs::{self, Copying, Cursor};
 use super::record::{self, ContainerRecord};
 use super::run::{self, Run, directory_of, inspect};
-use super::{Inner, create, image, name_of, trouble};
+use super::{Inner, create, end, image, name_of, trouble};
 use crate::driver::{Adopted, DriverError, Started};
 use crate::launch::{Container, Launch};
 use crate::output::last;
+
+/// How long a start waits until the engine is through with what died before.
+const CLOSED: Duration = Duration::from_secs(5);
 
 /// Starts a launch, or finds it started.
 pub(super) async fn start(inner: &Arc<Inner>, launch: &Launch) -> Result<Arc<Run>, DriverError> {
@@ -34,29 +39,63 @@ pub(super) async fn start(inner: &Arc<Inner>, launch: &Launch) -> Result<Arc<Run
     let docker = inner.engine.docker().await?;
     let id = create(inner, &docker, launch, container).await?;
     upload(inner, &docker, launch, &id).await?;
-    let begun = docker
-        .start_container(&id, None::<StartContainerOptions>)
-        .await;
-    if let Err(error) = begun {
-        return Err(trouble::of_start(inner.engine.socket(), container, &error));
-    }
-    let found = inspect(&inner.engine, &id).await?;
-    let found = found.ok_or_else(|| {
-        DriverError::Unavailable("its container was removed while it was started".to_owned())
-    })?;
-    let image = match inner.image_of(launch.run) {
-        Some(image) => image,
-        None => identify(inner, &docker, container, &found).await,
-    };
-    let record = ContainerRecord {
+    let prepared = inner.image_of(launch.run);
+    let directory = directory_of(&inner.directory, launch.run);
+    let mut record = ContainerRecord {
         id,
-        image,
+        image: prepared.clone().unwrap_or_default(),
         name: container.image.name.clone(),
         logs: launch.logs.clone(),
     };
-    let directory = directory_of(&inner.directory, launch.run);
+    // Before it runs: an agent that dies now is followed by one that knows where the output goes.
+    keep(launch.run, &directory, &record)?;
+    let found = begin(inner, &docker, container, &record.id).await?;
+    if prepared.is_none() {
+        record.image = identify(inner, &docker, container, &found).await;
+        keep(launch.run, &directory, &record)?;
+    }
     let state = found.state.unwrap_or_default();
     follow(inner, launch.run, &directory, record, &state)
+}
+
+/// Starts a container that is created. Where nobody can say whether it was, the error says that: a
+/// run that is taken for failed and lives would soon be two.
+async fn begin(
+    inner: &Inner,
+    docker: &Docker,
+    container: &Container,
+    id: &str,
+) -> Result<ContainerInspectResponse, DriverError> {
+    if !container.ports.is_empty() {
+        // The ports of a run before this one are taken until the engine is through with it.
+        let _ = timeout(CLOSED, inner.engine.closed()).await;
+    }
+    let begun = docker
+        .start_container(id, None::<StartContainerOptions>)
+        .await;
+    if let Err(error) = begun {
+        return Err(trouble::of_begin(inner.engine.socket(), container, &error));
+    }
+    match inspect(&inner.engine, id).await {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(DriverError::Unavailable(
+            "its container was removed while it was started".to_owned(),
+        )),
+        Err(error) => Err(DriverError::Uncertain(error.to_string())),
+    }
+}
+
+/// Writes down which container a run has.
+fn keep(run: RunId, directory: &Path, record: &ContainerRecord) -> Result<(), DriverError> {
+    let kept = fs::create_dir_all(directory).and_then(|()| record.write(directory));
+    kept.map_err(|source| not_kept(run, directory, source))
+}
+
+fn not_kept(run: RunId, directory: &Path, source: io::Error) -> DriverError {
+    DriverError::Failed {
+        context: format!("keep the files of run {run} in {}", directory.display()),
+        source,
+    }
 }
 
 /// Which image it is, of a run that was prepared by an earlier agent.
@@ -156,11 +195,6 @@ fn follow(
     container: ContainerRecord,
     state: &ContainerState,
 ) -> Result<Arc<Run>, DriverError> {
-    let failed = |source: io::Error| DriverError::Failed {
-        context: format!("keep the files of run {id} in {}", directory.display()),
-        source,
-    };
-    fs::create_dir_all(directory).map_err(failed)?;
     let known = record::read_started(directory);
     let (writer, note) = logs::open(directory, &container.logs);
     let (cursor, base) = match &known {
@@ -174,9 +208,10 @@ fn follow(
     let pid = pid.filter(|pid| *pid > 0);
     let at = run::time(state.started_at.as_deref()).unwrap_or_else(Timestamp::now);
     let notes: Vec<String> = note.into_iter().collect();
-    container.write(directory).map_err(failed)?;
-    record::write_started(directory, pid, at, writer.path(), base, &notes).map_err(failed)?;
+    record::write_started(directory, pid, at, writer.path(), base, &notes)
+        .map_err(|source| not_kept(id, directory, source))?;
     let engine = Arc::clone(&inner.engine);
+    let fate = engine.fates.of(&container.id);
     let copying = Copying::start(engine, container.id.clone(), writer, cursor);
     let started = Started {
         pid,
@@ -190,8 +225,32 @@ fn follow(
         directory.to_path_buf(),
         container,
         started,
+        fate,
         Some(copying),
     ))
+}
+
+/// What became of a run that is followed already, asked because the engine was away; none if what
+/// runs now is not what was followed.
+pub(super) async fn look_again(
+    inner: &Arc<Inner>,
+    run: &Arc<Run>,
+) -> Result<Option<Adopted>, DriverError> {
+    if !run.has_ended() {
+        let found = inspect(&inner.engine, &run.container.id).await?;
+        let state = found.and_then(|found| found.state).unwrap_or_default();
+        if state.running == Some(true) {
+            let pid = state.pid.and_then(|pid| u32::try_from(pid).ok());
+            let same = run.describe().pid == pid;
+            return Ok(same.then(|| Adopted::Running {
+                started: run.describe(),
+                paused: state.paused == Some(true),
+            }));
+        }
+    }
+    let ended = run.wait(&inner.engine).await?;
+    let started = Some(run.describe());
+    Ok(Some(Adopted::Ended { started, ended }))
 }
 
 /// What became of a run, by its files and by the engine; with the run itself where the engine still
@@ -213,7 +272,7 @@ pub(super) async fn adopt(
         let adopted = match started {
             Some(_) => Adopted::Ended {
                 started,
-                ended: run::removed(),
+                ended: end::removed(),
             },
             None => Adopted::Gone,
         };
@@ -225,8 +284,17 @@ pub(super) async fn adopt(
         return Ok((Adopted::Gone, None));
     }
     let container = match kept {
-        Some(container) => container,
-        None => described(inner, &found).await?,
+        Some(container) if Some(&container.id) == found.id.as_ref() && container.is_whole() => {
+            container
+        }
+        kept => {
+            let mut container = described(inner, &found).await?;
+            if let Some(kept) = kept {
+                container.logs = kept.logs;
+            }
+            keep(id, &directory, &container)?;
+            container
+        }
     };
     let run = follow(inner, id, &directory, container, &state)?;
     if state.running == Some(true) {

@@ -63,7 +63,7 @@ pub(super) fn text(error: &Error) -> String {
     one_line(&text)
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match text.char_indices().nth(TEXT_MAX) {
         Some((at, _)) => format!("{}...", &text[..at]),
@@ -201,6 +201,26 @@ pub(super) fn of_start(socket: &Path, container: &Container, error: &Error) -> D
     start(container, status(error), &text(error))
 }
 
+/// The same of a start alone: with an answer that broke off, or never came, it may be under way.
+pub(super) fn of_begin(socket: &Path, container: &Container, error: &Error) -> DriverError {
+    match unreachable(error) {
+        Some(cause) if !is_refused(&cause) => {
+            let why = away(socket, &cause);
+            DriverError::Uncertain(format!("{why}, while a container was being started"))
+        }
+        _ => of_start(socket, container, error),
+    }
+}
+
+/// Whether nothing was asked at all, because nobody was there to ask.
+fn is_refused(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    matches!(
+        error.kind(),
+        ConnectionRefused | NotFound | PermissionDenied
+    )
+}
+
 fn start(container: &Container, status: Option<u16>, said: &str) -> DriverError {
     let image = &container.image.name;
     let lower = said.to_lowercase();
@@ -281,6 +301,27 @@ fn taken_port(container: &Container, lower: &str) -> Option<String> {
 fn quoted_program(said: &str) -> Option<&str> {
     let (_, rest) = said.split_once("exec: \"")?;
     rest.split_once('"').map(|(program, _)| program)
+}
+
+/// What the last line of a program that ended at once tells: that it could not be executed, or what
+/// it did not find.
+pub(super) fn of_output(image: &str, code: Option<i32>, line: &str) -> Option<String> {
+    if line.ends_with("exec format error") {
+        return Some(exec_format(image));
+    }
+    let missing = line.strip_suffix(": not found");
+    let missing = missing.or_else(|| line.strip_suffix(": command not found"));
+    match (code, missing) {
+        (Some(code @ 127), Some(before)) => {
+            let program = before.rsplit(": ").next().unwrap_or(before);
+            Some(format!(
+                "exit code {code}: program `{program}` was not found in image `{image}`: choose an \
+                 image that has it"
+            ))
+        }
+        (Some(code @ (126 | 127)), None) => Some(format!("exit code {code}: {}", one_line(line))),
+        _ => None,
+    }
 }
 
 /// A program for another machine.

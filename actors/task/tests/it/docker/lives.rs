@@ -174,12 +174,14 @@ async fn programs_run_beside_it_and_its_use_is_measured() {
     let said = run(&["no-such-program"]).await;
     assert!(matches!(said.code, Some(126 | 127)), "{said:?}");
     let limit = std::time::Duration::from_millis(300);
-    let argv = ["sh", "-c", "echo begun; sleep 300"]
+    let argv = ["sh", "-c", "echo begun; sleep 300; true"]
         .map(str::to_owned)
         .to_vec();
     let late = rig.driver.exec(wanted.run, argv, limit).await.unwrap();
     assert!(late.timed_out && late.output == b"begun\n", "{late:?}");
-    until("it has used a processor", || true).await;
+    // What it had begun is ended with it.
+    let left = run(&["sh", "-c", "ps -o args | grep -c '^sleep 300' || true"]).await;
+    assert_eq!(left.output, b"0\n", "{left:?}");
     let usage = rig.driver.usage(wanted.run).await.unwrap();
     assert!(usage.cpu_us.unwrap() > 0, "{usage:?}");
     assert!(usage.memory.unwrap() > 0, "{usage:?}");

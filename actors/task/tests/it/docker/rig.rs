@@ -33,13 +33,21 @@ impl Rig {
     }
 
     pub(super) fn at(socket: Option<&Path>) -> Self {
+        Self::with(socket, &Uuid::now_v7().to_string())
+    }
+
+    /// Another one of a cluster, whose first one removes its containers.
+    pub(super) fn of_cluster(socket: &Path, cluster: &str) -> Self {
+        Self::with(Some(socket), cluster)
+    }
+
+    fn with(socket: Option<&Path>, cluster: &str) -> Self {
         let directory = TempDir::new().unwrap();
-        let cluster = Uuid::now_v7().to_string();
         let socket = socket.map(Path::to_path_buf);
-        let driver = driver(directory.path(), &cluster, socket.as_deref());
+        let driver = driver(directory.path(), cluster, socket.as_deref());
         Self {
             driver,
-            cluster,
+            cluster: cluster.to_owned(),
             directory,
             socket,
         }

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use loom_schemas::spec::Pull;
 use loom_schemas::units::Bytes;
 use loom_task::driver::Driver;
-use loom_tests::docker::{IMAGE, docker, is_there};
+use loom_tests::docker::{IMAGE, OwnEngine, Registry, docker, is_there};
+use nix::sys::signal::Signal;
 
 use super::rig::{Rig, launch, sh};
 
@@ -57,13 +58,10 @@ async fn a_container_removed_by_hand_has_ended() {
     let name = format!("loom-{}", wanted.run);
     docker(&["rm", "-f", &name]);
     let ended = rig.end(wanted.run).await;
-    let removed = |reason: Option<&String>| {
-        reason.is_some_and(|reason| reason.contains("removed by somebody else"))
-    };
-    // The engine may have been quick enough to tell the code.
+    let reason = ended.reason.unwrap_or_default();
     assert!(
-        removed(ended.reason.as_ref()) || ended.exit.code == Some(137),
-        "{ended:?}"
+        reason.contains("somebody else") && reason.contains("`docker rm"),
+        "{reason}"
     );
     assert_eq!(rig.text(wanted.run).await, ["hello"]);
     rig.driver.remove(wanted.run, false).await.unwrap();
@@ -73,8 +71,79 @@ async fn a_container_removed_by_hand_has_ended() {
     rig.driver = Rig::at(None).driver.clone();
     docker(&["rm", "-f", &format!("loom-{}", wanted.run)]);
     rig.next_agent();
+    let reason = rig.end(wanted.run).await.reason.unwrap_or_default();
+    assert!(reason.contains("was removed by somebody else"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_killed_a_container_is_told() {
+    let Some(rig) = Rig::new() else { return };
+    let wanted = sh("echo hello; sleep 300");
+    rig.start(&wanted).await;
+    rig.until_said(wanted.run, "hello").await;
+    docker(&["kill", &format!("loom-{}", wanted.run)]);
     let ended = rig.end(wanted.run).await;
-    assert!(removed(ended.reason.as_ref()), "{ended:?}");
+    assert_eq!(ended.exit.signal, Some(9));
+    let reason = ended.reason.unwrap_or_default();
+    assert!(reason.contains("SIGKILL that somebody else"), "{reason}");
+    // What the driver itself had killed is not laid to anybody's charge, paused or not.
+    for paused in [false, true] {
+        let wanted = sh("sleep 300");
+        rig.start(&wanted).await;
+        if paused {
+            rig.driver.pause(wanted.run).await.unwrap();
+        }
+        let killed = rig.driver.signal(wanted.run, Signal::SIGKILL, true).await;
+        killed.unwrap();
+        let ended = rig.end(wanted.run).await;
+        assert_eq!((ended.exit.signal, ended.reason), (Some(9), None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_a_script_does_not_find_is_named() {
+    let Some(rig) = Rig::new() else { return };
+    let ended = rig.run(&sh("no-such-program --flag")).await;
+    let reason = ended.reason.unwrap_or_default();
+    let expected = format!("program `no-such-program` was not found in image `{IMAGE}`");
+    assert!(
+        reason.contains("exit code 127") && reason.contains(&expected),
+        "{reason}"
+    );
+    let ended = rig.run(&sh("echo no such thing >&2; exit 1")).await;
+    assert_eq!((ended.exit.code, ended.reason), (Some(1), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_what_to_do() {
+    // Room for the image of the tests, twice, and not for more.
+    let Some(engine) = OwnEngine::start_small(64 << 20) else {
+        return;
+    };
+    let Some(registry) = Registry::start_beside(Some(&engine), None) else {
+        return;
+    };
+    let rig = Rig::at(Some(&engine.socket()));
+    let image = registry.push_new("team/app:1");
+    let full = engine.fill(64 * 1024);
+    let (hopeless, why) = rig.refusal(&launch(&image, &["true"])).await;
+    let expected = format!("image `{image}`: no space left for it on this node");
+    assert!(!hopeless && why.contains(&expected), "{why}");
+    assert!(why.contains("docker image prune"), "{why}");
+    drop(full);
+    let full = engine.fill(0);
+    let (hopeless, why) = rig.refusal(&sh("true")).await;
+    assert!(
+        !hopeless && why.contains("no space left on this node"),
+        "{why}"
+    );
+    drop(full);
+    // With room again the same is done.
+    let prepared = rig
+        .driver
+        .prepare(launch(&image, &["true"]), Box::new(drop));
+    prepared.await.unwrap();
+    assert_eq!(rig.run(&sh("true")).await.exit.code, Some(0));
 }
 
 /// An image whose only program is for a 64-bit ARM machine, or for this one if this is such.
