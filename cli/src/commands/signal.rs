@@ -206,7 +206,7 @@ fn inspected(outcome: &Outcome, wide: bool) -> String {
         "not held to",
     ];
     if wide {
-        heads.push("directory");
+        heads.extend(["image", "container", "directory"]);
     }
     let mut table = table::new(&heads);
     for row in &outcome.rows {
@@ -226,7 +226,13 @@ fn inspected(outcome: &Outcome, wide: bool) -> String {
                 view.unenforced.join("; "),
             ]);
             if wide {
-                cells.push(view.directory.unwrap_or_default());
+                let container = view.container.unwrap_or_default();
+                cells.extend([
+                    view.image.unwrap_or_default(),
+                    // As `docker ps` shows it.
+                    container.chars().take(12).collect(),
+                    view.directory.unwrap_or_default(),
+                ]);
             }
         } else if let Some(error) = row.error() {
             cells.extend(["-".to_owned(), error.message.clone()]);

@@ -266,7 +266,7 @@ fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> String {
         "task", "state", "node", "age", "restarts", "ports", "reason",
     ];
     if wide {
-        heads.splice(6..6, ["version", "run", "pid"]);
+        heads.splice(6..6, ["version", "run", "pid", "image"]);
     }
     let checked = |slot: &SlotRecord| telling(slot).is_some_and(|run| run.health.is_some());
     let checked = slots.iter().any(checked);
@@ -303,7 +303,11 @@ fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> String {
             let pid = run
                 .pid
                 .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-            cells.splice(6..6, [run.version.to_string(), run.run.to_string(), pid]);
+            let image = run.image.clone().unwrap_or_else(|| "-".to_owned());
+            cells.splice(
+                6..6,
+                [run.version.to_string(), run.run.to_string(), pid, image],
+            );
         }
         if checked {
             cells.insert(2, table::health(run.health.as_ref()));

@@ -298,6 +298,9 @@ fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timesta
     } else if run.state == RunState::Preparing && report.reason.is_some() {
         // How far a pull is.
         run.reason.clone_from(&report.reason);
+    } else if report.marks.unknown || run.marks.unknown {
+        // Why its node cannot say whether it runs, until it can.
+        run.reason.clone_from(&report.reason);
     }
     run.health = report.health.clone().filter(|_| !run.state.is_terminal());
     run.marks = if run.state.is_terminal() {
@@ -345,7 +348,9 @@ fn tell(
         if old != new {
             let mut event = run_event(now, slot, run, if new { set } else { cleared });
             if cleared == "running" && !new {
-                event.reason = Some("its node is back".to_owned());
+                let by_node = was.is_some_and(|was| was.reason.is_some());
+                let back = ["its node is back", "its node can see it again"];
+                event.reason = Some(back[usize::from(by_node)].to_owned());
             }
             draft.event(event);
         }

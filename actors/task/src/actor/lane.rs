@@ -179,7 +179,8 @@ impl State {
             let message = "its deadline passed while it waited for the commands before it";
             return Err(WireError::new(ErrorCode::Expired, message));
         }
-        if self.machine.is_running() {
+        // Of what is unknown the driver says what it can: a signal needs no engine.
+        if self.machine.is_running() || self.machine.marks().unknown {
             return Ok(());
         }
         let (slot, run) = (&self.assigned.slot, self.machine.run());

@@ -243,7 +243,7 @@ impl Machine {
                 };
                 self.ended(desired, &ended, now, reports);
             }
-            Err(_) => {
+            Err(error) => {
                 let pause = restart::doubled(ADOPT_AGAIN, failures, ADOPT_AGAIN_MAX);
                 self.phase = Phase::Adopting {
                     asked: false,
@@ -252,7 +252,9 @@ impl Machine {
                 };
                 if self.state == RunState::Running && !self.marks.unknown {
                     self.marks.unknown = true;
-                    reports.push(self.report(desired));
+                    let mut report = self.report(desired);
+                    report.reason = Some(error);
+                    reports.push(report);
                 }
             }
         }

@@ -56,6 +56,7 @@ fn a_driver_that_does_not_answer_is_asked_again_and_starts_nothing() {
     }
     assert_eq!(life.reports.len(), 1);
     assert!(life.reports[0].marks.unknown);
+    assert_eq!(life.reports[0].reason.as_deref(), Some("socket gone"));
 }
 
 #[test]
