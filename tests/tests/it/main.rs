@@ -9,6 +9,7 @@
 
 mod clients;
 mod compose;
+mod containers;
 mod cut_off;
 mod demo;
 mod documents;
