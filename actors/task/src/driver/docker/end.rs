@@ -5,8 +5,9 @@
 //!                          `-> the engine is through with it, its output is copied -> written down
 //! ```
 //!
-//! The engine's `die` event comes in half the time that its answers take; where it is missed, or the
-//! kernel does not say whether memory ran out, the engine is asked.
+//! The engine's `die` event comes in half the time that its answers take, and of what was killed
+//! nobody need say with which code; where both are missed, or the kernel does not say whether memory
+//! ran out, the engine is asked.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Signals have numbers up to this.
 const SIGNALS: i32 = 64;
+
+/// The signal that nothing outlives.
+const KILL: i32 = Signal::SIGKILL as i32;
 
 /// A program that cannot be executed has said so by then.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -94,14 +98,19 @@ impl Run {
             return std::future::pending().await;
         };
         let mut fate = self.fate.clone();
-        let died = fate.wait_for(|fate| fate.died.is_some()).await;
-        let Some((code, at)) = died.ok().and_then(|fate| fate.died) else {
+        let sure = fate.wait_for(|fate| {
+            // Nothing outlives this signal, and it is dead.
+            fate.died.is_some() || fate.killed == Some(KILL) || self.was_killed_by_us()
+        });
+        let Ok(died) = sure.await.map(|fate| fate.died) else {
             return std::future::pending().await;
         };
+        let (code, at) = died.unwrap_or_else(|| (128 + KILL, Timestamp::now()));
+        let exit = exit(Some(code), oom > 0);
         Ended {
-            exit: exit(Some(code), oom > 0),
+            reason: self.killed_by_somebody(exit.signal),
+            exit,
             at,
-            reason: self.killed_by_somebody(exit(Some(code), false).signal),
         }
     }
 
@@ -117,11 +126,15 @@ impl Run {
         ended
     }
 
+    fn was_killed_by_us(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
     /// Why it died of a signal that the engine sent and this driver did not ask for.
     fn killed_by_somebody(&self, signal: Option<i32>) -> Option<String> {
         let signal = signal?;
         let by_engine = self.fate.borrow().killed == Some(signal);
-        if !by_engine || self.killed_by_us.load(Ordering::Relaxed) {
+        if !by_engine || self.asked_engine.load(Ordering::Relaxed) {
             return None;
         }
         let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);

@@ -16,7 +16,7 @@ use crate::driver::DriverError;
 const GIVE_WAY: Duration = Duration::from_secs(2);
 
 /// After an end the next start follows within this time, if it does at once.
-const NEXT_START: Duration = Duration::from_millis(30);
+const NEXT_START: Duration = Duration::from_millis(100);
 
 impl DockerDriver {
     /// Forgets a run that has ended, its files only if told to.

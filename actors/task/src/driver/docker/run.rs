@@ -35,7 +35,9 @@ pub(super) struct Run {
     /// What the engine tells of it.
     pub(super) fate: watch::Receiver<Fate>,
     /// Whether this driver had the engine signal it.
-    pub(super) killed_by_us: AtomicBool,
+    pub(super) asked_engine: AtomicBool,
+    /// Whether this driver sent its main process a `SIGKILL`.
+    pub(super) killed: AtomicBool,
     pub(super) copying: Option<Copying>,
     pub(super) ended: OnceCell<Ended>,
     /// Whether its end is written down, behind all of its output.
@@ -65,7 +67,8 @@ impl Run {
             started,
             main,
             fate,
-            killed_by_us: AtomicBool::new(false),
+            asked_engine: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
             copying,
             ended: OnceCell::new(),
             written: watch::Sender::new(false),
@@ -121,6 +124,9 @@ impl Run {
             send(&main.groups.pids(), raw);
             return Ok(());
         }
+        // Before it is sent: the end may be seen before this goes on.
+        let kills = raw == RawSignal::KILL;
+        self.killed.fetch_or(kills, Ordering::Relaxed);
         match pidfd_send_signal(main.fd.get_ref(), raw) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::SRCH) => Err(DriverError::Ended(self.id)),
@@ -138,7 +144,7 @@ impl Run {
         let options = KillContainerOptions {
             signal: signal.as_str().to_owned(),
         };
-        self.killed_by_us.store(true, Ordering::Relaxed);
+        self.asked_engine.store(true, Ordering::Relaxed);
         let killed = docker
             .kill_container(&self.container.id, Some(options))
             .await;
