@@ -159,7 +159,7 @@ pub fn source_of(subject: &str) -> Result<(Slot, Name, &str), LogBlockError> {
     let name = |text: &str| Name::new(text).map_err(|_| wrong());
     let index = index.parse().map_err(|_| wrong())?;
     Ok((
-        Slot::new(name(job)?, name(task)?, index),
+        Slot::at(name(job)?, name(task)?, index),
         name(node)?,
         stream,
     ))
@@ -227,6 +227,9 @@ mod tests {
         assert!(LogBlock::decode(|_| Some("x"), b"").is_err());
         assert!(source_of("orch.logs.sys.node-1").is_err());
         let (slot, node, stream) = source_of("orch.logs.web.main.3.n1.stderr").unwrap();
-        assert_eq!((slot.index, node.as_str(), stream), (3, "n1", "stderr"));
+        assert_eq!(
+            (slot.index, node.as_str(), stream),
+            (3.into(), "n1", "stderr")
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loom_schemas::ids::{Name, RunId};
+use loom_schemas::ids::{Index, Name, RunId};
 
 use crate::exit::Failure;
 
@@ -12,11 +12,11 @@ pub(crate) enum Address {
     /// All tasks of a job.
     Job(Name),
     /// One index of a job's only task.
-    Only(Name, u32),
+    Only(Name, Index),
     /// All indexes of a task.
     Task(Name, Name),
     /// One index of a task.
-    Slot(Name, Name, u32),
+    Slot(Name, Name, Index),
     /// One run.
     Run(RunId),
     /// One run, by at least the last 8 characters of its id.
@@ -46,13 +46,14 @@ impl Address {
             }
             [job] => Ok(Self::Job(name(job)?)),
             [job, second] => match second.parse() {
-                Ok(index) => Ok(Self::Only(name(job)?, index)),
+                Ok(index) => Ok(Self::Only(name(job)?, Index::Number(index))),
                 Err(_) => Ok(Self::Task(name(job)?, name(second)?)),
             },
             [job, task, index] => {
                 let index = index.parse().map_err(|_| {
                     Failure::usage(format!(
-                        "address `{text}`: `{index}` is not an index; expected a number from 0"
+                        "address `{text}`: `{index}` is not an index; expected a number from 0, \
+                         or of a system job a node's name"
                     ))
                 })?;
                 Ok(Self::Slot(name(job)?, name(task)?, index))
@@ -118,6 +119,7 @@ mod tests {
             "web/0",
             "web/api",
             "web/api/0",
+            "web/api/node-1",
             "018f3c5ea1b27c7f8a44d1c2b3e4f506",
         ] {
             let address = Address::parse(text).unwrap();
@@ -143,15 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_bad_usage() {
-        for text in [
-            "",
-            "Web",
-            "web/",
-            "web/api/x",
-            "web/api/0/1",
-            "web/all",
-            "web/-1",
-        ] {
+        for text in ["", "Web", "web/", "web/api/0/1", "web/all", "web/-1"] {
             let failure = Address::parse(text).unwrap_err();
             assert_eq!(failure.code.number(), 64, "{text}");
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom_bus::{Bus, CallError};
 use loom_schemas::error::{ErrorCode, WireError};
-use loom_schemas::ids::{Name, Slot};
+use loom_schemas::ids::{Index, Name, Slot};
 use loom_schemas::record::SlotRecord;
 use loom_schemas::subject;
 use loom_schemas::wire::{CommandReply, CommandRow, JobGet, JobView, SlotCursor, TaskCommand};
@@ -65,13 +65,21 @@ pub(crate) async fn command(
 ) -> Result<Outcome, Failure> {
     let rows = match address {
         Address::Slot(job, task, index) => {
-            let slot = Slot::new(job.clone(), task.clone(), *index);
+            let slot = Slot::at(job.clone(), task.clone(), index.clone());
             single(bus, &subject::task(&slot, verb), command, timeout).await?
         }
-        Address::Only(job, index) => only(bus, job, *index, verb, command, timeout).await?,
+        Address::Only(job, index) => only(bus, job, index, verb, command, timeout).await?,
         Address::Run(run) => single(bus, &subject::run(*run, verb), command, timeout).await?,
         Address::Job(job) => many(bus, job, None, verb, command, timeout).await?,
-        Address::Task(job, task) => many(bus, job, Some(task), verb, command, timeout).await?,
+        Address::Task(job, task) => {
+            let rows = many(bus, job, Some(task), verb, command, timeout).await?;
+            if rows.is_empty() {
+                // Of a system job, `web/node-1` is an index.
+                only(bus, job, &Index::Node(task.clone()), verb, command, timeout).await?
+            } else {
+                rows
+            }
+        }
         Address::RunSuffix(suffix) => {
             let mut command = command.clone();
             command.run_suffix = Some(suffix.clone());
@@ -154,12 +162,12 @@ async fn single(
 async fn only(
     bus: &Bus,
     job: &Name,
-    index: u32,
+    index: &Index,
     verb: &str,
     command: &TaskCommand,
     timeout: Duration,
 ) -> Result<Vec<Row>, Failure> {
-    let main = Slot::new(job.clone(), Name::main(), index);
+    let main = Slot::at(job.clone(), Name::main(), index.clone());
     let rows = single(bus, &subject::task(&main, verb), command, timeout).await?;
     if !rows.is_empty() {
         return Ok(rows);
@@ -169,7 +177,7 @@ async fn only(
     let mut tasks = tasks.into_iter();
     match (tasks.next(), tasks.next()) {
         (Some(task), None) => {
-            let slot = Slot::new(job.clone(), task.clone(), index);
+            let slot = Slot::at(job.clone(), task.clone(), index.clone());
             single(bus, &subject::task(&slot, verb), command, timeout).await
         }
         (Some(_), Some(_)) => Err(Failure::usage(format!(
@@ -215,14 +223,19 @@ async fn many(
             Ok(Some(Err(error))) => return Err(refused(error)),
             Err(_) if Instant::now() >= deadline => break,
             // Indexes that were stopped one by one have nobody to answer for them.
-            Err(_) if down.is_none() => down = Some(not_alive(bus, job).await),
+            Err(_) if down.is_none() => down = Some(known(bus, job).await),
             Err(_) => {}
         }
-        if !rows.is_empty() && missing(&rows, down.as_ref()).is_empty() {
+        // Who has one slot on each node cannot say how many there are: a manager does, or silence.
+        let told = down.is_some() || rows.values().all(|row| row.slot().index.node().is_none());
+        if !rows.is_empty() && told && missing(&rows, down.as_ref()).is_empty() {
             break;
         }
     }
-    let silent = missing(&rows, down.as_ref());
+    let mut silent = missing(&rows, down.as_ref());
+    if let Some(task) = task {
+        silent.retain(|slot| slot.task == *task);
+    }
     let mut rows: Vec<Row> = rows.into_values().collect();
     rows.extend(silent.into_iter().map(|slot| Row::Silent {
         slot,
@@ -232,8 +245,16 @@ async fn many(
     Ok(rows)
 }
 
-/// The slots of a job that a manager knows to be down; none where no manager answers.
-async fn not_alive(bus: &Bus, job: &Name) -> BTreeSet<Slot> {
+/// What a manager knows of a job's slots; nothing where no manager answers.
+#[derive(Debug, Default)]
+struct Known {
+    /// Those that are down.
+    down: BTreeSet<Slot>,
+    /// Those that are alive, of tasks that have one on each node.
+    alive: BTreeSet<Slot>,
+}
+
+async fn known(bus: &Bus, job: &Name) -> Known {
     let subject = subject::api("job", "get");
     let page = async |after| {
         let get = JobGet {
@@ -244,27 +265,29 @@ async fn not_alive(bus: &Bus, job: &Name) -> BTreeSet<Slot> {
         let view = asked.await.ok()?;
         Some((view.slots, view.next))
     };
-    down_of_pages(page).await
+    known_of_pages(page).await
 }
 
-/// The slots that are down, of as many pages of a job as are answered; one gives the next's place.
-async fn down_of_pages(
+/// What as many pages of a job tell as are answered; one gives the next's place.
+async fn known_of_pages(
     mut page: impl AsyncFnMut(Option<SlotCursor>) -> Option<(Vec<SlotRecord>, Option<SlotCursor>)>,
-) -> BTreeSet<Slot> {
-    let mut down = BTreeSet::new();
+) -> Known {
+    let mut known = Known::default();
     let mut after = None;
     while let Some((slots, next)) = page(after).await {
-        let is_down = |slot: &SlotRecord| {
-            let current = slot.current.as_ref();
-            current.is_none_or(|run| run.state.is_terminal())
-        };
-        down.extend(slots.into_iter().filter(is_down).map(|slot| slot.slot));
+        for SlotRecord { slot, current, .. } in slots {
+            if current.is_none_or(|run| run.state.is_terminal()) {
+                known.down.insert(slot);
+            } else if slot.index.node().is_some() {
+                known.alive.insert(slot);
+            }
+        }
         after = next;
         if after.is_none() {
             break;
         }
     }
-    down
+    known
 }
 
 /// By labels or run id: every node answers, so the time that is given is waited for, but for the
@@ -318,7 +341,7 @@ fn keep(rows: &mut BTreeMap<(Slot, loom_schemas::ids::RunId), Row>, reply: Comma
 /// The indexes that should have answered: each reply says how many its task has.
 fn missing(
     rows: &BTreeMap<(Slot, loom_schemas::ids::RunId), Row>,
-    down: Option<&BTreeSet<Slot>>,
+    known: Option<&Known>,
 ) -> Vec<Slot> {
     let mut wanted: BTreeMap<(Name, Name), u32> = BTreeMap::new();
     let mut seen = BTreeSet::new();
@@ -335,7 +358,13 @@ fn missing(
         .flat_map(|((job, task), count)| {
             (0..count).map(move |index| Slot::new(job.clone(), task.clone(), index))
         })
-        .filter(|slot| !seen.contains(slot) && !down.is_some_and(|down| down.contains(slot)))
+        .filter(|slot| !known.is_some_and(|known| known.down.contains(slot)))
+        .chain(
+            known
+                .into_iter()
+                .flat_map(|known| known.alive.iter().cloned()),
+        )
+        .filter(|slot| !seen.contains(slot))
         .collect()
 }
 
@@ -367,16 +396,16 @@ mod tests {
         };
         let cursor = SlotCursor {
             task: Name::main(),
-            index: 0,
+            index: 0.into(),
         };
-        let down = down_of_pages(async |after: Option<SlotCursor>| {
+        let down = known_of_pages(async |after: Option<SlotCursor>| {
             Some(match after {
                 None => (vec![record(0)], Some(cursor.clone())),
                 Some(_) => (vec![record(5_000)], None),
             })
         });
-        let indexes: Vec<u32> = down.await.iter().map(|slot| slot.index).collect();
-        assert_eq!(indexes, [0, 5_000]);
+        let indexes: Vec<_> = down.await.down.into_iter().map(|slot| slot.index).collect();
+        assert_eq!(indexes, [0.into(), 5_000.into()] as [Index; 2]);
     }
 
     #[test]
@@ -393,8 +422,11 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(left, ["web/1"]);
-        let down = BTreeSet::from([Slot::new(Name::new("web").unwrap(), Name::main(), 1)]);
-        assert!(missing(&rows, Some(&down)).is_empty());
+        let known = Known {
+            down: BTreeSet::from([Slot::new(Name::new("web").unwrap(), Name::main(), 1)]),
+            ..Known::default()
+        };
+        assert!(missing(&rows, Some(&known)).is_empty());
         keep(
             &mut rows,
             CommandReply {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Name, RunId};
+use crate::ids::{Index, Name, RunId};
 use crate::words::RunState;
 
 /// One event, decided together with the commit it tells of, and published from it as JSON.
@@ -56,8 +56,8 @@ pub enum About {
         job: Name,
         /// The task.
         task: Name,
-        /// The index.
-        index: u32,
+        /// Which slot of it.
+        index: Index,
     },
     /// A node.
     Node {
@@ -133,7 +133,7 @@ impl Event {
             About::Task { job, task, index } => {
                 body.job = Some(job.clone());
                 body.task = Some(task.clone());
-                body.index = Some(*index);
+                body.index = Some(index.clone());
             }
             About::Node { node } => body.node = Some(node.clone()),
             About::Manager { manager } => body.manager = Some(manager.clone()),
@@ -163,9 +163,9 @@ pub struct EventBody {
     /// The task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Name>,
-    /// The index of the task.
+    /// The index of the task: a number, or for a system job the node's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<u32>,
+    pub index: Option<Index>,
     /// The run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
@@ -206,8 +206,8 @@ pub struct CommandEvent {
     pub job: Name,
     /// The task.
     pub task: Name,
-    /// The index of the task.
-    pub index: u32,
+    /// The index of the task: a number, or for a system job the node's name.
+    pub index: Index,
     /// The run that was told.
     pub run: RunId,
     /// Its node.

@@ -110,14 +110,82 @@ pub struct Slot {
     pub job: Name,
     /// The task of the job.
     pub task: Name,
-    /// The index of the task, from 0.
-    pub index: u32,
+    /// Which of the task's.
+    pub index: Index,
 }
 
 impl Slot {
-    /// Names a slot.
+    /// Names a slot by its number.
     pub fn new(job: Name, task: Name, index: u32) -> Self {
+        Self::at(job, task, Index::Number(index))
+    }
+
+    /// Names a slot by whatever its task counts by.
+    pub fn at(job: Name, task: Name, index: Index) -> Self {
         Self { job, task, index }
+    }
+}
+
+/// Which of a task's slots: the tasks of a system job have one on each node and count by nodes, all
+/// others count from 0.
+///
+/// A name begins with a letter, so one is never taken for the other, in a subject, a key or a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Index {
+    /// One of so many replicas, from 0.
+    Number(u32),
+    /// The one on this node.
+    Node(Name),
+}
+
+impl Index {
+    /// The number, where the task counts from 0.
+    pub fn number(&self) -> Option<u32> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Node(_) => None,
+        }
+    }
+
+    /// The node, where the task has one slot on each.
+    pub fn node(&self) -> Option<&Name> {
+        match self {
+            Self::Number(_) => None,
+            Self::Node(node) => Some(node),
+        }
+    }
+}
+
+impl From<u32> for Index {
+    fn from(number: u32) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<Name> for Index {
+    fn from(node: Name) -> Self {
+        Self::Node(node)
+    }
+}
+
+impl FromStr for Index {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.parse() {
+            Ok(number) => Ok(Self::Number(number)),
+            Err(_) => Name::new(text).map(Self::Node),
+        }
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => fmt::Display::fmt(number, f),
+            Self::Node(node) => fmt::Display::fmt(node, f),
+        }
     }
 }
 
@@ -242,6 +310,24 @@ mod tests {
         assert_eq!(
             Slot::new(job, Name::new("api").unwrap(), 0).to_string(),
             "web/api/0"
+        );
+    }
+
+    #[test]
+    fn an_index_is_a_number_or_a_node_and_never_taken_for_the_other() {
+        let node = Index::Node(Name::new("node-1").unwrap());
+        assert_eq!("node-1".parse::<Index>().unwrap(), node);
+        assert_eq!("7".parse::<Index>().unwrap(), Index::Number(7));
+        assert!("-1".parse::<Index>().is_err() && "4294967296".parse::<Index>().is_err());
+        for index in [node, Index::Number(7)] {
+            let bytes = rmp_serde::to_vec_named(&index).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Index>(&bytes).unwrap(), index);
+        }
+        let written = rmp_serde::to_vec_named(&Index::Number(7)).unwrap();
+        assert_eq!(
+            written,
+            rmp_serde::to_vec_named(&7u32).unwrap(),
+            "as it always was"
         );
     }
 

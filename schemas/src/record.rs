@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Name, RunId, Slot};
+use crate::ids::{Index, Name, RunId, Slot};
 use crate::spec::{JobSpec, Resources};
 use crate::units::{Bytes, MilliCores};
 use crate::wire::SubmitOutcome;
@@ -37,7 +37,7 @@ pub struct JobRecord {
     pub scaled: BTreeMap<Name, u32>,
     /// Slots somebody stopped one by one; they stay down until restarted, scaled or resubmitted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub stopped_slots: BTreeSet<(Name, u32)>,
+    pub stopped_slots: BTreeSet<(Name, Index)>,
     /// How it stood at the last commit.
     pub status: JobStatus,
     /// Why, in words: a job that failed or was stopped has one.
@@ -56,6 +56,57 @@ pub struct JobRecord {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// The job that has made it, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// How far its schedule is, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleRecord>,
+}
+
+/// Where a child job comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The job that has made it.
+    pub job: Name,
+    /// How it came to be.
+    pub made_by: MadeBy,
+}
+
+/// How a child job came to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MadeBy {
+    /// The schedule of its parent fired.
+    Schedule {
+        /// For this time; it may have been seen later.
+        at: Timestamp,
+    },
+    /// Somebody dispatched its parent.
+    Dispatch {
+        /// Who, as the server knows them.
+        by: String,
+    },
+    /// It is the run of a task of its parent.
+    Task {
+        /// The slot.
+        slot: Slot,
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// How far a schedule is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleRecord {
+    /// The version of the job whose schedule this is.
+    pub version: u32,
+    /// When it fires next; never again if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// For which time it fired last, or passed over a firing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
 }
 
 /// Whether a job is wanted.

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`state`] | every record of the log, with indexes; a draft of the next commit (pure) |
 //! | [`reconcile`] | what has to change in a job's slots, and how a job stands (pure) |
+//! | [`depend`] | who waits for whom, and who may start (pure) |
+//! | [`system`] | one of each task on every node that matches (pure) |
 //! | [`scheduler`] | candidates, score, pick (pure) |
 //! | [`plan`] | reconcile and place for what changed; assignments (pure) |
 //! | [`decide`] | each request and each fact from a node, as edits of a draft (pure) |
@@ -19,10 +21,12 @@
 //! | `snapshotter` | snapshots when they are due |
 
 pub mod decide;
+pub mod depend;
 pub mod plan;
 pub mod reconcile;
 pub mod scheduler;
 pub mod state;
+pub mod system;
 pub mod view;
 
 mod context;

@@ -26,6 +26,7 @@ mod view;
 use silence::Silence;
 use view::{
     ended, is_waiting, of_this_round, reason, settles_in, shipped_runs, unplaced, waits_for_health,
+    waits_for_others,
 };
 
 /// How long the rest of the output may take to come once the job has ended.
@@ -234,7 +235,10 @@ impl Follow {
                 progress.finish();
                 return ended(&view);
             }
-            if view.summary.kind == Kind::Service {
+            if let Some(text) = waits_for_others(&view) {
+                progress.line(&text);
+            }
+            if view.summary.kind != Kind::Batch {
                 if is_waiting(&view) {
                     settled_since = None;
                     if let Some(text) = waits_for_health(&view) {

@@ -1,10 +1,13 @@
 //! `loomctl status`.
 
+mod graph;
+
 use jiff::Timestamp;
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Index, Name};
 use loom_schemas::record::{RunRecord, SlotRecord};
 use loom_schemas::subject;
 use loom_schemas::wire::{JobList, JobListQuery, JobSummary, JobView, RunGet, RunView};
+use loom_schemas::words::Kind;
 
 use crate::address::{Address, is_run_suffix, parse_pair};
 use crate::cli::Global;
@@ -43,16 +46,20 @@ impl Status {
                 view => show_job(global, &view?),
             },
             Address::Task(job, task) => {
-                show_slots(global, &job_view(&bus, &job).await?, Some(&task), None)
+                let view = job_view(&bus, &job).await?;
+                match index_of(&view, &task) {
+                    Some(index) => show_slots(global, &view, None, Some(&index)),
+                    None => show_slots(global, &view, Some(&task), None),
+                }
             }
             Address::Only(job, index) => {
-                show_slots(global, &job_view(&bus, &job).await?, None, Some(index))
+                show_slots(global, &job_view(&bus, &job).await?, None, Some(&index))
             }
             Address::Slot(job, task, index) => show_slots(
                 global,
                 &job_view(&bus, &job).await?,
                 Some(&task),
-                Some(index),
+                Some(&index),
             ),
             Address::Run(_) | Address::RunSuffix(_) => one_run(global, &bus, text).await,
             Address::Labels(_) => Err(Failure::usage("give an address or -l, not both")),
@@ -114,23 +121,23 @@ fn show_slots(
     global: &Global,
     view: &JobView,
     task: Option<&Name>,
-    index: Option<u32>,
+    index: Option<&Index>,
 ) -> Result<(), Failure> {
     let slots: Vec<SlotRecord> = view
         .slots
         .iter()
         .filter(|slot| {
             task.is_none_or(|task| *task == slot.slot.task)
-                && index.is_none_or(|index| index == slot.slot.index)
+                && index.is_none_or(|index| *index == slot.slot.index)
         })
         .cloned()
         .collect();
     if slots.is_empty() {
         let job = view.summary.job.name.clone();
         let address = match (task, index) {
-            (Some(task), Some(index)) => Address::Slot(job, task.clone(), index),
+            (Some(task), Some(index)) => Address::Slot(job, task.clone(), index.clone()),
             (Some(task), None) => Address::Task(job, task.clone()),
-            (None, Some(index)) => Address::Only(job, index),
+            (None, Some(index)) => Address::Only(job, index.clone()),
             (None, None) => Address::Job(job),
         };
         return Err(nothing_there(&address, view));
@@ -150,10 +157,23 @@ fn show_slots(
     )
 }
 
+/// The index that is meant by the second part of `web/node-1`, where it is not a task.
+pub(crate) fn index_of(view: &JobView, second: &Name) -> Option<Index> {
+    let is_node = view.summary.kind == Kind::System && !view.spec.tasks.contains_key(second);
+    is_node.then(|| Index::Node(second.clone()))
+}
+
 /// A job has no such task or index: which it has.
 pub(crate) fn nothing_there(address: &Address, view: &JobView) -> Failure {
     let has = view.spec.tasks.keys().map(|task| {
         let count = view.slots.iter().filter(|slot| slot.slot.task == *task);
+        let nodes = view.slots.iter().filter(|slot| slot.slot.task == *task);
+        let nodes: Vec<&str> = nodes
+            .filter_map(|slot| slot.slot.index.node().map(Name::as_str))
+            .collect();
+        if !nodes.is_empty() {
+            return format!("{task} (on {})", nodes.join(", "));
+        }
         match count.count() {
             0 => format!("{task} (no index now)"),
             1 => format!("{task} (index 0)"),
@@ -246,6 +266,8 @@ fn job_detail(view: &JobView, wide: bool, now: Timestamp) -> String {
     for (key, value) in &view.summary.labels {
         table::field(&mut text, "Label", &format!("{key}={value}"));
     }
+    text.push_str(&graph::jobs(view));
+    text.push_str(&graph::tasks(view));
     if !view.slots.is_empty() {
         text.push('\n');
         text.push_str(&slot_table(&view.slots, wide, now));

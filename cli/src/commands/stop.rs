@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::address::Address;
 use crate::cli::Global;
 use crate::client;
+use crate::commands::status::index_of;
 use crate::exit::{Code, Failure};
 use crate::output;
 
@@ -96,11 +97,21 @@ pub(crate) async fn job_address(bus: &Bus, address: Address) -> Result<JobAddres
             task: None,
             index: None,
         }),
-        Address::Task(job, task) => Ok(JobAddress {
-            job,
-            task: Some(task),
-            index: None,
-        }),
+        Address::Task(job, task) => {
+            let view = job_view(bus, &job).await?;
+            let index = index_of(&view, &task);
+            let mut tasks = view.spec.tasks.into_keys();
+            let only = tasks.next().filter(|_| tasks.next().is_none());
+            let (task, index) = match (index, only) {
+                (Some(index), Some(only)) => (only, Some(index)),
+                _ => (task, None),
+            };
+            Ok(JobAddress {
+                job,
+                task: Some(task),
+                index,
+            })
+        }
         Address::Slot(job, task, index) => Ok(JobAddress {
             job,
             task: Some(task),
@@ -176,7 +187,10 @@ async fn wait_until_gone(
                 .task
                 .as_ref()
                 .is_none_or(|task| *task == slot.slot.task)
-                && address.index.is_none_or(|index| index == slot.slot.index);
+                && address
+                    .index
+                    .as_ref()
+                    .is_none_or(|index| *index == slot.slot.index);
             matches
                 && [&slot.current, &slot.incoming]
                     .into_iter()

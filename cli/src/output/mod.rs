@@ -9,6 +9,7 @@ use crate::exit::{Code, Failure};
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod time;
+pub(crate) mod tree;
 
 /// Version of the JSON that `-o json`, `jsonl` and `yaml` print.
 const FORMAT: u32 = 1;

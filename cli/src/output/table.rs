@@ -3,6 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
 use loom_schemas::record::Health;
+use loom_schemas::wire::Standing;
 use loom_schemas::words::{HealthStatus, JobStatus, RunState};
 
 /// A table with these heads.
@@ -34,6 +35,17 @@ pub(crate) fn field(text: &mut String, label: &str, value: &str) {
         let label = format!("{label}:");
         *text = format!("{text}{label:<11}{value}\n");
     }
+}
+
+/// How something stands that others wait for.
+pub(crate) fn standing(standing: Standing) -> String {
+    let colour = match standing {
+        Standing::Running | Standing::Healthy | Standing::Completed => AnsiColor::Green,
+        Standing::Failed => AnsiColor::Red,
+        Standing::Waiting | Standing::Pending | Standing::Unknown => AnsiColor::Yellow,
+        Standing::Never => AnsiColor::BrightBlack,
+    };
+    painted(standing.as_str(), colour)
 }
 
 /// A word in the colour of how well things stand.

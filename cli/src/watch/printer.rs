@@ -1,6 +1,7 @@
 //! Lines of output on standard output.
 
 use anstyle::AnsiColor;
+use loom_schemas::ids::Index;
 use loom_schemas::wire::LogLine;
 
 use crate::exit::Failure;
@@ -41,7 +42,11 @@ impl Printer {
                 AnsiColor::Yellow,
                 AnsiColor::Blue,
             ];
-            let colour = COLOURS[line.slot.index as usize % COLOURS.len()];
+            let place = match &line.slot.index {
+                Index::Number(number) => *number as usize,
+                Index::Node(node) => node.as_str().bytes().map(usize::from).sum(),
+            };
+            let colour = COLOURS[place % COLOURS.len()];
             text.push_str(&table::painted(&format!("{} | ", line.slot), colour));
         }
         text.push_str(&line.text);

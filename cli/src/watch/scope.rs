@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use loom_bus::Bus;
-use loom_schemas::ids::{Name, RunId};
+use loom_schemas::ids::{Index, Name, RunId};
 use loom_schemas::subject;
 use loom_schemas::wire::{JobView, RunGet, RunView, TaskCommand};
 
 use crate::address::{Address, is_run_suffix};
 use crate::client;
-use crate::commands::status::job_list;
+use crate::commands::status::{index_of, job_list};
 use crate::commands::stop::job_view;
 use crate::exit::{Code, Failure};
 use crate::fanout;
@@ -54,6 +54,11 @@ impl Scope {
             }
             Address::Job(job) => (vec![format!("{job}.>")], None, true),
             Address::Only(job, index) => (vec![format!("{job}.*.{index}.*.*")], None, false),
+            Address::Task(job, task) if is_index(bus, job, task).await => {
+                let index = Index::Node(task.clone());
+                let only = Address::Only(job.clone(), index);
+                return Box::pin(Self::of(bus, &only)).await;
+            }
             Address::Task(job, task) => (vec![format!("{job}.{task}.>")], None, true),
             Address::Slot(job, task, index) => {
                 (vec![format!("{job}.{task}.{index}.*.*")], None, false)
@@ -113,16 +118,16 @@ impl Scope {
 
     /// Whether a job has what the address names of it.
     pub(crate) fn is_in(&self, view: &JobView) -> bool {
-        let has = |task: Option<&Name>, index: Option<u32>| {
+        let has = |task: Option<&Name>, index: Option<&Index>| {
             view.slots.iter().any(|slot| {
                 task.is_none_or(|task| *task == slot.slot.task)
-                    && index.is_none_or(|index| index == slot.slot.index)
+                    && index.is_none_or(|index| *index == slot.slot.index)
             })
         };
         match &self.address {
             Address::Task(_, task) => view.spec.tasks.contains_key(task),
-            Address::Only(_, index) => has(None, Some(*index)),
-            Address::Slot(_, task, index) => has(Some(task), Some(*index)),
+            Address::Only(_, index) => has(None, Some(index)),
+            Address::Slot(_, task, index) => has(Some(task), Some(index)),
             _ => true,
         }
     }
@@ -192,6 +197,12 @@ async fn selected(bus: &Bus, address: &Address) -> Result<BTreeSet<Name>, Failur
         return Err(Failure::new(Code::NotFound, message));
     }
     Ok(jobs)
+}
+
+/// Whether the second part of an address is the index of a system job, as a manager sees it.
+async fn is_index(bus: &Bus, job: &Name, second: &Name) -> bool {
+    let view = job_view(bus, job).await;
+    view.is_ok_and(|view| index_of(&view, second).is_some())
 }
 
 /// Whether a manager knows a job of this name; yes where none answers.

@@ -9,14 +9,11 @@ pub(crate) const TASK: &str = "TaskFile";
 /// is of. Whoever makes one work takes its line out; nothing else has to be changed for it.
 const LATER: &[(&str, &str)] = &[
     (JOB, "priority"),
-    (JOB, "datacenters"),
     (JOB, "schedule"),
-    (JOB, "depends_on"),
     (JOB, "vars"),
     (JOB, "update"),
     (JOB, "strategy"),
     (JOB, "on"),
-    ("Kind", "system"),
     (TASK, "job"),
     (TASK, "plugin"),
     (TASK, "per_index"),
@@ -27,7 +24,6 @@ const LATER: &[(&str, &str)] = &[
     (TASK, "affinities"),
     (TASK, "spread"),
     (TASK, "tolerations"),
-    (TASK, "after"),
     (TASK, "inputs"),
     (TASK, "outputs"),
     (TASK, "params"),

@@ -3,6 +3,7 @@
 //! The forms people write (YAML, TOML, JSON) are read into these types; these are what the log
 //! keeps, what a node is sent and what two versions are compared by.
 
+pub mod cron;
 mod depend;
 mod field;
 mod file;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Name, Revision};
+use crate::ids::{Index, Name, Revision};
 
 /// The leader's answer to a submission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,10 +41,12 @@ pub struct JobAddress {
     pub task: Option<Name>,
     /// One index; all if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<u32>,
+    pub index: Option<Index>,
 }
 
-/// Reads `web`, `web/0`, `web/api` and `web/api/0`; an index without a task is of the only one.
+/// Reads `web`, `web/0`, `web/api` and `web/api/0`; an index without a task is of the only one. The
+/// index of a system job is a node's name: `web/api/node-1`; in `web/node-1` it reads as a task, which
+/// whoever knows the job puts right.
 impl std::str::FromStr for JobAddress {
     type Err = String;
 
@@ -54,7 +56,7 @@ impl std::str::FromStr for JobAddress {
             format!("address `{shown}`: {why}; expected JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX")
         };
         let name = |part: &str| Name::new(part).map_err(|error| wrong(&error.to_string()));
-        let number = |part: &str| part.parse::<u32>().ok();
+        let number = |part: &str| part.parse().ok().map(Index::Number);
         let mut parts = text.split('/');
         let job = name(parts.next().unwrap_or_default())?;
         let (second, third) = (parts.next(), parts.next());
@@ -65,7 +67,9 @@ impl std::str::FromStr for JobAddress {
                 None => (Some(name(part)?), None),
             },
             (Some(task), Some(index)) => {
-                let index = number(index).ok_or_else(|| wrong("the last part is no index"))?;
+                let index = index
+                    .parse()
+                    .map_err(|_| wrong("the last part is no index"))?;
                 (Some(name(task)?), Some(index))
             }
         };

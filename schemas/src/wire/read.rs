@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Name, Slot};
+use crate::ids::{Index, Name, Slot};
 use crate::record::{JobRecord, RunRecord, SlotRecord};
-use crate::spec::JobSpec;
+use crate::spec::{After, DependsOn, JobSpec};
 use crate::words::{JobStatus, Kind};
 
 /// `orch.api.job.list`: what is larger than a message comes in pages.
@@ -73,7 +73,7 @@ pub struct SlotCursor {
     /// The task.
     pub task: Name,
     /// The index.
-    pub index: u32,
+    pub index: Index,
 }
 
 /// One job whole.
@@ -88,6 +88,79 @@ pub struct JobView {
     /// Where the next page begins, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<SlotCursor>,
+    /// How its tasks stand, if any of them waits for another; on the first page.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub graph: Vec<TaskStanding>,
+    /// How the jobs stand that it waits for; on the first page.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<JobDependency>,
+}
+
+/// How a task stands among those of its job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStanding {
+    /// The task.
+    pub task: Name,
+    /// In a word.
+    pub standing: Standing,
+    /// What it waits for, or how it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The tasks it waits for, or has waited for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
+}
+
+/// How a job stands that another waits for, or has waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobDependency {
+    /// What is waited for.
+    #[serde(flatten)]
+    pub dependency: DependsOn,
+    /// In a word.
+    pub standing: Standing,
+    /// How it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How a task or job stands, for those that wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// It waits for others itself.
+    Waiting,
+    /// Not all of it runs yet.
+    Pending,
+    /// All of it runs.
+    Running,
+    /// All of it is healthy.
+    Healthy,
+    /// All of it completed.
+    Completed,
+    /// It failed, or never starts because another has.
+    Failed,
+    /// It was not started before the job ended.
+    Never,
+    /// A standing this build does not know, from a newer one.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Standing {
+    /// The word as it stands in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Healthy => "healthy",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Never => "never started",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// The answer to `orch.api.job.versions`, asked like [`JobGet`].

@@ -21,6 +21,7 @@ mod health;
 mod hosts;
 mod jobs;
 mod kills;
+mod kinds;
 mod own_bus;
 mod parts;
 mod shim;

@@ -1,15 +1,21 @@
 //! Stop, restart and scale.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use loom_schemas::error::{ErrorCode, WireError};
-use loom_schemas::ids::{Name, Slot};
+use loom_schemas::ids::{Index, Name, Slot};
 use loom_schemas::record::{JobRecord, Order, SlotRecord, Wanted};
 use loom_schemas::spec::{JobSpec, REPLICAS_MAX};
 use loom_schemas::wire::{JobAddress, JobRequest, ScaleRequest};
+use loom_schemas::words::Kind;
 
 use super::{Asker, find, new_round};
 use crate::reconcile::{replicas, retire, stopped_by};
-use crate::state::{Draft, is_live, job_event};
+use crate::state::{Draft, State, is_live, job_event};
+
+/// Slots of a job, by task and index.
+type Slots = BTreeSet<(Name, Index)>;
 
 /// The longest reason, in characters.
 const REASON_MAX: usize = 1_000;
@@ -21,7 +27,7 @@ const REASON_MAX: usize = 1_000;
 pub fn stop(draft: &mut Draft, request: &JobRequest, asker: Asker<'_>) -> Result<bool, WireError> {
     let reason = reason_of(request)?.unwrap_or_default();
     let (job, spec) = find(draft.state(), &request.address.job)?;
-    let slots = slots_at(job, spec, &request.address)?;
+    let slots = slots_at(draft.state(), job, spec, &request.address)?;
     if job.status.is_terminal() {
         return Ok(false);
     }
@@ -69,7 +75,7 @@ pub fn restart(
 ) -> Result<bool, WireError> {
     let reason = reason_of(request)?;
     let (job, spec) = find(draft.state(), &request.address.job)?;
-    let slots = slots_at(job, spec, &request.address)?;
+    let slots = slots_at(draft.state(), job, spec, &request.address)?;
     let mut job = job.clone();
     if job.status.is_terminal() || job.wanted != Wanted::Run {
         if request.address.task.is_some() || request.address.index.is_some() {
@@ -113,6 +119,12 @@ pub fn scale(
     let (job, spec) = find(draft.state(), &request.job)?;
     let name = task_at(spec, request.task.as_ref())?;
     let task = spec.tasks.get(&name).ok_or_else(|| no_task(spec, &name))?;
+    if spec.kind == Kind::System {
+        return Err(WireError::invalid(format!(
+            "job {} is a system job: it has one on every node that matches",
+            job.name
+        )));
+    }
     let others = spec.tasks.iter().filter(|(other, _)| **other != name);
     let others: u64 = others
         .map(|(other, task)| u64::from(replicas(job, other, task)))
@@ -166,33 +178,80 @@ pub fn check_reason(reason: Option<&str>) -> Result<(), WireError> {
     }
 }
 
+/// An address as it is meant: of a job with one task on every node, `web/node-1` names a node.
+fn meant(spec: &JobSpec, address: &JobAddress) -> JobAddress {
+    match (&address.task, &address.index) {
+        (Some(node), None)
+            if spec.kind == Kind::System
+                && spec.tasks.len() == 1
+                && !spec.tasks.contains_key(node) =>
+        {
+            JobAddress {
+                job: address.job.clone(),
+                task: None,
+                index: Some(Index::Node(node.clone())),
+            }
+        }
+        _ => address.clone(),
+    }
+}
+
+/// The slots of a task of a system job: all, or the one on a node.
+fn on_nodes(
+    state: &State,
+    job: &JobRecord,
+    task: &Name,
+    index: Option<&Index>,
+) -> Result<Slots, WireError> {
+    let slots = state.slots_of(&job.name).map(|record| &record.slot);
+    let of_task = slots.filter(|slot| slot.task == *task && slot.index.node().is_some());
+    let found: Slots = of_task
+        .filter(|slot| index.is_none_or(|index| *index == slot.index))
+        .map(|slot| (slot.task.clone(), slot.index.clone()))
+        .collect();
+    match index {
+        Some(index) if found.is_empty() => {
+            let slot = Slot::at(job.name.clone(), task.clone(), index.clone());
+            let message = format!("no slot {slot}: the index of a system job is a node it runs on");
+            Err(WireError::not_found(message))
+        }
+        _ => Ok(found),
+    }
+}
+
 /// The slots of an address, as they are wanted now.
 fn slots_at(
+    state: &State,
     job: &JobRecord,
     spec: &JobSpec,
     address: &JobAddress,
-) -> Result<std::collections::BTreeSet<(Name, u32)>, WireError> {
-    let one = match (&address.task, address.index) {
+) -> Result<Slots, WireError> {
+    let address = &meant(spec, address);
+    let one = match (&address.task, &address.index) {
         (None, None) => None,
         (task, _) => Some(task_at(spec, task.as_ref())?),
     };
-    let mut slots = std::collections::BTreeSet::new();
+    let mut slots = Slots::new();
     for (name, task) in &spec.tasks {
         if one.as_ref().is_some_and(|one| one != name) {
             continue;
         }
+        if spec.kind == Kind::System {
+            slots.extend(on_nodes(state, job, name, address.index.as_ref())?);
+            continue;
+        }
         let replicas = replicas(job, name, task);
-        match address.index {
-            Some(index) if index >= replicas => {
-                let slot = Slot::new(job.name.clone(), name.clone(), index);
+        match &address.index {
+            Some(index) if index.number().is_none_or(|number| number >= replicas) => {
+                let slot = Slot::at(job.name.clone(), name.clone(), index.clone());
                 return Err(WireError::not_found(format!(
                     "no slot {slot}: the task has {replicas}"
                 )));
             }
             Some(index) => {
-                slots.insert((name.clone(), index));
+                slots.insert((name.clone(), index.clone()));
             }
-            None => slots.extend((0..replicas).map(|index| (name.clone(), index))),
+            None => slots.extend((0..replicas).map(|index| (name.clone(), Index::Number(index)))),
         }
     }
     Ok(slots)
@@ -227,13 +286,9 @@ fn task_names(spec: &JobSpec) -> String {
         .join(", ")
 }
 
-fn records(
-    draft: &Draft,
-    job: &Name,
-    slots: &std::collections::BTreeSet<(Name, u32)>,
-) -> Vec<SlotRecord> {
+fn records(draft: &Draft, job: &Name, slots: &Slots) -> Vec<SlotRecord> {
     let state = draft.state();
-    let at = |(task, index): &(Name, u32)| Slot::new(job.clone(), task.clone(), *index);
+    let at = |(task, index): &(Name, Index)| Slot::at(job.clone(), task.clone(), index.clone());
     slots
         .iter()
         .filter_map(|slot| state.slot(&at(slot)))

@@ -67,6 +67,7 @@ fn new_round(job: &JobRecord, now: Timestamp) -> JobRecord {
         submitted_at: now,
         started_at: None,
         ended_at: None,
+        schedule: None,
         ..job.clone()
     }
 }

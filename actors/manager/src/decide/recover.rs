@@ -197,6 +197,8 @@ fn lost_job(placement: &Assigned, now: Timestamp) -> JobRecord {
         submitted_at: now,
         started_at: None,
         ended_at: None,
+        parent: None,
+        schedule: None,
     }
 }
 

@@ -11,6 +11,7 @@ use loom_schemas::wire::SubmitOutcome;
 use loom_schemas::words::JobStatus;
 
 use super::{Asker, new_round};
+use crate::depend;
 use crate::state::{Draft, Key, job_event, live_runs};
 
 /// A job as somebody hands it in.
@@ -37,7 +38,7 @@ pub struct Accepted {
 
 /// Takes a job in.
 ///
-/// `conflict` if it is not at the version asked for, `denied` if it names an owner other than the
+/// `invalid` if what it waits for is not there or waits for it. `conflict` if it is not at the version asked for, `denied` if it names an owner other than the
 /// caller and the caller is no admin. The owner of a job that exists stays unless it is named.
 pub fn submit(
     draft: &mut Draft,
@@ -53,6 +54,7 @@ pub fn submit(
         submission.if_version,
     )?;
     let owner = owner(&submission.spec, old.as_deref(), asker)?;
+    depend::check(draft.state(), &submission.spec)?;
     let Some(old) = old else {
         return Ok(create(draft, submission, owner, asker, now));
     };
@@ -150,6 +152,8 @@ fn create(
         submitted_at: now,
         started_at: None,
         ended_at: None,
+        parent: None,
+        schedule: None,
     };
     put_version(draft, submission, version, asker, now);
     tell(draft, &job, "accepted", asker, now);

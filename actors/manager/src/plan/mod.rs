@@ -21,9 +21,11 @@ use loom_schemas::record::{
 };
 use loom_schemas::words::{JobStatus, RunState, Strategy};
 
+use crate::depend::{Gates, decided_by};
 use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, status};
 use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
 use crate::state::{Draft, Key, State, job_event, run_event};
+use crate::system;
 
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
 pub use parts::{PART_BYTES, parts};
@@ -142,6 +144,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Whether more is to be done for the job than was allowed.
     fn plan_job(&mut self, draft: &mut Draft, name: &Name, limit: usize) -> bool {
+        let more = system::follow(draft, name, limit) > limit;
         let before = draft.state().clone();
         let Some(job) = before.job(name) else {
             return false;
@@ -156,11 +159,14 @@ impl Pass<'_> {
                 .version(name, version)
                 .and_then(|record| record.spec.tasks.get(task))
         };
+        let gates = Gates::of(&before, job, &version.spec);
+        let waits = |task: &Name| gates.is_closed(task);
         let facts = Facts {
             job,
             spec: &version.spec,
             task_of: &task_of,
             node: &standing,
+            waits: &waits,
             now,
         };
         let found = reconcile(&facts, before.slots_of(name).map(AsRef::as_ref), limit);
@@ -169,8 +175,12 @@ impl Pass<'_> {
         for step in found.steps {
             self.carry_out(draft, &facts, version, step, &mut turns);
         }
-        settle_job(draft, job, version, now);
-        found.more
+        settle_job(draft, job, version, &gates, now);
+        for waiting in decided_by(draft.state(), name) {
+            draft.state_mut().mark_dirty(&waiting);
+        }
+        // A run that was given up just now leaves a slot that its node does not need.
+        found.more || more || system::follow(draft, name, limit) > 0
     }
 
     fn carry_out(
@@ -212,11 +222,20 @@ impl Pass<'_> {
         let Some(task) = version.spec.tasks.get(&record.slot.task) else {
             return;
         };
-        let turn = turns
-            .entry(record.slot.task.clone())
-            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, &record.slot.task, task));
+        let turn = turns.entry(record.slot.task.clone()).or_insert_with(|| {
+            TaskTurn::of(
+                draft.state(),
+                facts.job,
+                facts.spec,
+                &record.slot.task,
+                task,
+            )
+        });
         record.not_before = None;
-        if let Some(why) = self.refused.get(&turn.request) {
+        let pinned = record.slot.index.node().cloned();
+        if pinned.is_none()
+            && let Some(why) = self.refused.get(&turn.request)
+        {
             let why = why.clone();
             return turn.wait(draft, facts.now, record, why);
         }
@@ -235,8 +254,18 @@ impl Pass<'_> {
             replicas: Some(&turn.replicas),
             avoid: last.and_then(|run| run.node.as_ref()),
         };
-        let placed = cluster.place(task, &turn.request, run, &preferences);
-        match placed.and_then(|placement| recheck(draft.state(), placement, &turn.request)) {
+        let placed = match &pinned {
+            Some(node) => cluster
+                .place_on(node, task, &turn.request, run)
+                .map_err(|cause| format!("node {node}: {cause}")),
+            None => cluster
+                .place(task, &turn.request, run, &preferences)
+                .map_err(|why| why.to_string()),
+        };
+        let recheck = |placement| {
+            recheck(draft.state(), placement, &turn.request).map_err(|why| why.to_string())
+        };
+        match placed.and_then(recheck) {
             Ok(placement) => {
                 *turn.replicas.entry(placement.node.clone()).or_default() += 1;
                 record.waiting = None;
@@ -249,8 +278,9 @@ impl Pass<'_> {
                 record.current = Some(new);
             }
             Err(why) => {
-                let why = why.to_string();
-                self.refused.insert(turn.request.clone(), why.clone());
+                if pinned.is_none() {
+                    self.refused.insert(turn.request.clone(), why.clone());
+                }
                 turn.wait(draft, facts.now, record, why);
             }
         }
@@ -289,10 +319,17 @@ fn recheck(state: &State, placed: Placement, request: &Request) -> Result<Placem
 }
 
 /// Writes down how the job stands, and tells if that is new.
-fn settle_job(draft: &mut Draft, job: &JobRecord, version: &VersionRecord, now: Timestamp) {
+fn settle_job(
+    draft: &mut Draft,
+    job: &JobRecord,
+    version: &VersionRecord,
+    gates: &Gates,
+    now: Timestamp,
+) {
     let state = draft.state().clone();
-    let slots = state.slots_of(&job.name).map(AsRef::as_ref);
-    let stands = status(job, &version.spec, slots);
+    let slots = || state.slots_of(&job.name).map(AsRef::as_ref);
+    let stands = status(&gates.without_never(job), &version.spec, slots());
+    let stands = gates.judge(job, stands, slots());
     let ended_at = stands
         .status
         .is_terminal()

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, SlotRecord};
-use loom_schemas::spec::{Resources, TaskSpec};
+use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
 use loom_schemas::words::RunState;
 
 use crate::scheduler::Request;
@@ -20,9 +20,15 @@ pub(super) struct TaskTurn {
 }
 
 impl TaskTurn {
-    pub(super) fn of(state: &State, job: &JobRecord, name: &Name, task: &TaskSpec) -> Self {
+    pub(super) fn of(
+        state: &State,
+        job: &JobRecord,
+        spec: &JobSpec,
+        name: &Name,
+        task: &TaskSpec,
+    ) -> Self {
         let mut turn = Self {
-            request: Request::of(task),
+            request: Request::of(task).within(&spec.datacenters),
             replicas: HashMap::new(),
             first_waiting: None,
         };
@@ -50,7 +56,7 @@ impl TaskTurn {
             let about = About::Task {
                 job: record.slot.job.clone(),
                 task: record.slot.task.clone(),
-                index: record.slot.index,
+                index: record.slot.index.clone(),
             };
             let mut event = Event::new(now, about, RunState::Pending.as_str());
             event.reason = Some(why.clone());
@@ -59,7 +65,9 @@ impl TaskTurn {
         let first = self
             .first_waiting
             .get_or_insert_with(|| record.slot.clone());
-        record.waiting = Some(if *first == record.slot {
+        // On a node of its own each waits for something of its own.
+        let own = record.slot.index.node().is_some();
+        record.waiting = Some(if own || *first == record.slot {
             why
         } else {
             String::new()

@@ -23,7 +23,7 @@ mod verdict;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use loom_schemas::ids::{Name, Slot};
+use loom_schemas::ids::{Index, Name, Slot};
 use loom_schemas::record::{ENDED_RUNS_KEPT, JobRecord, Order, RunRecord, SlotRecord};
 use loom_schemas::spec::{JobSpec, TaskSpec};
 use loom_schemas::words::RunState;
@@ -52,6 +52,8 @@ pub struct Facts<'a> {
     pub task_of: &'a dyn Fn(&Name, u32) -> Option<&'a TaskSpec>,
     /// How a node stands.
     pub node: &'a dyn Fn(&Name) -> NodeStanding,
+    /// Whether a task waits for others, so that nothing of it is started for the first time.
+    pub waits: &'a dyn Fn(&Name) -> bool,
     /// The time.
     pub now: Timestamp,
 }
@@ -261,7 +263,10 @@ impl<'a> Present<'a> {
         let mut present = Self::default();
         // Slots come by task and index.
         for chunk in entries.chunk_by(|a, b| a.record.slot.task == b.record.slot.task) {
-            let indexes = chunk.iter().map(|entry| entry.record.slot.index).collect();
+            let numbers = chunk
+                .iter()
+                .filter_map(|entry| entry.record.slot.index.number());
+            let indexes = numbers.collect();
             present.0.insert(&chunk[0].record.slot.task, indexes);
         }
         present
@@ -270,14 +275,19 @@ impl<'a> Present<'a> {
     /// At most `limit` wanted slots that have no record.
     fn missing(&self, facts: &Facts<'_>, limit: usize) -> Vec<Slot> {
         let job = facts.job;
-        let tasks = facts.spec.tasks.iter().flat_map(|(name, task)| {
+        let may_start = facts
+            .spec
+            .tasks
+            .iter()
+            .filter(|(name, _)| !(facts.waits)(name));
+        let tasks = may_start.flat_map(|(name, task)| {
             let present = self.0.get(name).map_or(&[][..], Vec::as_slice);
             let absent = move |index: &u32| present.binary_search(index).is_err();
             (0..replicas(job, name, task))
                 .filter(absent)
                 .map(move |index| (name, index))
         });
-        let wanted = tasks.filter(|(name, index)| !is_stopped(job, name, *index));
+        let wanted = tasks.filter(|(name, index)| !is_stopped(job, name, &Index::Number(*index)));
         let slots = wanted.map(|(name, index)| Slot::new(job.name.clone(), name.clone(), index));
         slots.take(limit).collect()
     }

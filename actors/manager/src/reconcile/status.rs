@@ -61,7 +61,7 @@ pub fn status<'a>(
             let stopped = job
                 .stopped_slots
                 .iter()
-                .filter(|(t, i)| t == name && *i < replicas);
+                .filter(|(t, i)| t == name && i.number().is_none_or(|i| i < replicas));
             replicas
                 - u32::try_from(stopped.count())
                     .unwrap_or(replicas)

@@ -44,13 +44,14 @@ fn actions(job: &JobRecord, spec: &JobSpec, slots: &[SlotRecord]) -> Vec<(u32, V
         spec,
         task_of: &none,
         node: &up,
+        waits: &|_| false,
         now: at(10),
     };
     let found = reconcile(&facts, slots, 100);
     found
         .steps
         .into_iter()
-        .map(|step| (step.slot.index, step.actions))
+        .map(|step| (step.slot.index.number().unwrap(), step.actions))
         .collect()
 }
 
@@ -187,6 +188,7 @@ fn a_limit_leaves_the_rest_for_later() {
         spec: &spec,
         task_of: &none,
         node: &up,
+        waits: &|_| false,
         now: at(10),
     };
     let found = reconcile(&facts, [], 3);
@@ -207,6 +209,7 @@ fn a_run_that_awaits_its_restart_on_a_lost_node_costs_no_attempt() {
         spec: &spec,
         task_of: &none,
         node: &gone,
+        waits: &|_| false,
         now: at(10),
     };
     let found = reconcile(&facts, [&record], 10);

@@ -13,6 +13,7 @@ use super::verdict::{
     Stand, Unwanted, Why, failures_after, how_it_ended, pause, replicas, stand, unwanted,
 };
 use super::{Action, Facts, NodeStanding, apply, loss, same_in_place};
+use crate::depend::has_started;
 use crate::state::live_runs;
 
 /// A slot, what becomes of it, and by which actions.
@@ -108,6 +109,9 @@ impl<'a> Entry<'a> {
     }
 
     fn place_when_due(&mut self, facts: &Facts<'_>) {
+        if (facts.waits)(&self.record.slot.task) && !has_started(facts.job, &self.record) {
+            return;
+        }
         if self.record.not_before.is_none_or(|at| at <= facts.now) {
             self.actions.push(Action::Place);
         }
@@ -197,7 +201,9 @@ pub(super) struct Sums {
 impl Sums {
     pub(super) fn of(facts: &Facts<'_>, entries: &[Entry<'_>]) -> Self {
         let mut sums = Self::default();
-        if facts.job.wanted == Wanted::Run && !facts.job.status.is_terminal() {
+        // The slots of a system job are there if they are wanted.
+        let counts = facts.spec.kind != Kind::System;
+        if counts && facts.job.wanted == Wanted::Run && !facts.job.status.is_terminal() {
             let tasks = facts.spec.tasks.iter();
             sums.wanted = tasks
                 .map(|(name, task)| replicas(facts.job, name, task) as usize)

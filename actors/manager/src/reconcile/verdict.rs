@@ -1,6 +1,6 @@
 //! What a slot's run means for the slot: the table of ends.
 
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Index, Name};
 use loom_schemas::record::{Exit, JobRecord, Order, RunRecord, SlotRecord, Wanted};
 use loom_schemas::spec::{JobSpec, RestartOn, TaskSpec};
 use loom_schemas::units::Millis;
@@ -156,8 +156,16 @@ pub(super) fn unwanted(job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> Op
         return Some(Unwanted::Removed(reason));
     };
     let replicas = replicas(job, &at.task, task);
-    if at.index >= replicas {
-        return Some(Unwanted::Removed(format!("scaled to {replicas}")));
+    let removed = match (&at.index, spec.kind) {
+        (Index::Number(_), Kind::System) => Some("the job runs on every node now".to_owned()),
+        (Index::Number(number), _) => {
+            (*number >= replicas).then(|| format!("scaled to {replicas}"))
+        }
+        (Index::Node(_), Kind::System) => None,
+        (Index::Node(_), kind) => Some(format!("the job is a {kind} now")),
+    };
+    if let Some(removed) = removed {
+        return Some(Unwanted::Removed(removed));
     }
     if let Wanted::Stop { by, reason } = &job.wanted {
         return Some(Unwanted::JobStopped(stopped_by(by, reason)));
@@ -165,12 +173,12 @@ pub(super) fn unwanted(job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> Op
     if job.status.is_terminal() {
         return Some(Unwanted::JobEnded);
     }
-    is_stopped(job, &at.task, at.index).then_some(Unwanted::SlotStopped)
+    is_stopped(job, &at.task, &at.index).then_some(Unwanted::SlotStopped)
 }
 
 /// Whether somebody stopped this slot alone.
-pub(super) fn is_stopped(job: &JobRecord, task: &Name, index: u32) -> bool {
-    !job.stopped_slots.is_empty() && job.stopped_slots.contains(&(task.clone(), index))
+pub(super) fn is_stopped(job: &JobRecord, task: &Name, index: &Index) -> bool {
+    !job.stopped_slots.is_empty() && job.stopped_slots.contains(&(task.clone(), index.clone()))
 }
 
 /// `stopped by anna: maintenance`.

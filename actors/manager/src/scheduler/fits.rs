@@ -24,6 +24,8 @@ pub struct Request {
     pub fixed_ports: Vec<u16>,
     /// How many more ports it takes from the node's range.
     pub free_ports: usize,
+    /// Where the node has to be; anywhere if none.
+    pub datacenters: Vec<String>,
 }
 
 /// What a node has left.
@@ -33,6 +35,8 @@ pub struct Room {
     pub up: bool,
     /// What it can run.
     pub drivers: Vec<DriverKind>,
+    /// Where it is, if it said so.
+    pub datacenter: Option<String>,
     /// What it has in all.
     pub capacity: Capacity,
     /// Thousandths of a core that are reserved.
@@ -60,6 +64,16 @@ impl Request {
             disk: disk.0,
             free_ports: task.ports.len() - fixed_ports.len(),
             fixed_ports,
+            datacenters: Vec::new(),
+        }
+    }
+
+    /// The same, on nodes of these datacenters; of any if none.
+    #[must_use]
+    pub fn within(self, datacenters: &[String]) -> Self {
+        Self {
+            datacenters: datacenters.to_vec(),
+            ..self
         }
     }
 }
@@ -71,6 +85,7 @@ impl Room {
         Self {
             up: node.status == NodeStatus::Up,
             drivers: node.info.drivers.clone(),
+            datacenter: node.info.datacenter.clone(),
             capacity: node.info.capacity.clone(),
             cpu: load.cpu,
             memory: load.memory,
@@ -110,6 +125,10 @@ pub fn fits(room: &Room, request: &Request) -> Result<(), Cause> {
     let over = |held: u64, asked: u64, all: u64| asked > 0 && held.saturating_add(asked) > all;
     if !room.up {
         return Err(Cause::Down);
+    }
+    let within = |here: &String| request.datacenters.contains(here);
+    if !request.datacenters.is_empty() && !room.datacenter.as_ref().is_some_and(within) {
+        return Err(Cause::Datacenter);
     }
     if !room.drivers.contains(&request.driver) {
         return Err(Cause::Driver(request.driver));

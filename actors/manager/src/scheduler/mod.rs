@@ -159,6 +159,29 @@ impl Cluster {
         })
     }
 
+    /// Takes the room for a run of a task on one node; why it does not fit there, if it does not.
+    pub fn place_on(
+        &mut self,
+        node: &Name,
+        task: &TaskSpec,
+        request: &Request,
+        run: RunId,
+    ) -> Result<Placement, Cause> {
+        let at = *self.places.get(node).ok_or(Cause::Down)?;
+        let machines = self.machines;
+        let seat = &mut self.nodes[at];
+        fits(&seat.room, request)?;
+        let cost = score::cost(self.strategy, machines, &seat.room, request);
+        let ports = choose_ports(&seat.room, task, run).ok_or(Cause::Ports)?;
+        seat.room.take(request, ports.values().copied());
+        seat.stamp += 1;
+        Ok(Placement {
+            node: node.clone(),
+            ports,
+            cost,
+        })
+    }
+
     /// What a node has left.
     pub fn room(&self, node: &Name) -> Option<&Room> {
         self.places.get(node).map(|at| &self.nodes[*at].room)

@@ -10,6 +10,8 @@ use loom_schemas::words::DriverKind;
 pub enum Cause {
     /// It does not answer.
     Down,
+    /// It is in another datacenter than the job may run in, or did not say in which.
+    Datacenter,
     /// It lacks the driver.
     Driver(DriverKind),
     /// Too few cores are left.
@@ -28,6 +30,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Down => f.write_str("down"),
+            Self::Datacenter => f.write_str("in another datacenter"),
             Self::Driver(driver) => write!(f, "no {driver} driver"),
             Self::Cpu => f.write_str("not enough cpu"),
             Self::Memory => f.write_str("not enough memory"),

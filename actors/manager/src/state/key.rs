@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use loom_schemas::ids::{Name, Slot};
+use loom_schemas::ids::{Index, Name, Slot};
 
 /// What a change of the log is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub enum Key {
     Manager(Name),
     /// `node/<name>`.
     Node(Name),
-    /// `slot/<job>/<task>/<index>`.
+    /// `slot/<job>/<task>/<index>`; the index of a system job is the node's name.
     Slot(Slot),
     /// `version/<job>/<version>`.
     Version(Name, u32),
@@ -38,7 +38,7 @@ impl Key {
             "node" => Self::Node(name()?),
             "slot" => {
                 let (job, task) = (name()?, name()?);
-                Self::Slot(Slot::new(job, task, parse_number(parts.next()?)?))
+                Self::Slot(Slot::at(job, task, parse_index(parts.next()?)?))
             }
             "version" => Self::Version(name()?, parse_number(parts.next()?)?),
             _ => return None,
@@ -56,7 +56,10 @@ impl fmt::Display for Key {
             Self::Job(name) => write!(f, "job/{name}"),
             Self::Manager(name) => write!(f, "manager/{name}"),
             Self::Node(name) => write!(f, "node/{name}"),
-            Self::Slot(slot) => write!(f, "slot/{}/{}/{:010}", slot.job, slot.task, slot.index),
+            Self::Slot(Slot { job, task, index }) => match index {
+                Index::Number(number) => write!(f, "slot/{job}/{task}/{number:010}"),
+                Index::Node(node) => write!(f, "slot/{job}/{task}/{node}"),
+            },
             Self::Version(job, version) => write!(f, "version/{job}/{version:010}"),
         }
     }
@@ -85,6 +88,13 @@ pub(super) fn slot_order(a: &Slot, b: &Slot) -> Ordering {
 fn fingerprint(text: &str) -> Option<String> {
     let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     (text.len() == 32 && text.bytes().all(hexadecimal)).then(|| text.to_owned())
+}
+
+fn parse_index(text: &str) -> Option<Index> {
+    match parse_number(text) {
+        Some(number) => Some(Index::Number(number)),
+        None => Name::new(text).ok().map(Index::Node),
+    }
 }
 
 fn parse_number(text: &str) -> Option<u32> {

@@ -13,6 +13,7 @@ mod load;
 mod records;
 #[cfg(test)]
 mod tests;
+mod ties;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub use records::CodecError;
 pub(crate) use draft::{job_event, run_event};
 
 use load::RunIndex;
+use ties::Ties;
 
 /// Everything the log says, and indexes over it.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +61,8 @@ pub struct State {
     waiting: OrdSet<Slot>,
     /// Nodes that are down.
     down: OrdSet<Name>,
+    /// Jobs by what they hang on beside themselves.
+    ties: Ties,
     /// Jobs of which something changed since they were last planned.
     dirty: OrdSet<Name>,
     /// Whether capacity became free since the waiting slots were last tried.
@@ -204,6 +208,34 @@ impl State {
         self.runs.ending(digits, count)
     }
 
+    /// The jobs that have not started and wait for this one.
+    pub fn dependants(&self, job: &Name) -> impl Iterator<Item = &Name> {
+        self.ties.dependants(job)
+    }
+
+    /// The jobs that this one has made: firings of its schedule, dispatches, runs of its tasks.
+    pub fn children(&self, job: &Name) -> impl Iterator<Item = &Arc<JobRecord>> {
+        self.ties
+            .children(job)
+            .filter_map(|name| self.jobs.get(name))
+    }
+
+    /// Schedules that fire at `now` or should have before, the earliest first.
+    pub fn firings_due(&self, now: Timestamp) -> impl Iterator<Item = &Name> {
+        let due = self
+            .ties
+            .firings()
+            .iter()
+            .take_while(move |(at, _)| *at <= now);
+        due.map(|(_, name)| name)
+    }
+
+    /// When the next schedule fires after `now`.
+    pub fn next_firing(&self, now: Timestamp) -> Option<Timestamp> {
+        let firings = self.ties.firings().iter().map(|(at, _)| *at);
+        firings.into_iter().find(|at| *at > now)
+    }
+
     /// Jobs of which something changed since they were last planned.
     pub fn dirty(&self) -> impl Iterator<Item = &Name> {
         self.dirty.iter()
@@ -278,7 +310,18 @@ impl State {
         } else {
             self.jobs.remove(name);
             self.dirty.remove(name);
+            // Who waited for it will wait in vain.
+            let waiting: Vec<Name> = self.ties.dependants(name).cloned().collect();
+            self.dirty.extend(waiting);
         }
+        self.tie(name);
+    }
+
+    fn tie(&mut self, name: &Name) {
+        let job = self.jobs.get(name);
+        let spec = job.and_then(|job| self.versions.get(&(name.clone(), job.version)));
+        let spec = spec.map(|record| &record.spec);
+        self.ties.set(name, job.map(|job| (job.as_ref(), spec)));
     }
 
     fn set_version(&mut self, job: &Name, version: u32, record: Option<Arc<VersionRecord>>) {
@@ -286,6 +329,7 @@ impl State {
             Some(record) => self.versions.insert((job.clone(), version), record),
             None => self.versions.remove(&(job.clone(), version)),
         };
+        self.tie(job);
     }
 
     fn set_node(&mut self, name: &Name, record: Option<Arc<NodeRecord>>) {
@@ -312,6 +356,7 @@ impl State {
         for job in &jobs {
             self.mark_dirty(job);
         }
+        self.dirty.extend(self.ties.system().iter().cloned());
         match &record {
             Some(record) if record.status != NodeStatus::Up => self.down.insert(name.clone()),
             _ => self.down.remove(name),

@@ -12,6 +12,7 @@ use loom_schemas::words::{Kind, RunState};
 
 use serde::Serialize;
 
+use crate::depend::standing;
 use crate::reconcile::replicas;
 use crate::size::size_of;
 use crate::state::{State, live_runs};
@@ -51,7 +52,7 @@ pub fn job_view(state: &State, query: &JobGet, bytes: usize) -> Result<JobView, 
     })?;
     let cursor = |slot: &Slot| SlotCursor {
         task: slot.task.clone(),
-        index: slot.index,
+        index: slot.index.clone(),
     };
     let slots = explained(state.slots_of(name).map(|record| SlotRecord::clone(record)));
     let later = slots.filter(|record| {
@@ -62,11 +63,17 @@ pub fn job_view(state: &State, query: &JobGet, bytes: usize) -> Result<JobView, 
     });
     let (slots, more) = page(later, bytes);
     let last = slots.last().map(|record: &SlotRecord| cursor(&record.slot));
+    let (graph, depends_on) = match query.after {
+        None => standing(state, job, spec),
+        Some(_) => Default::default(),
+    };
     Ok(JobView {
         summary: summary(state, job, spec),
         spec: spec.clone(),
         slots,
         next: last.filter(|_| more),
+        graph,
+        depends_on,
     })
 }
 
@@ -188,11 +195,7 @@ fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
     let mut line = JobSummary {
         kind: spec.kind,
         labels: spec.labels.clone(),
-        wanted: spec
-            .tasks
-            .iter()
-            .map(|(name, task)| replicas(job, name, task))
-            .sum(),
+        wanted: wanted(state, job, spec),
         ..bare_summary(job)
     };
     let stopped = u32::try_from(job.stopped_slots.len()).unwrap_or(u32::MAX);
@@ -211,6 +214,21 @@ fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
         }
     }
     line
+}
+
+/// How many slots are wanted, those that were stopped one by one among them.
+fn wanted(state: &State, job: &JobRecord, spec: &JobSpec) -> u32 {
+    let tasks = spec.tasks.iter();
+    match spec.kind {
+        Kind::System => {
+            let slots = state.slots_of(&job.name);
+            let count = slots
+                .filter(|slot| slot.slot.index.node().is_some())
+                .count();
+            u32::try_from(count).unwrap_or(u32::MAX)
+        }
+        _ => tasks.map(|(name, task)| replicas(job, name, task)).sum(),
+    }
 }
 
 /// Whether the run of a slot does its work as far as its checks can tell; one without checks does

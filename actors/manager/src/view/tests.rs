@@ -138,7 +138,7 @@ fn what_is_being_stopped_is_counted_apart() {
             let address = loom_schemas::wire::JobAddress {
                 job: name("web"),
                 task: None,
-                index: Some(index),
+                index: Some(index.into()),
             };
             let reason = None;
             let request = loom_schemas::wire::JobRequest { address, reason };

@@ -142,7 +142,7 @@ async fn jobs_are_scaled_restarted_and_stopped() {
         address: JobAddress {
             job: name("web"),
             task: None,
-            index: Some(3),
+            index: Some(3.into()),
         },
         reason: None,
     };

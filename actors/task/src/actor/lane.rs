@@ -299,7 +299,7 @@ fn event(order: &Order, row: &CommandRow) -> CommandEvent {
         at: Timestamp::now(),
         job: row.slot.job.clone(),
         task: row.slot.task.clone(),
-        index: row.slot.index,
+        index: row.slot.index.clone(),
         run: row.run,
         node: row.node.clone(),
         version: row.version,
@@ -325,7 +325,7 @@ fn publisher(bus: Bus) -> mpsc::Sender<CommandEvent> {
 }
 
 async fn publish(bus: &Bus, event: &CommandEvent) {
-    let slot = Slot::new(event.job.clone(), event.task.clone(), event.index);
+    let slot = Slot::at(event.job.clone(), event.task.clone(), event.index.clone());
     let subject = subject::command_event(&slot);
     let payload = match serde_json::to_vec(event) {
         Ok(payload) => Bytes::from(payload),

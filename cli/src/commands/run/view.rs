@@ -58,6 +58,13 @@ pub(super) fn is_waiting(view: &JobView) -> bool {
     }
 }
 
+/// What a job waits for that has not begun; none where it has.
+pub(super) fn waits_for_others(view: &JobView) -> Option<String> {
+    let pending = view.summary.status == JobStatus::Pending;
+    let reason = view.summary.job.reason.as_ref().filter(|_| pending)?;
+    Some(format!("{}: {reason}", view.summary.job.name))
+}
+
 /// `waiting for 1 of 3 to become healthy: web/0 http GET / on port 20001: connection refused`, once
 /// all of it runs.
 pub(super) fn waits_for_health(view: &JobView) -> Option<String> {
@@ -132,6 +139,7 @@ pub(super) fn unplaced(view: &JobView) -> Failure {
     why.sort();
     why.dedup();
     let summary = &view.summary;
+    why.extend(waits_for_others(view).and(summary.job.reason.clone()));
     Failure::new(
         Code::Unplaced,
         format!(

@@ -145,7 +145,7 @@ fn one(job: &str, index: u32) -> JobRequest {
     let address = JobAddress {
         job: name(job),
         task: None,
-        index: Some(index),
+        index: Some(index.into()),
     };
     JobRequest {
         address,

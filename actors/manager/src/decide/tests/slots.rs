@@ -193,7 +193,7 @@ fn a_new_version_replaces_one_slot_after_the_other() {
             .state
             .slots_of(&name("web"))
             .filter(|record| record.current.as_ref().unwrap().order != Order::Run)
-            .map(|record| record.slot.index)
+            .filter_map(|record| record.slot.index.number())
             .collect();
         assert_eq!(stopping, [index]);
         let killed = leader.said(&slot("web", index), RunState::Killed, 10);

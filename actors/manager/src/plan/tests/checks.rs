@@ -143,7 +143,7 @@ impl World {
                 continue;
             }
             for record in self.state.slots_of(&job.name) {
-                let at = (record.slot.task.clone(), record.slot.index);
+                let at = (record.slot.task.clone(), record.slot.index.clone());
                 if job.stopped_slots.contains(&at) {
                     continue;
                 }

@@ -134,7 +134,7 @@ impl World {
     }
 
     pub(super) fn address(which: u8, index: Option<u8>) -> JobRequest {
-        let index = index.map(u32::from);
+        let index = index.map(|index| u32::from(index).into());
         let address = JobAddress {
             job: Self::job(which),
             task: None,

@@ -1,0 +1,124 @@
+//! What a job waits for, looked at when it is accepted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use loom_schemas::error::WireError;
+use loom_schemas::ids::Name;
+use loom_schemas::spec::{DependOn, DependsOn, JobSpec, RestartOn};
+use loom_schemas::words::Kind;
+
+use crate::state::State;
+
+/// At most so many jobs of a cycle are named.
+const NAMED_MAX: usize = 8;
+
+/// `invalid` if a job waits for one that is not there, that can never come to what is waited for, or
+/// that waits for this one in turn.
+pub fn check(state: &State, spec: &JobSpec) -> Result<(), WireError> {
+    for other in &spec.depends_on {
+        let wrong = wrong_with(state, spec, other);
+        if let Some(wrong) = wrong {
+            return Err(WireError::invalid(format!("depends_on: {wrong}")));
+        }
+    }
+    match cycle(state, spec) {
+        Some(way) => Err(WireError::invalid(format!(
+            "depends_on: the jobs wait for each other: {}",
+            written(&way)
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn wrong_with(state: &State, spec: &JobSpec, other: &DependsOn) -> Option<String> {
+    let job = &other.job;
+    if *job == spec.name {
+        return Some("a job cannot wait for itself (`after` orders the tasks of a job)".to_owned());
+    }
+    let Some(target) = state.job(job).and_then(|record| state.spec(record)) else {
+        return Some(format!("there is no job {job}: run it first"));
+    };
+    if let Some(task) = &other.task
+        && !target.tasks.contains_key(task)
+    {
+        let names: Vec<&str> = target.tasks.keys().map(Name::as_str).take(20).collect();
+        return Some(format!(
+            "job {job} has no task {task}; its tasks are {}",
+            names.join(", ")
+        ));
+    }
+    if target.schedule.is_some() {
+        return Some(format!(
+            "job {job} runs again and again by its schedule: nothing can wait for it"
+        ));
+    }
+    let mut tasks = target
+        .tasks
+        .iter()
+        .filter(|(name, _)| other.task.as_ref().is_none_or(|task| task == *name))
+        .map(|(_, task)| task);
+    match other.on {
+        DependOn::Completed
+            if target.kind != Kind::Batch
+                && tasks.any(|task| task.restart.on == RestartOn::Any) =>
+        {
+            Some(format!(
+                "job {job} is a {} and does not complete: write `on: running` or `on: healthy`",
+                target.kind
+            ))
+        }
+        DependOn::Healthy if tasks.all(|task| task.health.is_none()) => Some(format!(
+            "job {job} is never healthy, as nothing checks it: write `on: running`, or give it a \
+             `health`"
+        )),
+        _ => None,
+    }
+}
+
+/// The way from a job over those it waits for back to itself.
+fn cycle(state: &State, spec: &JobSpec) -> Option<Vec<Name>> {
+    let mut came_from: BTreeMap<Name, Name> = BTreeMap::new();
+    let mut seen: BTreeSet<Name> = BTreeSet::from([spec.name.clone()]);
+    let mut left = vec![(spec.name.clone(), spec)];
+    while let Some((at, spec_of)) = left.pop() {
+        for other in &spec_of.depends_on {
+            if other.job == spec.name {
+                return Some(way_back(&spec.name, &at, &came_from));
+            }
+            if !seen.insert(other.job.clone()) {
+                continue;
+            }
+            came_from.insert(other.job.clone(), at.clone());
+            let next = state.job(&other.job).and_then(|job| state.spec(job));
+            left.extend(next.map(|next| (other.job.clone(), next)));
+        }
+    }
+    None
+}
+
+fn way_back(first: &Name, last: &Name, came_from: &BTreeMap<Name, Name>) -> Vec<Name> {
+    let mut way = vec![first.clone()];
+    let mut at = Some(last);
+    while let Some(name) = at.filter(|name| *name != first) {
+        way.push(name.clone());
+        at = came_from.get(name);
+    }
+    way.push(first.clone());
+    way[..].reverse();
+    way
+}
+
+/// `a -> b -> a`, cut where it is long.
+fn written(way: &[Name]) -> String {
+    let names: Vec<&str> = way.iter().map(Name::as_str).collect();
+    match names.as_slice() {
+        [first @ .., last] if first.len() > NAMED_MAX => {
+            let more = first.len() - NAMED_MAX;
+            format!(
+                "{} -> ({more} more) -> {last}",
+                first[..NAMED_MAX].join(" -> ")
+            )
+        }
+        names => names.join(" -> "),
+    }
+}

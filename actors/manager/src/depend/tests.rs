@@ -1,0 +1,475 @@
+use loom_schemas::ids::{RunId, Slot};
+use loom_schemas::record::{Exit, Health, RunRecord};
+use loom_schemas::spec::{Operator, RestartOn, TaskSpec};
+use loom_schemas::wire::{JobDependency, Standing, TaskStanding};
+use loom_schemas::words::{HealthStatus, Kind, RunState};
+use proptest::prelude::{any, prop, proptest};
+
+use super::*;
+use crate::decide;
+use crate::plan::{PlanOptions, plan};
+use crate::state::fixture::{
+    ANNA, at, cases, counter, decide as edit, health, job, name, report_of, submission, task,
+    with_nodes,
+};
+
+/// One node with room for everything, and what is decided.
+struct World {
+    state: State,
+    ids: Box<dyn FnMut() -> RunId>,
+    now: i64,
+    /// Plans that were made in all.
+    passes: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            state: with_nodes(1, 4000),
+            ids: Box::new(counter()),
+            now: 1,
+            passes: 0,
+        }
+    }
+
+    fn try_submit(&mut self, spec: &JobSpec) -> Result<(), String> {
+        let mut result = Ok(());
+        let now = at(self.now);
+        self.state = edit(&self.state, |draft| {
+            result = decide::submit(draft, submission(spec), ANNA, now).map(drop);
+        })
+        .state;
+        self.plan();
+        result.map_err(|error| error.message)
+    }
+
+    fn submit(&mut self, spec: &JobSpec) {
+        self.try_submit(spec).unwrap();
+    }
+
+    fn plan(&mut self) {
+        let now = at(self.now);
+        for _ in 0..200 {
+            let mut more = false;
+            let ids = &mut self.ids;
+            self.state = edit(&self.state, |draft| {
+                more = plan(draft, now, &PlanOptions::default(), ids).more;
+            })
+            .state;
+            self.passes += 1;
+            if !more {
+                return;
+            }
+        }
+        panic!("planning does not settle");
+    }
+
+    /// A node says that the run of a slot is in this state by now.
+    fn says(&mut self, slot: &Slot, state: RunState, health: Option<HealthStatus>) {
+        self.now += 1;
+        let now = at(self.now);
+        let run = self.run(slot).unwrap().clone();
+        let mut report = report_of(slot, run.run, state);
+        report.version = run.version;
+        report.started_at = run.started_at.or(Some(now));
+        if state.is_terminal() {
+            report.ended_at = Some(now);
+            report.exit = Some(Exit {
+                code: Some(i32::from(state != RunState::Completed)),
+                ..Exit::default()
+            });
+        }
+        report.health = health.map(|status| Health {
+            status,
+            reason: None,
+            since: now,
+        });
+        self.state = edit(&self.state, |draft| {
+            decide::report(draft, &name("node-1"), &[report], false, now);
+        })
+        .state;
+        self.plan();
+    }
+
+    fn goes(&mut self, job: &str, task: &str, state: RunState) {
+        self.says(&Slot::new(name(job), name(task), 0), state, None);
+    }
+
+    fn run(&self, slot: &Slot) -> Option<&RunRecord> {
+        self.state.slot(slot)?.current.as_ref()
+    }
+
+    /// The tasks of a job that have a run.
+    fn started(&self, job: &str) -> Vec<&str> {
+        let job = self.state.job(&name(job)).unwrap();
+        let slots = self.state.slots_of(&job.name);
+        let started = slots.filter(|slot| slot.current.is_some() || !slot.ended.is_empty());
+        started.map(|slot| slot.slot.task.as_str()).collect()
+    }
+
+    /// `failed: reason`.
+    fn stands(&self, job: &str) -> String {
+        let job = self.state.job(&name(job)).unwrap();
+        match &job.reason {
+            Some(reason) => format!("{}: {reason}", job.status),
+            None => job.status.to_string(),
+        }
+    }
+
+    fn standing(&self, job: &str) -> (Vec<TaskStanding>, Vec<JobDependency>) {
+        let job = self.state.job(&name(job)).unwrap();
+        standing(&self.state, job, self.state.spec(job).unwrap())
+    }
+
+    fn graph(&self, job: &str) -> Vec<String> {
+        let said = |task: TaskStanding| match task.reason {
+            Some(reason) => format!("{} {}: {reason}", task.task, task.standing.as_str()),
+            None => format!("{} {}", task.task, task.standing.as_str()),
+        };
+        self.standing(job).0.into_iter().map(said).collect()
+    }
+}
+
+fn small() -> TaskSpec {
+    let mut small = task(1);
+    small.resources.cpu = loom_schemas::units::MilliCores(1);
+    small.resources.memory = loom_schemas::units::Bytes(1);
+    small.operator = Operator::Exec(vec!["true".to_owned()]);
+    small.restart.on = RestartOn::Failure;
+    small
+}
+
+fn after(mut task: TaskSpec, others: &[(&str, DependOn)]) -> TaskSpec {
+    let other = |(task, on): &(&str, DependOn)| After {
+        task: name(task),
+        on: *on,
+    };
+    task.after = others.iter().map(other).collect();
+    task
+}
+
+fn tasks(of: &str, kind: Kind, tasks: &[(&str, TaskSpec)]) -> JobSpec {
+    let mut spec = job(of, kind, small());
+    let named = |(task, spec): &(&str, TaskSpec)| (name(task), spec.clone());
+    spec.tasks = tasks.iter().map(named).collect();
+    spec
+}
+
+fn depending(of: &str, on: &[(&str, DependOn)]) -> JobSpec {
+    let mut spec = job(of, Kind::Batch, small());
+    let other = |(job, on): &(&str, DependOn)| DependsOn {
+        job: name(job),
+        task: None,
+        on: *on,
+    };
+    spec.depends_on = on.iter().map(other).collect();
+    spec
+}
+
+const DONE: DependOn = DependOn::Completed;
+
+#[test]
+fn a_task_starts_once_those_it_waits_for_completed() {
+    let mut world = World::new();
+    let spec = [
+        ("build", small()),
+        ("lint", small()),
+        ("test", after(small(), &[("build", DONE), ("lint", DONE)])),
+    ];
+    world.submit(&tasks("ci", Kind::Batch, &spec));
+    assert_eq!(world.started("ci"), ["build", "lint"]);
+    let waits = "test waiting: waiting for task build to complete, task lint to complete";
+    assert_eq!(world.graph("ci")[2], waits);
+    world.goes("ci", "build", RunState::Completed);
+    assert_eq!(
+        world.graph("ci")[2],
+        "test waiting: waiting for task lint to complete"
+    );
+    assert_eq!(world.started("ci"), ["build", "lint"]);
+    world.goes("ci", "lint", RunState::Completed);
+    assert_eq!(world.started("ci"), ["build", "lint", "test"]);
+    world.goes("ci", "test", RunState::Completed);
+    assert_eq!(world.stands("ci"), "completed");
+}
+
+#[test]
+fn running_and_healthy_are_waited_for_as_well() {
+    let mut world = World::new();
+    let mut db = small();
+    db.health = Some(health());
+    let spec = [
+        ("api", after(small(), &[("db", DependOn::Healthy)])),
+        ("db", db),
+        ("log", after(small(), &[("db", DependOn::Running)])),
+    ];
+    world.submit(&tasks("web", Kind::Service, &spec));
+    let db = Slot::new(name("web"), name("db"), 0);
+    world.says(&db, RunState::Starting, None);
+    assert_eq!(world.started("web"), ["db"]);
+    world.says(&db, RunState::Running, Some(HealthStatus::Pending));
+    assert_eq!(world.started("web"), ["db", "log"]);
+    assert_eq!(
+        world.graph("web")[0],
+        "api waiting: waiting for task db to be healthy"
+    );
+    world.says(&db, RunState::Running, Some(HealthStatus::Healthy));
+    assert_eq!(world.started("web"), ["api", "db", "log"]);
+    // Its gate is behind it: what it has waited for is not asked again.
+    world.says(&db, RunState::Running, Some(HealthStatus::Unhealthy));
+    world.goes("web", "api", RunState::Failed);
+    world.now += 100;
+    world.plan();
+    assert!(world.run(&Slot::new(name("web"), name("api"), 0)).is_some());
+}
+
+#[test]
+fn in_a_batch_a_failure_ends_the_job_and_what_waited_never_starts() {
+    let mut world = World::new();
+    let spec = [
+        ("a", small()),
+        ("b", after(small(), &[("a", DONE)])),
+        ("c", after(small(), &[("b", DONE)])),
+    ];
+    world.submit(&tasks("ci", Kind::Batch, &spec));
+    world.goes("ci", "a", RunState::Failed);
+    assert_eq!(world.stands("ci"), "failed: ci/a/0 failed: exit code 1");
+    assert_eq!(world.started("ci"), ["a"]);
+    let chain = [
+        "a failed: failed: ci/a/0 failed: exit code 1",
+        "b failed: task a failed: ci/a/0 failed: exit code 1",
+        "c failed: task b never started: task a failed: ci/a/0 failed: exit code 1",
+    ];
+    assert_eq!(world.graph("ci"), chain);
+}
+
+#[test]
+fn in_a_service_the_others_go_on_and_the_chain_of_reasons_stands() {
+    let mut world = World::new();
+    let mut once = small();
+    once.restart.on = RestartOn::Never;
+    let spec = [
+        ("migrate", once),
+        ("other", small()),
+        ("web", after(small(), &[("migrate", DONE)])),
+    ];
+    world.submit(&tasks("web", Kind::Service, &spec));
+    world.goes("web", "other", RunState::Running);
+    world.goes("web", "migrate", RunState::Failed);
+    assert_eq!(world.stands("web"), "running");
+    assert_eq!(world.started("web"), ["migrate", "other"]);
+    let failed = "web failed: task migrate failed: web/migrate/0 failed: exit code 1";
+    assert_eq!(world.graph("web")[2], failed);
+    world.goes("web", "other", RunState::Completed);
+    assert_eq!(
+        world.stands("web"),
+        "failed: web/migrate/0 failed: exit code 1"
+    );
+    assert_eq!(world.started("web"), ["migrate", "other"]);
+}
+
+#[test]
+fn a_job_waits_for_another_and_is_woken_by_it() {
+    let mut world = World::new();
+    world.submit(&job("a", Kind::Batch, small()));
+    world.submit(&depending("b", &[("a", DONE)]));
+    assert_eq!(world.stands("b"), "pending: waiting for job a to complete");
+    assert!(world.started("b").is_empty());
+    let before = world.passes;
+    world.goes("a", "main", RunState::Running);
+    assert_eq!(
+        world.passes,
+        before + 1,
+        "nothing is decided for b, so it is not looked at"
+    );
+    world.goes("a", "main", RunState::Completed);
+    assert_eq!(world.started("b"), ["main"]);
+    assert_eq!(world.stands("b"), "pending");
+    let others = world.standing("b").1;
+    assert_eq!(others[0].standing, Standing::Completed);
+}
+
+#[test]
+fn the_failure_of_a_job_goes_down_the_chain_and_nothing_of_it_starts() {
+    let mut world = World::new();
+    world.submit(&job("a", Kind::Batch, small()));
+    world.submit(&depending("b", &[("a", DONE)]));
+    world.submit(&depending("c", &[("b", DONE)]));
+    world.goes("a", "main", RunState::Failed);
+    assert_eq!(
+        world.stands("b"),
+        "failed: job a failed: a/0 failed: exit code 1"
+    );
+    assert_eq!(
+        world.stands("c"),
+        "failed: job b failed: job a failed: a/0 failed: exit code 1"
+    );
+    assert!(world.started("b").is_empty() && world.started("c").is_empty());
+    // A new round of it is a new chance.
+    world.submit(&job("a", Kind::Batch, small()));
+    world.submit(&depending("b", &[("a", DONE)]));
+    assert_eq!(world.stands("b"), "pending: waiting for job a to complete");
+}
+
+#[test]
+fn one_task_of_a_job_is_waited_for_and_who_is_stopped_has_failed_those_that_wait() {
+    let mut world = World::new();
+    let two = tasks("a", Kind::Batch, &[("one", small()), ("two", small())]);
+    world.submit(&two);
+    let mut b = depending("b", &[("a", DONE)]);
+    b.depends_on[0].task = Some(name("one"));
+    world.submit(&b);
+    world.submit(&depending("c", &[("a", DependOn::Running)]));
+    assert_eq!(
+        world.stands("b"),
+        "pending: waiting for task one of job a to complete"
+    );
+    world.goes("a", "one", RunState::Completed);
+    assert_eq!(world.started("b"), ["main"]);
+    assert!(world.started("c").is_empty());
+    let stop = loom_schemas::wire::JobRequest {
+        address: "a".parse().unwrap(),
+        reason: Some("enough".to_owned()),
+    };
+    world.state = edit(&world.state, |draft| {
+        decide::stop(draft, &stop, ANNA).unwrap();
+    })
+    .state;
+    world.plan();
+    world.goes("a", "two", RunState::Killed);
+    assert_eq!(
+        world.stands("c"),
+        "failed: job a was killed: stopped by anna: enough"
+    );
+}
+
+#[test]
+fn what_cannot_be_waited_for_is_refused() {
+    let mut world = World::new();
+    world.submit(&job("a", Kind::Batch, small()));
+    world.submit(&depending("b", &[("a", DONE)]));
+    world.submit(&depending("c", &[("b", DONE)]));
+    let mut refused = |spec: &JobSpec| world.try_submit(spec).unwrap_err();
+    let circle = refused(&depending("a", &[("c", DONE)]));
+    assert_eq!(
+        circle,
+        "depends_on: the jobs wait for each other: a -> c -> b -> a"
+    );
+    let none = refused(&depending("d", &[("x", DONE)]));
+    assert_eq!(none, "depends_on: there is no job x: run it first");
+    let mut of_task = depending("d", &[("a", DONE)]);
+    of_task.depends_on[0].task = Some(name("x"));
+    assert_eq!(
+        refused(&of_task),
+        "depends_on: job a has no task x; its tasks are main"
+    );
+    let sick = refused(&depending("d", &[("a", DependOn::Healthy)]));
+    assert!(
+        sick.starts_with("depends_on: job a is never healthy"),
+        "{sick}"
+    );
+    world.submit(&job("web", Kind::Service, task(1)));
+    let never = world
+        .try_submit(&depending("d", &[("web", DONE)]))
+        .unwrap_err();
+    assert!(
+        never.contains("is a service and does not complete"),
+        "{never}"
+    );
+}
+
+#[test]
+fn a_long_chain_of_reasons_keeps_both_ends() {
+    let mut world = World::new();
+    world.submit(&job("j0", Kind::Batch, small()));
+    for number in 1..60 {
+        let before = format!("j{}", number - 1);
+        world.submit(&depending(&format!("j{number}"), &[(&before, DONE)]));
+    }
+    world.goes("j0", "main", RunState::Failed);
+    world.plan();
+    let last = world.stands("j59");
+    assert!(
+        last.starts_with("failed: job j58 failed: job j57 failed"),
+        "{last}"
+    );
+    assert!(
+        last.ends_with("job j0 failed: j0/0 failed: exit code 1"),
+        "{last}"
+    );
+    assert!(last.chars().count() <= REASON_MAX + 10, "{last}");
+}
+
+/// A job whose tasks wait for earlier ones, as the numbers say.
+fn graph_of(edges: &[u32]) -> JobSpec {
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    let ons = [DependOn::Completed, DependOn::Running, DependOn::Healthy];
+    let spec: Vec<(&str, TaskSpec)> = NAMES
+        .iter()
+        .enumerate()
+        .map(|(at, task)| {
+            let edge = edges.get(at).copied().unwrap_or_default() as usize;
+            let others = NAMES[..at]
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| edge >> other & 1 == 1);
+            let others: Vec<_> = others
+                .map(|(other, task)| (*task, ons[(edge >> (8 + other)) % 3]))
+                .collect();
+            let mut spec = after(small(), &others);
+            spec.health = Some(health());
+            (*task, spec)
+        })
+        .collect();
+    tasks("dag", Kind::Batch, &spec)
+}
+
+proptest! {
+    #![proptest_config(cases(1_000))]
+
+    /// A dependant never starts before its dependency has come to what is waited for.
+    #[test]
+    fn a_dependant_never_starts_before_its_dependency(
+        edges in prop::collection::vec(any::<u32>(), 6),
+        story in prop::collection::vec(any::<u16>(), 1..40),
+    ) {
+        let spec = graph_of(&edges);
+        let mut world = World::new();
+        world.submit(&spec);
+        // What each task has come to at any time so far.
+        let mut come_to: BTreeMap<Name, Vec<DependOn>> = BTreeMap::new();
+        for number in story {
+            let slots: Vec<Slot> = world.state.slots().map(|slot| slot.slot.clone()).collect();
+            if slots.is_empty() {
+                continue;
+            }
+            let slot = &slots[usize::from(number) % slots.len()];
+            let before: Vec<Name> = world.started("dag").into_iter().map(name).collect();
+            let (state, health) = match number / 64 % 6 {
+                0 | 1 => (RunState::Running, None),
+                2 => (RunState::Running, Some(HealthStatus::Healthy)),
+                3 => (RunState::Running, Some(HealthStatus::Unhealthy)),
+                4 => (RunState::Completed, None),
+                _ => (RunState::Failed, None),
+            };
+            world.says(slot, state, health);
+            let run = world.run(slot).unwrap();
+            let so_far = come_to.entry(slot.task.clone()).or_default();
+            if run.state == RunState::Running || run.state == RunState::Completed {
+                so_far.push(DependOn::Running);
+                so_far.extend(run.health.as_ref().filter(|h| h.is_healthy()).map(|_| DependOn::Healthy));
+            }
+            if run.state == RunState::Completed {
+                so_far.extend([DependOn::Healthy, DependOn::Completed]);
+            }
+            for task in world.started("dag").into_iter().map(name) {
+                if before.contains(&task) {
+                    continue;
+                }
+                for after in &spec.tasks[&task].after {
+                    let came_to = come_to.get(&after.task).is_some_and(|all| all.contains(&after.on));
+                    assert!(came_to, "{task} started before {after:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Jobs by what they hang on beside themselves: other jobs, the nodes there are, the clock.
+//!
+//! Kept as job and version records change, so that who has something to do is found without looking
+//! at all jobs.
+
+use imbl::{OrdMap, OrdSet};
+use jiff::Timestamp;
+use loom_schemas::ids::Name;
+use loom_schemas::record::{JobRecord, Wanted};
+use loom_schemas::spec::JobSpec;
+use loom_schemas::words::Kind;
+
+/// What one job hangs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tie {
+    /// The jobs it waits for before it starts.
+    waits_for: Vec<Name>,
+    /// It follows the nodes.
+    system: bool,
+    /// When its schedule fires next.
+    fires: Option<Timestamp>,
+    /// The job it is a child of.
+    parent: Option<Name>,
+}
+
+/// Jobs by what they hang on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ties {
+    of: OrdMap<Name, Tie>,
+    dependants: OrdMap<Name, OrdSet<Name>>,
+    system: OrdSet<Name>,
+    firings: OrdSet<(Timestamp, Name)>,
+    children: OrdMap<Name, OrdSet<Name>>,
+}
+
+impl Ties {
+    /// A job, or what is known of it, has changed; none if it is gone.
+    pub(super) fn set(&mut self, name: &Name, job: Option<(&JobRecord, Option<&JobSpec>)>) {
+        let new = job
+            .map(|(job, spec)| Tie::of(job, spec))
+            .unwrap_or_default();
+        let old = self.of.get(name).cloned().unwrap_or_default();
+        if old == new {
+            return;
+        }
+        for other in &old.waits_for {
+            take(&mut self.dependants, other, name);
+        }
+        if let Some(parent) = &old.parent {
+            take(&mut self.children, parent, name);
+        }
+        if let Some(at) = old.fires {
+            self.firings.remove(&(at, name.clone()));
+        }
+        for other in &new.waits_for {
+            let of = self.dependants.entry(other.clone()).or_default();
+            of.insert(name.clone());
+        }
+        if let Some(parent) = &new.parent {
+            let of = self.children.entry(parent.clone()).or_default();
+            of.insert(name.clone());
+        }
+        if let Some(at) = new.fires {
+            self.firings.insert((at, name.clone()));
+        }
+        if new.system {
+            self.system.insert(name.clone());
+        } else {
+            self.system.remove(name);
+        }
+        if new == Tie::default() {
+            self.of.remove(name);
+        } else {
+            self.of.insert(name.clone(), new);
+        }
+    }
+
+    /// The jobs that wait for this one.
+    pub(super) fn dependants(&self, name: &Name) -> impl Iterator<Item = &Name> {
+        self.dependants.get(name).into_iter().flatten()
+    }
+
+    /// The children of a job.
+    pub(super) fn children(&self, name: &Name) -> impl Iterator<Item = &Name> {
+        self.children.get(name).into_iter().flatten()
+    }
+
+    /// The jobs that follow the nodes.
+    pub(super) fn system(&self) -> &OrdSet<Name> {
+        &self.system
+    }
+
+    /// Schedules by when they fire next.
+    pub(super) fn firings(&self) -> &OrdSet<(Timestamp, Name)> {
+        &self.firings
+    }
+}
+
+impl Tie {
+    fn of(job: &JobRecord, spec: Option<&JobSpec>) -> Self {
+        let mut tie = Self {
+            parent: job.parent.as_ref().map(|parent| parent.job.clone()),
+            ..Self::default()
+        };
+        let Some(spec) = spec.filter(|_| !job.status.is_terminal()) else {
+            return tie;
+        };
+        if job.started_at.is_none() {
+            tie.waits_for = spec
+                .depends_on
+                .iter()
+                .map(|other| other.job.clone())
+                .collect();
+        }
+        tie.system = spec.kind == Kind::System;
+        if job.wanted == Wanted::Run && spec.schedule.is_some() {
+            tie.fires = job.schedule.as_ref().and_then(|schedule| schedule.next);
+        }
+        tie
+    }
+}
+
+fn take(of: &mut OrdMap<Name, OrdSet<Name>>, key: &Name, name: &Name) {
+    if let Some(names) = of.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            of.remove(key);
+        }
+    }
+}

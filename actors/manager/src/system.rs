@@ -1,0 +1,353 @@
+//! System jobs: a slot of each task on every node that matches, pure.
+//!
+//! What is wanted of a system job stands in its slots: a node that matches gets one as soon as it is
+//! up, and loses it when it matches no more, or is gone and its run given up. So nothing else has to
+//! know which nodes there are, and a slot that is there is wanted.
+
+use loom_schemas::ids::{Index, Name, Slot};
+use loom_schemas::record::{JobRecord, NodeRecord, NodeStatus, Order, SlotRecord, Wanted};
+use loom_schemas::spec::{JobSpec, TaskSpec};
+use loom_schemas::words::Kind;
+
+use crate::plan::empty_slot;
+use crate::state::{Draft, Key, State, live_runs};
+
+/// Brings the slots of a system job to the nodes there are, at most `limit` of them; how many were
+/// to be changed.
+pub fn follow(draft: &mut Draft, job: &Name, limit: usize) -> usize {
+    let state = draft.state().clone();
+    let found = state.job(job).and_then(|job| Some((job, state.spec(job)?)));
+    let Some((job, spec)) = found.filter(|(_, spec)| spec.kind == Kind::System) else {
+        return 0;
+    };
+    if job.status.is_terminal() || job.wanted != Wanted::Run {
+        return 0;
+    }
+    let changes = changes(&state, job, spec);
+    let count = changes.len();
+    for change in changes.into_iter().take(limit) {
+        match change {
+            Change::Add(slot) => draft.put_slot(empty_slot(slot)),
+            Change::Stop(record) => draft.put_slot(*record),
+            Change::Remove(slot) => draft.delete(Key::Slot(slot)),
+        }
+    }
+    count
+}
+
+enum Change {
+    Add(Slot),
+    /// Its run shall end.
+    Stop(Box<SlotRecord>),
+    Remove(Slot),
+}
+
+fn changes(state: &State, job: &JobRecord, spec: &JobSpec) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for record in state.slots_of(&job.name) {
+        let (Some(node), Some(task)) =
+            (record.slot.index.node(), spec.tasks.get(&record.slot.task))
+        else {
+            continue;
+        };
+        let Some(why) = unwanted(state, spec, task, node, record) else {
+            continue;
+        };
+        if live_runs(record).next().is_none() {
+            changes.push(Change::Remove(record.slot.clone()));
+        } else if let Some(stopped) = stopped(record, &why) {
+            changes.push(Change::Stop(Box::new(stopped)));
+        }
+    }
+    for (name, task) in &spec.tasks {
+        for node in state.nodes() {
+            let slot = Slot::at(
+                job.name.clone(),
+                name.clone(),
+                Index::Node(node.name.clone()),
+            );
+            let matches = node.status == NodeStatus::Up && mismatch(node, spec, task).is_none();
+            if matches && state.slot(&slot).is_none() {
+                changes.push(Change::Add(slot));
+            }
+        }
+    }
+    changes
+}
+
+/// Why a slot has no place any more, in words. One whose node is silent keeps it until its run is
+/// given up.
+fn unwanted(
+    state: &State,
+    spec: &JobSpec,
+    task: &TaskSpec,
+    node: &Name,
+    record: &SlotRecord,
+) -> Option<String> {
+    let Some(node) = state.node(node) else {
+        return Some(format!("node {node} is not known any more"));
+    };
+    if node.status != NodeStatus::Up && live_runs(record).next().is_none() {
+        return Some(format!("node {} is down", node.name));
+    }
+    mismatch(node, spec, task)
+}
+
+/// Why a task of a system job does not belong on a node, whatever room it has; none if it does.
+pub fn mismatch(node: &NodeRecord, spec: &JobSpec, task: &TaskSpec) -> Option<String> {
+    let name = &node.name;
+    let here = node.info.datacenter.as_ref();
+    if !spec.datacenters.is_empty() && here.is_none_or(|here| !spec.datacenters.contains(here)) {
+        return Some(format!(
+            "node {name} is not in {}",
+            spec.datacenters.join(", ")
+        ));
+    }
+    let driver = task.driver();
+    let has = node.info.drivers.contains(&driver);
+    (!has).then(|| format!("node {name} has no {driver} driver"))
+}
+
+/// The slot with its run ordered to end; none if it was before.
+fn stopped(record: &SlotRecord, why: &str) -> Option<SlotRecord> {
+    let mut next = record.clone();
+    let runs = next.current.iter_mut().chain(&mut next.incoming);
+    for run in runs.filter(|run| run.order == Order::Run) {
+        run.order = Order::Stop {
+            reason: why.to_owned(),
+        };
+    }
+    (next != *record).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use loom_schemas::record::NodeInfo;
+    use loom_schemas::words::{DriverKind, JobStatus, RunState};
+
+    use super::*;
+    use crate::decide;
+    use crate::plan::{PlanOptions, plan};
+    use crate::state::fixture::{
+        ANNA, at, counter, decide as edit, hello_of, info, job, name, report_of, submission, task,
+    };
+
+    struct World {
+        state: State,
+        ids: Box<dyn FnMut() -> loom_schemas::ids::RunId>,
+    }
+
+    impl World {
+        fn new(nodes: &[(&str, NodeInfo)]) -> Self {
+            let mut world = Self {
+                state: State::default(),
+                ids: Box::new(counter()),
+            };
+            for (node, info) in nodes {
+                world.hello(node, info.clone());
+            }
+            world
+        }
+
+        fn hello(&mut self, node: &str, info: NodeInfo) {
+            let reports = self.reports(node);
+            let hello = hello_of(info, reports);
+            let decided = edit(&self.state, |draft| {
+                decide::hello(draft, &name(node), &hello, false, at(1));
+            });
+            self.state = decided.state;
+        }
+
+        /// What a node says of its runs: all of them run.
+        fn reports(&self, node: &str) -> Vec<loom_schemas::wire::RunReport> {
+            let slots = self.state.slots().filter_map(|record| {
+                let run = live_runs(record).find(|run| run.node == Some(name(node)))?;
+                let mut report = report_of(&record.slot, run.run, RunState::Running);
+                report.version = run.version;
+                Some(report)
+            });
+            slots.collect()
+        }
+
+        fn submit(&mut self, spec: &JobSpec) {
+            self.state = edit(&self.state, |draft| {
+                decide::submit(draft, submission(spec), ANNA, at(2)).unwrap();
+            })
+            .state;
+        }
+
+        fn plan(&mut self, now: Timestamp) {
+            let options = PlanOptions {
+                lost_after: Duration::from_secs(30),
+                ..PlanOptions::default()
+            };
+            for _ in 0..20 {
+                let mut more = false;
+                let ids = &mut self.ids;
+                self.state = edit(&self.state, |draft| {
+                    more = plan(draft, now, &options, ids).more;
+                })
+                .state;
+                if !more {
+                    return;
+                }
+            }
+            panic!("planning does not settle");
+        }
+
+        /// The slots with what is wanted of their runs.
+        fn slots(&self) -> Vec<String> {
+            let slots = self.state.slots().map(|record| {
+                let run = live_runs(record).next();
+                let stands = match run.map(|run| &run.order) {
+                    Some(Order::Run) => "run",
+                    Some(Order::Stop { reason }) => reason,
+                    None => record.waiting.as_deref().unwrap_or("nothing"),
+                };
+                format!("{} {stands}", record.slot)
+            });
+            slots.collect()
+        }
+    }
+
+    fn spec() -> JobSpec {
+        job("agent", Kind::System, task(1))
+    }
+
+    fn in_datacenter(datacenter: &str) -> NodeInfo {
+        NodeInfo {
+            datacenter: Some(datacenter.to_owned()),
+            ..info(4, 8)
+        }
+    }
+
+    #[test]
+    fn it_runs_once_on_every_node_that_matches() {
+        let sim = NodeInfo {
+            drivers: vec![DriverKind::Sim],
+            ..info(4, 8)
+        };
+        let small = info(0, 8);
+        let mut world = World::new(&[
+            ("a", info(4, 8)),
+            ("b", info(4, 8)),
+            ("c", sim),
+            ("d", small),
+        ]);
+        world.submit(&spec());
+        world.plan(at(3));
+        let expected = [
+            "agent/a run",
+            "agent/b run",
+            "agent/d node d: not enough cpu",
+        ];
+        assert_eq!(world.slots(), expected);
+        let run = live_runs(world.state.slots().next().unwrap())
+            .next()
+            .unwrap();
+        assert_eq!(run.node, Some(name("a")), "the index is where it runs");
+    }
+
+    #[test]
+    fn it_follows_nodes_that_come_change_and_go() {
+        let mut world = World::new(&[("a", in_datacenter("east")), ("b", in_datacenter("west"))]);
+        let mut spec = spec();
+        spec.datacenters = vec!["east".to_owned()];
+        world.submit(&spec);
+        world.plan(at(3));
+        assert_eq!(world.slots(), ["agent/a run"]);
+        world.hello("c", in_datacenter("east"));
+        world.plan(at(4));
+        assert_eq!(world.slots(), ["agent/a run", "agent/c run"]);
+        // Its agent comes back in another datacenter.
+        world.hello("a", in_datacenter("west"));
+        world.plan(at(5));
+        assert_eq!(
+            world.slots(),
+            ["agent/a node a is not in east", "agent/c run"]
+        );
+        let slot = Slot::at(name("agent"), Name::main(), name("a").into());
+        let mut ended = world.reports("a").remove(0);
+        ended.state = RunState::Killed;
+        world.state = edit(&world.state, |draft| {
+            decide::report(draft, &name("a"), &[ended], false, at(6));
+        })
+        .state;
+        world.plan(at(6));
+        assert!(world.state.slot(&slot).is_none());
+        assert_eq!(world.slots(), ["agent/c run"]);
+    }
+
+    #[test]
+    fn a_silent_node_keeps_its_slot_until_its_run_is_given_up() {
+        let mut world = World::new(&[("a", info(4, 8)), ("b", info(4, 8))]);
+        world.submit(&spec());
+        world.plan(at(3));
+        world.state = edit(&world.state, |draft| {
+            decide::node_down(draft, &name("a"), "silent", at(10));
+        })
+        .state;
+        world.plan(at(20));
+        assert_eq!(world.slots(), ["agent/a run", "agent/b run"]);
+        world.plan(at(41));
+        assert_eq!(world.slots(), ["agent/b run"]);
+        let stands = world.state.job(&name("agent")).unwrap().status;
+        assert!(!stands.is_terminal(), "{stands}");
+        world.hello("a", info(4, 8));
+        world.plan(at(50));
+        assert_eq!(world.slots(), ["agent/a run", "agent/b run"]);
+    }
+
+    #[test]
+    fn one_index_is_stopped_by_the_name_of_its_node_and_the_whole_ends_killed() {
+        let mut world = World::new(&[("a", info(4, 8)), ("b", info(4, 8))]);
+        world.submit(&spec());
+        world.plan(at(3));
+        let stop = |world: &mut World, address: &str| {
+            let request = loom_schemas::wire::JobRequest {
+                address: address.parse().unwrap(),
+                reason: None,
+            };
+            world.state = edit(&world.state, |draft| {
+                assert!(decide::stop(draft, &request, ANNA).unwrap());
+            })
+            .state;
+            world.plan(at(4));
+        };
+        stop(&mut world, "agent/b");
+        assert_eq!(world.slots(), ["agent/a run", "agent/b stopped by anna"]);
+        stop(&mut world, "agent");
+        for node in ["a", "b"] {
+            let mut ended = world.reports(node).remove(0);
+            ended.state = RunState::Killed;
+            world.state = edit(&world.state, |draft| {
+                decide::report(draft, &name(node), &[ended], false, at(6));
+            })
+            .state;
+        }
+        world.plan(at(7));
+        assert_eq!(
+            world.state.job(&name("agent")).unwrap().status,
+            JobStatus::Killed
+        );
+    }
+
+    #[test]
+    fn a_service_that_becomes_a_system_job_moves_onto_every_node() {
+        let mut world = World::new(&[("a", info(4, 8)), ("b", info(4, 8))]);
+        world.submit(&job("agent", Kind::Service, task(1)));
+        world.plan(at(3));
+        world.submit(&spec());
+        world.plan(at(4));
+        let slots = world.slots();
+        assert_eq!(slots.len(), 3, "{slots:?}");
+        assert!(
+            slots[0].starts_with("agent/0 ") && !slots[0].ends_with(" run"),
+            "{slots:?}"
+        );
+        assert_eq!(slots[1..], ["agent/a run", "agent/b run"]);
+    }
+}
