@@ -227,7 +227,13 @@ fn take_in(draft: Draft, queued: Queued) -> Draft {
         admin: is_admin(&queued.user),
         request: Some(&queued.id),
     };
-    let outcome = done(&mut draft, queued.submission, queued.command, asker, now);
+    let outcome = done(
+        &mut draft,
+        queued.submission,
+        queued.command.as_ref(),
+        asker,
+        now,
+    );
     let mut event = match outcome {
         Ok(Done::New) => return draft,
         Ok(Done::Nothing(job, version, why)) => {
@@ -259,11 +265,11 @@ enum Done {
 fn done(
     draft: &mut Draft,
     submission: Result<Box<Submission>, WireError>,
-    command: Option<Command>,
+    command: Option<&Command>,
     asker: Asker<'_>,
     now: Timestamp,
 ) -> Result<Done, WireError> {
-    if let Some(command) = &command
+    if let Some(command) = command
         && let Some(CommandOutcome::Submitted { job, version, .. }) =
             repeated(draft.state(), command)?
     {
@@ -271,7 +277,7 @@ fn done(
         return Ok(Done::Nothing(job, version, why));
     }
     let accepted = submit(draft, *submission?, asker, now)?;
-    if let Some(command) = &command {
+    if let Some(command) = command {
         let outcome = CommandOutcome::Submitted {
             job: accepted.job.clone(),
             version: accepted.version,

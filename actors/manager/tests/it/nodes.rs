@@ -209,6 +209,7 @@ async fn a_node_of_another_cluster_is_refused() {
         epoch: loom_schemas::ids::Epoch::default(),
         generation: 0,
         runs: Vec::new(),
+        holdings: Vec::new(),
     };
     let bus = cluster.own_client().await;
     let answer = bus
