@@ -347,9 +347,11 @@ fn missing(
     let mut seen = BTreeSet::new();
     for row in rows.values() {
         if let Row::Answer(row) = row {
-            let key = (row.slot.job.clone(), row.slot.task.clone());
-            let count = wanted.entry(key).or_default();
-            *count = row.replicas.max(*count);
+            if row.slot.index.node().is_none() {
+                let key = (row.slot.job.clone(), row.slot.task.clone());
+                let count = wanted.entry(key).or_default();
+                *count = row.replicas.max(*count);
+            }
             seen.insert(row.slot.clone());
         }
     }

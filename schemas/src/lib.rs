@@ -15,6 +15,7 @@
 //! | [`subject`] | the names of the bus |
 //! | [`error`] | the error every request can be answered with |
 
+mod child;
 pub mod error;
 pub mod event;
 pub mod ids;

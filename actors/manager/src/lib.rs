@@ -9,6 +9,8 @@
 //! | [`reconcile`] | what has to change in a job's slots, and how a job stands (pure) |
 //! | [`depend`] | who waits for whom, and who may start (pure) |
 //! | [`system`] | one of each task on every node that matches (pure) |
+//! | [`schedule`] | jobs that run again and again (pure) |
+//! | [`child`] | jobs that are made of jobs (pure) |
 //! | [`scheduler`] | candidates, score, pick (pure) |
 //! | [`plan`] | reconcile and place for what changed; assignments (pure) |
 //! | [`decide`] | each request and each fact from a node, as edits of a draft (pure) |
@@ -20,10 +22,12 @@
 //! | `serve` | pings, heartbeats and reads |
 //! | `snapshotter` | snapshots when they are due |
 
+pub mod child;
 pub mod decide;
 pub mod depend;
 pub mod plan;
 pub mod reconcile;
+pub mod schedule;
 pub mod scheduler;
 pub mod state;
 pub mod system;

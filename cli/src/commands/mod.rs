@@ -2,6 +2,7 @@
 
 pub(crate) mod bus;
 pub(crate) mod completion;
+pub(crate) mod dispatch;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod logs;

@@ -25,8 +25,8 @@ mod view;
 
 use silence::Silence;
 use view::{
-    ended, is_waiting, of_this_round, reason, settles_in, shipped_runs, unplaced, waits_for_health,
-    waits_for_others,
+    ended, is_waiting, next_firing, of_this_round, reason, settles_in, shipped_runs, unplaced,
+    waits_for_health, waits_for_others,
 };
 
 /// How long the rest of the output may take to come once the job has ended.
@@ -85,6 +85,11 @@ impl Run {
             ));
         }
         let file = read_job(&self.file)?;
+        if self.once && file.spec.schedule.is_some() {
+            return Err(Failure::usage(
+                "--once follows a job to its end, and this one runs again and again by its schedule",
+            ));
+        }
         let job = file.spec.name.clone();
         let bus = global.bus.connect().await?;
         let pattern = format!("orch.events.*.{job}.>");
@@ -102,14 +107,57 @@ impl Run {
         if self.detach {
             return Ok(());
         }
-        let limit = self.timeout.map(|timeout| Instant::now() + timeout);
+        let following = Following {
+            deadline: self.deadline,
+            timeout: self.timeout,
+        };
         let follow = Follow {
             bus,
-            job: job.clone(),
+            job,
             events,
             deadline: self.deadline,
             revision: submitted.revision,
         };
+        following.to_the_end(global, follow, output).await
+    }
+}
+
+/// How long a job is followed.
+pub(crate) struct Following {
+    /// How long until it has begun.
+    pub(crate) deadline: Duration,
+    /// How long in all.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Following {
+    /// Follows a job that was accepted, to its end.
+    pub(crate) async fn follow(
+        self,
+        global: &Global,
+        bus: Bus,
+        submitted: &Submitted,
+    ) -> Result<(), Failure> {
+        let job = submitted.job.clone();
+        let events = subscribe(&bus, &format!("orch.events.*.{job}.>")).await?;
+        let follow = Follow {
+            bus,
+            job,
+            events,
+            deadline: self.deadline,
+            revision: submitted.revision,
+        };
+        self.to_the_end(global, follow, None).await
+    }
+
+    async fn to_the_end(
+        self,
+        global: &Global,
+        follow: Follow,
+        output: Option<Output>,
+    ) -> Result<(), Failure> {
+        let limit = self.timeout.map(|timeout| Instant::now() + timeout);
+        let (job, once) = (follow.job.clone(), output.is_some());
         let followed = async {
             match output {
                 Some(output) => follow.once(global, output).await,
@@ -126,7 +174,7 @@ impl Run {
                 signal.map_err(|error| Failure::error(format!("Ctrl-C: {error}")))?;
                 output::note(&format!("\ndetached; {job} goes on (loomctl status {job})"));
                 // A script must not take a job that has not ended for one that succeeded.
-                if self.once { Err(Failure::silent(Code::Own)) } else { Ok(()) }
+                if once { Err(Failure::silent(Code::Own)) } else { Ok(()) }
             }
         }
     }
@@ -169,7 +217,7 @@ pub(crate) async fn submit(
         .map_err(|error| Failure::error(format!("the leader's answer: {error}")))
 }
 
-fn report(global: &Global, submitted: &Submitted) -> Result<(), Failure> {
+pub(super) fn report(global: &Global, submitted: &Submitted) -> Result<(), Failure> {
     if !global.output.is_for_people() {
         return output::one(
             global.output,
@@ -231,6 +279,11 @@ impl Follow {
             };
             silence.is_over(Instant::now());
             progress.show(&view);
+            if let Some(text) = next_firing(&view) {
+                progress.finish();
+                output::note(&text);
+                return Ok(());
+            }
             if view.summary.status.is_terminal() {
                 progress.finish();
                 return ended(&view);

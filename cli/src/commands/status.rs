@@ -1,10 +1,12 @@
 //! `loomctl status`.
 
 mod graph;
+mod schedule;
+mod slots;
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Index, Name};
-use loom_schemas::record::{RunRecord, SlotRecord};
+use loom_schemas::record::SlotRecord;
 use loom_schemas::subject;
 use loom_schemas::wire::{JobList, JobListQuery, JobSummary, JobView, RunGet, RunView};
 use loom_schemas::words::Kind;
@@ -15,6 +17,8 @@ use crate::client;
 use crate::commands::stop::job_view;
 use crate::exit::{Code, Failure};
 use crate::output::{self, table, time};
+
+use slots::{run_detail, slot_detail, slot_table};
 
 /// Show jobs, a job, a task or a run, and why it stands as it does.
 #[derive(Debug, clap::Args)]
@@ -219,6 +223,12 @@ fn jobs(jobs: &[JobSummary], wide: bool, now: Timestamp) -> String {
 /// `2/3 running`, `2/3 healthy`, `1/2 completed`: what the job is on its way to; and how many are
 /// on their way out: `2/2 running, 1 stopping`.
 fn standing(job: &JobSummary) -> String {
+    if let Some(schedule) = &job.job.schedule {
+        return match schedule.next.filter(|_| !job.status.is_terminal()) {
+            Some(next) => format!("next {}", time::full(next)),
+            None => "-".to_owned(),
+        };
+    }
     let standing = match (job.running, job.completed) {
         (1.., _) if job.healthy.is_some() => {
             format!("{}/{} healthy", job.healthy.unwrap_or_default(), job.wanted)
@@ -266,192 +276,16 @@ fn job_detail(view: &JobView, wide: bool, now: Timestamp) -> String {
     for (key, value) in &view.summary.labels {
         table::field(&mut text, "Label", &format!("{key}={value}"));
     }
+    text.push_str(&schedule::of(view));
     text.push_str(&graph::jobs(view));
     text.push_str(&graph::tasks(view));
+    if !view.children.is_empty() {
+        text.push('\n');
+        text.push_str(&jobs(&view.children, wide, now));
+    }
     if !view.slots.is_empty() {
         text.push('\n');
         text.push_str(&slot_table(&view.slots, wide, now));
-    }
-    text
-}
-
-/// The run that tells most of a slot: the one in it, else the last one that ended.
-fn telling(slot: &SlotRecord) -> Option<&RunRecord> {
-    slot.current
-        .as_ref()
-        .or(slot.incoming.as_ref())
-        .or(slot.ended.last())
-}
-
-fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> String {
-    let mut heads = vec![
-        "task", "state", "node", "age", "restarts", "ports", "reason",
-    ];
-    if wide {
-        heads.splice(6..6, ["version", "run", "pid", "image"]);
-    }
-    let checked = |slot: &SlotRecord| telling(slot).is_some_and(|run| run.health.is_some());
-    let checked = slots.iter().any(checked);
-    if checked {
-        heads.insert(2, "health");
-    }
-    let mut table = table::new(&heads);
-    for slot in slots {
-        let Some(run) = telling(slot) else {
-            let mut cells = vec![String::new(); heads.len()];
-            cells[0] = slot.slot.to_string();
-            "pending".clone_into(&mut cells[1]);
-            cells[heads.len() - 1] = slot.waiting.clone().unwrap_or_default();
-            table.add_row(cells);
-            continue;
-        };
-        let ports: Vec<String> = run
-            .ports
-            .iter()
-            .map(|(name, port)| format!("{name}={port}"))
-            .collect();
-        let mut cells = vec![
-            slot.slot.to_string(),
-            table::run_state(run.state, run.marks.paused, run.marks.unknown),
-            run.node
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), ToString::to_string),
-            time::age(run.started_at.or(Some(run.created_at)), now),
-            run.restarts.to_string(),
-            ports.join(" "),
-            reason(slot, run),
-        ];
-        if wide {
-            let pid = run
-                .pid
-                .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-            let image = run.image.clone().unwrap_or_else(|| "-".to_owned());
-            cells.splice(
-                6..6,
-                [run.version.to_string(), run.run.to_string(), pid, image],
-            );
-        }
-        if checked {
-            cells.insert(2, table::health(run.health.as_ref()));
-        }
-        table.add_row(cells);
-    }
-    table::render(table)
-}
-
-/// Why a slot stands as it does: what it waits for, why it is not healthy, how its run ended.
-fn reason(slot: &SlotRecord, run: &RunRecord) -> String {
-    if let Some(waiting) = &slot.waiting {
-        return waiting.clone();
-    }
-    let health = run.health.as_ref().and_then(|health| health.reason.clone());
-    health
-        .or_else(|| run.reason.clone())
-        .or_else(|| ending(run))
-        .unwrap_or_default()
-}
-
-/// `exit code 3`, `signal 9`, `out of memory`.
-fn ending(run: &RunRecord) -> Option<String> {
-    let exit = run.exit.as_ref()?;
-    if exit.out_of_memory {
-        return Some("out of memory".to_owned());
-    }
-    match (exit.signal, exit.code) {
-        (Some(signal), _) => Some(format!("died of signal {signal}")),
-        (None, Some(0) | None) => None,
-        (None, Some(code)) => Some(format!("exit code {code}")),
-    }
-}
-
-fn slot_detail(slot: &SlotRecord, now: Timestamp) -> String {
-    let mut text = String::new();
-    if let Some(waiting) = &slot.waiting {
-        table::field(&mut text, "Task", &slot.slot.to_string());
-        table::field(&mut text, "Waiting", waiting);
-    }
-    for run in [&slot.current, &slot.incoming].into_iter().flatten() {
-        text.push_str(&run_detail(&slot.slot.to_string(), run));
-    }
-    if !slot.ended.is_empty() {
-        let mut table = table::new(&["earlier run", "state", "node", "version", "ended", "reason"]);
-        for run in slot.ended.iter().rev() {
-            table.add_row([
-                run.run.short(),
-                table::run_state(run.state, false, false),
-                run.node
-                    .as_ref()
-                    .map_or_else(|| "-".to_owned(), ToString::to_string),
-                run.version.to_string(),
-                time::age(run.ended_at, now),
-                run.reason
-                    .clone()
-                    .or_else(|| ending(run))
-                    .unwrap_or_default(),
-            ]);
-        }
-        text.push('\n');
-        text.push_str(&table::render(table));
-    }
-    text
-}
-
-fn run_detail(slot: &str, run: &RunRecord) -> String {
-    let mut text = String::new();
-    table::field(&mut text, "Task", slot);
-    table::field(&mut text, "Run", &run.run.to_string());
-    let state = table::run_state(run.state, run.marks.paused, run.marks.unknown);
-    table::field(&mut text, "State", &state);
-    if let Some(health) = &run.health {
-        let mut word = table::health(Some(health));
-        if let Some(reason) = &health.reason {
-            word = format!("{word}: {reason}");
-        }
-        let word = format!("{word} (since {})", time::full(health.since));
-        table::field(&mut text, "Health", &word);
-    }
-    table::field(
-        &mut text,
-        "Reason",
-        run.reason.as_deref().unwrap_or_default(),
-    );
-    table::field(
-        &mut text,
-        "Node",
-        run.node.as_ref().map_or("-", Name::as_str),
-    );
-    table::field(&mut text, "Version", &run.version.to_string());
-    if let Some(pid) = run.pid {
-        table::field(&mut text, "Pid", &pid.to_string());
-    }
-    if let Some(image) = &run.image {
-        table::field(&mut text, "Image", image);
-    }
-    if let Some(exit) = &run.exit {
-        if let Some(code) = exit.code {
-            table::field(&mut text, "Exit code", &code.to_string());
-        }
-        if let Some(signal) = exit.signal {
-            table::field(&mut text, "Signal", &signal.to_string());
-        }
-        if exit.out_of_memory {
-            table::field(&mut text, "Memory", "the kernel killed it for memory");
-        }
-    }
-    for (name, port) in &run.ports {
-        table::field(&mut text, "Port", &format!("{name} {port}"));
-    }
-    for what in &run.unenforced {
-        table::field(&mut text, "Not held", what);
-    }
-    if run.restarts > 0 {
-        table::field(&mut text, "Restarts", &run.restarts.to_string());
-    }
-    if let Some(at) = run.started_at {
-        table::field(&mut text, "Started", &time::full(at));
-    }
-    if let Some(at) = run.ended_at {
-        table::field(&mut text, "Ended", &time::full(at));
     }
     text
 }

@@ -35,6 +35,14 @@ pub(crate) fn full(at: Timestamp) -> String {
         .to_string()
 }
 
+/// Date and time in a zone; in UTC where this machine does not know it.
+pub(crate) fn in_zone(at: Timestamp, zone: &str) -> String {
+    let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
+    at.to_zoned(zone)
+        .strftime("%Y-%m-%d %H:%M:%S %Z")
+        .to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

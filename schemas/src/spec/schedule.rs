@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cron::{Cron, CronError};
 use super::field::{Field, Form};
 use super::lower::Lowering;
 use super::problem::{nearest, shown};
@@ -77,20 +78,35 @@ impl Lowering<'_> {
             let help = "add when: `cron: \"0 3 * * *\"` is every night at three";
             self.push(whole.problem("`cron` is missing", help));
         }
-        if let Some(cron) = &file.cron.value {
-            let fields = cron.split_ascii_whitespace().count();
-            if !(5..=6).contains(&fields) {
-                let message = format!("`{}` has {fields} fields", shown(cron));
-                let help = "expected minute, hour, day, month and weekday, or seconds before them";
-                self.push(file.cron.problem(message, help));
-            }
-        }
+        let place = file.cron.as_place();
         let timezone = self.timezone(&file.timezone);
-        Some(ScheduleSpec {
+        let spec = ScheduleSpec {
             cron: file.cron.value?,
             timezone,
             overlap: file.overlap.value.unwrap_or_default(),
-        })
+        };
+        let wrong = match Cron::read(&spec.cron, &spec.timezone) {
+            // What is wrong with the zone is told above.
+            Ok(_) | Err(CronError::Zone(_)) => return Some(spec),
+            Err(wrong) => wrong,
+        };
+        let cron = shown(&spec.cron);
+        let (message, help) = match wrong {
+            CronError::Fields(fields) => (
+                format!("`{cron}` has {fields} fields"),
+                "expected minute, hour, day, month and weekday, or seconds before them",
+            ),
+            CronError::Never => (
+                format!("`{cron}` is at no time that ever comes"),
+                "there is no such day: look at the day and the month",
+            ),
+            wrong => (
+                format!("`{cron}`: {wrong}"),
+                "`0 3 * * *` is every night at three, `*/5 * * * *` every five minutes",
+            ),
+        };
+        self.push(place.problem(message, help));
+        Some(spec)
     }
 
     /// A time zone of the data that is built in, so that every manager knows the same ones.

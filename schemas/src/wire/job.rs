@@ -1,5 +1,7 @@
 //! Writes of jobs, and what nodes are told to be.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Index, Name, Revision};
@@ -88,6 +90,17 @@ pub struct JobRequest {
     /// In words, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// `orch.job.dispatch`: a batch job once more, as a child job; bare text names it. The answer is
+/// that to a submission, of the child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DispatchRequest {
+    /// The job.
+    pub job: Name,
+    /// Values in place of those that its tasks have for these params.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<Name, String>,
 }
 
 /// `orch.job.scale`.

@@ -1,6 +1,6 @@
 //! Figures of the whole program, each beside the same work done without Loom in the same run.
 //!
-//! `bench process|signal|dev`; started by `make bench`. `bench stamp FILE` is the task it measures.
+//! `bench process|signal|dev|chain`; started by `make bench`. `bench stamp FILE` is the task it measures.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::fs;
@@ -21,7 +21,8 @@ fn main() {
         Some("process") => process(),
         Some("signal") => signal(),
         Some("dev") => dev(),
-        _ => panic!("bench process|signal|dev"),
+        Some("chain") => chain(),
+        _ => panic!("bench process|signal|dev|chain"),
     }
 }
 
@@ -41,6 +42,61 @@ fn now_us() -> f64 {
         .duration_since(UNIX_EPOCH)
         .expect("after 1970");
     since.as_secs_f64() * 1e6
+}
+
+/// 1,000 steps that wait for each other: ten jobs of a hundred tasks each, on a node that runs
+/// nothing. A step is from the end of a run to that of the next, as the log has them.
+fn chain() {
+    const JOBS: usize = 10;
+    const TASKS: usize = 100;
+    let dev = Dev::start(&["--sim-nodes", "1"]);
+    let mut nats = dev.nats();
+    let job = |number: usize| format!("chain-{number}");
+    for number in 0..JOBS {
+        let mut text = format!("name: {}\nkind: batch\n", job(number));
+        if number == 0 {
+            // It begins once all of them are there.
+            text += "depends_on: [gate]\n";
+            let gate = "name: gate\nkind: batch\nexec: [x]\nsim: {run: 1s}\n";
+            nats.request("orch.job.submit", gate.as_bytes())
+                .expect("accepted");
+        } else {
+            text += &format!("depends_on: [{}]\n", job(number - 1));
+        }
+        text += "tasks:\n";
+        for task in 0..TASKS {
+            text += &format!("  t{task:02}:\n    exec: [x]\n    sim: {{run: 0ms}}\n");
+            if task > 0 {
+                text += &format!("    after: [t{:02}]\n", task - 1);
+            }
+        }
+        nats.request("orch.job.submit", text.as_bytes())
+            .expect("accepted");
+    }
+    let begin = Instant::now();
+    while dev.job(&job(JOBS - 1))["summary"]["status"] != "completed" {
+        assert!(
+            begin.elapsed() < Duration::from_mins(5),
+            "the chain does not end"
+        );
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let mut ends: Vec<jiff::Timestamp> = Vec::new();
+    for number in 0..JOBS {
+        let job = dev.job(&job(number));
+        let slots = job["slots"].as_array().expect("slots");
+        ends.extend(slots.iter().map(|slot| {
+            let end = slot["current"]["ended_at"].as_str();
+            let end = end.and_then(|end| end.parse::<jiff::Timestamp>().ok());
+            end.expect("a time")
+        }));
+    }
+    ends.sort();
+    let steps = ends
+        .windows(2)
+        .map(|pair| pair[1].duration_since(pair[0]).as_secs_f64() * 1e3);
+    let steps = Sample(steps.collect());
+    figure("step of a chain of 1,000", "ms", &steps, None, "<= 3");
 }
 
 fn process() {

@@ -6,17 +6,26 @@ use loom_tests::wait::until;
 #[test]
 fn tasks_start_in_their_order_and_status_draws_them_as_a_tree() {
     let dev = Dev::start(&[]);
+    let go = dev.path("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.05; done", go.display());
     let said = dev.run(
-        "name: ci\nkind: batch\ntasks:\n  \
-         build: {bash: sleep 0.5}\n  \
-         lint: {bash: 'true'}\n  \
-         test: {bash: 'echo tested', after: [build, lint]}\n  \
-         deploy: {bash: 'echo deployed', after: [test]}\n",
+        &format!(
+            "name: ci\nkind: batch\ntasks:\n  \
+             build: {{bash: '{wait}'}}\n  \
+             lint: {{bash: 'true'}}\n  \
+             test: {{bash: 'echo tested', after: [build, lint]}}\n  \
+             deploy: {{bash: 'echo deployed', after: [test]}}\n"
+        ),
         &["--detach"],
     );
     said.expect_code(0);
     let said = dev.ctl(&["status", "ci"]).expect_code(0);
-    assert!(said.out.contains("waiting for task"), "{}", said.out);
+    assert!(
+        said.out.contains("waiting for task test to complete"),
+        "{}",
+        said.out
+    );
+    std::fs::write(go, "").unwrap();
     let job = dev.wait_for_job("ci", "completed");
     let times = |task: &str, field: &str| -> jiff::Timestamp {
         let slots = job["slots"].as_array().unwrap();
@@ -48,29 +57,28 @@ fn tasks_start_in_their_order_and_status_draws_them_as_a_tree() {
 #[test]
 fn a_failed_dependency_ends_its_dependants_and_they_never_start() {
     let dev = Dev::start(&[]);
-    let never = "restart: {on: never}\n";
-    dev.run(
-        &format!("name: db\nkind: batch\n{never}bash: sleep 0.5; exit 3\n"),
-        &["--detach"],
-    )
-    .expect_code(0);
-    dev.run(
-        "name: api\nkind: batch\ndepends_on: [db]\nbash: echo no\n",
-        &["--detach"],
-    )
-    .expect_code(0);
-    let said = dev.run(
-        "name: web\nkind: batch\ndepends_on: [api]\nbash: echo no\n",
-        &[],
+    let go = dev.path("go");
+    let db = format!(
+        "name: db\nkind: batch\nrestart: {{on: never}}\n\
+         bash: 'until [ -e {} ]; do sleep 0.05; done; exit 3'\n",
+        go.display()
     );
-    let said = said.expect_code(1);
-    let why = "web failed: job api failed: job db failed: db/0 failed: exit code 3";
+    dev.run(&db, &["--detach"]).expect_code(0);
+    for (job, before) in [("api", "db"), ("web", "api")] {
+        let job = format!("name: {job}\nkind: batch\ndepends_on: [{before}]\nbash: echo no\n");
+        dev.run(&job, &["--detach"]).expect_code(0);
+    }
+    let said = dev.ctl(&["status", "web"]).expect_code(0);
     assert!(
-        said.err.contains("waiting for job api to complete"),
+        said.out.contains("waiting for job api to complete"),
         "{}",
-        said.err
+        said.out
     );
-    assert!(said.err.contains(why), "{}", said.err);
+    std::fs::write(go, "").unwrap();
+    dev.wait_for_job("web", "failed");
+    let said = dev.ctl(&["status", "web"]).expect_code(0);
+    let why = "job api failed: job db failed: db/0 failed: exit code 3";
+    assert!(said.out.contains(why), "{}", said.out);
     for job in ["api", "web"] {
         let job = dev.job(job);
         assert!(job["slots"].as_array().is_none_or(Vec::is_empty), "{job}");
@@ -140,4 +148,52 @@ fn a_system_job_runs_on_every_node_and_answers_to_its_name() {
     });
     dev.ctl(&["stop", "agent"]).expect_code(0);
     dev.wait_for_job("agent", "killed");
+}
+
+#[test]
+fn a_schedule_fires_child_jobs_and_a_dispatch_makes_one_more() {
+    let dev = Dev::start(&[]);
+    let job = "name: tick\nschedule: {cron: '* * * * * *', overlap: allow}\nbash: echo tock\n";
+    let said = dev.run(job, &[]).expect_code(0);
+    assert!(said.err.contains("tick: fires next at "), "{}", said.err);
+    let children = || {
+        let job = dev.job("tick");
+        let children = job["children"].as_array().cloned().unwrap_or_default();
+        let ended = children
+            .iter()
+            .filter(|child| child["status"] == "completed");
+        let names = ended.map(|child| child["job"]["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    let fired = until("two firings completed", || {
+        let ended = children();
+        if ended.len() >= 2 {
+            Ok(ended)
+        } else {
+            Err(dev.job("tick").to_string())
+        }
+    });
+    assert!(fired[0].starts_with("tick-20"), "{fired:?}");
+    let said = dev.ctl(&["status", "tick"]).expect_code(0);
+    assert!(
+        said.out
+            .contains("Schedule:  * * * * * * (UTC, overlap allow)"),
+        "{}",
+        said.out
+    );
+    assert!(said.out.contains("Next:"), "{}", said.out);
+    dev.ctl(&["stop", "tick"]).expect_code(0);
+    dev.wait_for_job("tick", "killed");
+    let said = dev.run(job, &["--once"]).expect_code(64);
+    assert!(said.err.contains("by its schedule"), "{}", said.err);
+
+    dev.run("name: once\nkind: batch\nbash: echo again\n", &[])
+        .expect_code(0);
+    let said = dev.ctl(&["dispatch", "once"]).expect_code(0);
+    assert!(said.err.contains("once-20"), "{}", said.err);
+    let said = dev
+        .ctl(&["dispatch", "once", "--param", "k=v"])
+        .expect_code(1);
+    assert!(said.err.contains("no param k"), "{}", said.err);
+    dev.ctl(&["dispatch", "twice"]).expect_code(4);
 }

@@ -6,6 +6,7 @@
 mod change;
 mod cluster;
 mod command;
+mod dispatch;
 mod node;
 mod recover;
 mod report;
@@ -16,6 +17,7 @@ mod tests;
 pub use change::{check_reason, restart, scale, stop};
 pub use cluster::{Office, elected};
 pub use command::{Command, remember, repeated};
+pub use dispatch::dispatch;
 pub use node::{
     Up, bye, hello, hello_part, is_given_up, lose_missing, node_down, node_lost, node_up,
 };
@@ -24,6 +26,8 @@ pub use recover::{
 };
 pub use report::report;
 pub use submit::{Accepted, Submission, submit};
+
+pub(crate) use submit::fresh_job;
 
 use jiff::Timestamp;
 use loom_schemas::error::WireError;

@@ -12,6 +12,7 @@ use loom_schemas::words::JobStatus;
 
 use super::{Asker, new_round};
 use crate::depend;
+use crate::schedule;
 use crate::state::{Draft, Key, job_event, live_runs};
 
 /// A job as somebody hands it in.
@@ -55,6 +56,7 @@ pub fn submit(
     )?;
     let owner = owner(&submission.spec, old.as_deref(), asker)?;
     depend::check(draft.state(), &submission.spec)?;
+    schedule::check(&submission.spec)?;
     let Some(old) = old else {
         return Ok(create(draft, submission, owner, asker, now));
     };
@@ -137,8 +139,21 @@ fn create(
 ) -> Accepted {
     let name = submission.spec.name.clone();
     let version = next_version(draft, &name, 0);
-    let job = JobRecord {
-        name: name.clone(),
+    let job = fresh_job(name.clone(), owner, version, now);
+    put_version(draft, submission, version, asker, now);
+    tell(draft, &job, "accepted", asker, now);
+    draft.put_job(job);
+    Accepted {
+        job: name,
+        version,
+        outcome: SubmitOutcome::Created,
+    }
+}
+
+/// The record of a job that begins.
+pub(crate) fn fresh_job(name: Name, owner: String, version: u32, now: Timestamp) -> JobRecord {
+    JobRecord {
+        name,
         owner,
         version,
         round: 1,
@@ -154,14 +169,6 @@ fn create(
         ended_at: None,
         parent: None,
         schedule: None,
-    };
-    put_version(draft, submission, version, asker, now);
-    tell(draft, &job, "accepted", asker, now);
-    draft.put_job(job);
-    Accepted {
-        job: name,
-        version,
-        outcome: SubmitOutcome::Created,
     }
 }
 

@@ -23,6 +23,7 @@ use loom_schemas::spec::{After, DependOn, DependsOn, JobSpec};
 use loom_schemas::words::JobStatus;
 
 use crate::reconcile::JobStanding;
+use crate::schedule;
 use crate::state::{State, live_runs};
 
 pub use accept::check;
@@ -167,9 +168,16 @@ pub(crate) enum Verdict {
 }
 
 fn gate_of_job(state: &State, job: &JobRecord, spec: &JobSpec) -> Gate {
-    let first = || !state.slots_of(&job.name).any(|slot| has_started(job, slot));
-    if spec.depends_on.is_empty() || job.started_at.is_some() || !first() {
+    let before = schedule::predecessor(state, job);
+    if spec.depends_on.is_empty() && before.is_none() {
         return Gate::Open;
+    }
+    let first = || !state.slots_of(&job.name).any(|slot| has_started(job, slot));
+    if job.started_at.is_some() || !first() {
+        return Gate::Open;
+    }
+    if let Some(before) = before {
+        return Gate::Waits(format!("waiting for job {before} to end"));
     }
     let verdicts = spec.depends_on.iter().map(|other| {
         let progress = of_job(state, &other.job, other.task.as_ref());

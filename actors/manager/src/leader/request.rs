@@ -113,6 +113,14 @@ pub(super) fn grant(
             let changed = decide::scale(draft, &request, asker, now)?;
             Ok(committed(request.job, changed))
         }
+        Wish::Dispatch(request) => {
+            let accepted = decide::dispatch(draft, &request, asker, now)?;
+            Ok(CommandOutcome::Submitted {
+                job: accepted.job,
+                version: accepted.version,
+                outcome: accepted.outcome,
+            })
+        }
         Wish::NodeLost(request) => {
             let reason = request.reason.as_deref();
             decide::check_reason(reason)?;

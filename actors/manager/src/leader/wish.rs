@@ -1,6 +1,8 @@
 //! What clients and nodes ask of the leader, read at the edge: what cannot be read never reaches
 //! the manager's mailbox.
 
+use std::collections::BTreeMap;
+
 use loom_bus::caller;
 use loom_bus::codec::Form;
 use loom_bus::header::{CONTENT_TYPE, IF_VERSION};
@@ -9,7 +11,7 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
 use loom_schemas::spec::{Syntax, read};
 use loom_schemas::wire::{
-    Bye, Hello, HelloPart, JobRequest, NodeRequest, ScaleRequest, StatusReport,
+    Bye, DispatchRequest, Hello, HelloPart, JobRequest, NodeRequest, ScaleRequest, StatusReport,
 };
 
 use crate::decide::{Command, Submission};
@@ -25,6 +27,8 @@ pub(crate) enum Wish {
     Restart(JobRequest),
     /// Change how many slots a task has.
     Scale(ScaleRequest),
+    /// Run a batch job once more, as a child job.
+    Dispatch(DispatchRequest),
     /// A node is not coming back as it was.
     NodeLost(NodeRequest),
 }
@@ -131,8 +135,21 @@ fn read_job_wish(request: &Request) -> Result<Wish, WireError> {
         "stop" => job_request(request).map(Wish::Stop),
         "restart" => job_request(request).map(Wish::Restart),
         "scale" => request.decode().map(Wish::Scale),
+        "dispatch" => dispatch(request).map(Wish::Dispatch),
         verb => Err(not_yet(&format!("`{verb}` of a job"))),
     }
+}
+
+/// Bare text is the job's name.
+fn dispatch(request: &Request) -> Result<DispatchRequest, WireError> {
+    let Some(text) = request.text() else {
+        return request.decode();
+    };
+    let job = Name::new(text).map_err(|error| WireError::invalid(error.to_string()))?;
+    Ok(DispatchRequest {
+        job,
+        params: BTreeMap::new(),
+    })
 }
 
 /// Bare text is an address, as in `web/api/0`.

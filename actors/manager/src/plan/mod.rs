@@ -21,8 +21,10 @@ use loom_schemas::record::{
 };
 use loom_schemas::words::{JobStatus, RunState, Strategy};
 
+use crate::child;
 use crate::depend::{Gates, decided_by};
 use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, status};
+use crate::schedule;
 use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
 use crate::state::{Draft, Key, State, job_event, run_event};
 use crate::system;
@@ -72,6 +74,7 @@ pub fn plan(
     ids: &mut dyn FnMut() -> RunId,
 ) -> Planned {
     let lost_at = deadlines(draft.state(), options.lost_after);
+    schedule::fire(draft, now);
     wake(draft, now, &lost_at);
     let jobs: Vec<Name> = draft.state().dirty().cloned().collect();
     // Every job gets a share, so that a large one does not keep the others waiting.
@@ -99,7 +102,11 @@ pub fn plan(
     let lost = lost_at
         .iter()
         .filter(|(node, at)| **at > now && state.load(node).is_some());
-    let due = lost.map(|(_, at)| *at).chain(state.next_delay(now)).min();
+    let due = lost
+        .map(|(_, at)| *at)
+        .chain(state.next_delay(now))
+        .chain(state.next_firing(now))
+        .min();
     Planned {
         more: state.dirty().next().is_some(),
         due,
@@ -144,6 +151,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Whether more is to be done for the job than was allowed.
     fn plan_job(&mut self, draft: &mut Draft, name: &Name, limit: usize) -> bool {
+        schedule::settle(draft, name, self.now);
         let more = system::follow(draft, name, limit) > limit;
         let before = draft.state().clone();
         let Some(job) = before.job(name) else {
@@ -328,8 +336,12 @@ fn settle_job(
 ) {
     let state = draft.state().clone();
     let slots = || state.slots_of(&job.name).map(AsRef::as_ref);
-    let stands = status(&gates.without_never(job), &version.spec, slots());
-    let stands = gates.judge(job, stands, slots());
+    let stands = if version.spec.schedule.is_some() {
+        schedule::status(&state, job)
+    } else {
+        let stands = status(&gates.without_never(job), &version.spec, slots());
+        gates.judge(job, stands, slots())
+    };
     let ended_at = stands
         .status
         .is_terminal()
@@ -354,7 +366,11 @@ fn settle_job(
         }
         draft.event(event);
     }
+    let ended = next.status.is_terminal() && !job.status.is_terminal();
     draft.put_job(next);
+    if ended {
+        child::ended(draft, job);
+    }
 }
 
 fn event_of(action: &Action, record: &SlotRecord, now: Timestamp) -> Option<Event> {

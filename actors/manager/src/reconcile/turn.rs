@@ -201,8 +201,8 @@ pub(super) struct Sums {
 impl Sums {
     pub(super) fn of(facts: &Facts<'_>, entries: &[Entry<'_>]) -> Self {
         let mut sums = Self::default();
-        // The slots of a system job are there if they are wanted.
-        let counts = facts.spec.kind != Kind::System;
+        // The slots of a system job are there if they are wanted; of a schedule its firings run.
+        let counts = facts.spec.kind != Kind::System && facts.spec.schedule.is_none();
         if counts && facts.job.wanted == Wanted::Run && !facts.job.status.is_terminal() {
             let tasks = facts.spec.tasks.iter();
             sums.wanted = tasks

@@ -155,6 +155,11 @@ pub(super) fn unwanted(job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> Op
         let reason = format!("version {} has no task {}", job.version, at.task);
         return Some(Unwanted::Removed(reason));
     };
+    if spec.schedule.is_some() {
+        return Some(Unwanted::Removed(
+            "the job runs by its schedule now".to_owned(),
+        ));
+    }
     let replicas = replicas(job, &at.task, task);
     let removed = match (&at.index, spec.kind) {
         (Index::Number(_), Kind::System) => Some("the job runs on every node now".to_owned()),

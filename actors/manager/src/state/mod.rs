@@ -208,34 +208,6 @@ impl State {
         self.runs.ending(digits, count)
     }
 
-    /// The jobs that have not started and wait for this one.
-    pub fn dependants(&self, job: &Name) -> impl Iterator<Item = &Name> {
-        self.ties.dependants(job)
-    }
-
-    /// The jobs that this one has made: firings of its schedule, dispatches, runs of its tasks.
-    pub fn children(&self, job: &Name) -> impl Iterator<Item = &Arc<JobRecord>> {
-        self.ties
-            .children(job)
-            .filter_map(|name| self.jobs.get(name))
-    }
-
-    /// Schedules that fire at `now` or should have before, the earliest first.
-    pub fn firings_due(&self, now: Timestamp) -> impl Iterator<Item = &Name> {
-        let due = self
-            .ties
-            .firings()
-            .iter()
-            .take_while(move |(at, _)| *at <= now);
-        due.map(|(_, name)| name)
-    }
-
-    /// When the next schedule fires after `now`.
-    pub fn next_firing(&self, now: Timestamp) -> Option<Timestamp> {
-        let firings = self.ties.firings().iter().map(|(at, _)| *at);
-        firings.into_iter().find(|at| *at > now)
-    }
-
     /// Jobs of which something changed since they were last planned.
     pub fn dirty(&self) -> impl Iterator<Item = &Name> {
         self.dirty.iter()
@@ -315,13 +287,6 @@ impl State {
             self.dirty.extend(waiting);
         }
         self.tie(name);
-    }
-
-    fn tie(&mut self, name: &Name) {
-        let job = self.jobs.get(name);
-        let spec = job.and_then(|job| self.versions.get(&(name.clone(), job.version)));
-        let spec = spec.map(|record| &record.spec);
-        self.ties.set(name, job.map(|job| (job.as_ref(), spec)));
     }
 
     fn set_version(&mut self, job: &Name, version: u32, record: Option<Arc<VersionRecord>>) {

@@ -3,12 +3,16 @@
 //! Kept as job and version records change, so that who has something to do is found without looking
 //! at all jobs.
 
+use std::sync::Arc;
+
 use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
 use loom_schemas::record::{JobRecord, Wanted};
 use loom_schemas::spec::JobSpec;
 use loom_schemas::words::Kind;
+
+use super::State;
 
 /// What one job hangs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +35,44 @@ pub(super) struct Ties {
     system: OrdSet<Name>,
     firings: OrdSet<(Timestamp, Name)>,
     children: OrdMap<Name, OrdSet<Name>>,
+}
+
+impl State {
+    /// The jobs that have not started and wait for this one.
+    pub fn dependants(&self, job: &Name) -> impl Iterator<Item = &Name> {
+        self.ties.dependants(job)
+    }
+
+    /// The jobs that this one has made: firings of its schedule, dispatches, runs of its tasks.
+    pub fn children(&self, job: &Name) -> impl Iterator<Item = &Arc<JobRecord>> {
+        self.ties
+            .children(job)
+            .filter_map(|name| self.jobs.get(name))
+    }
+
+    /// Schedules that fire at `now` or should have before, the earliest first.
+    pub fn firings_due(&self, now: Timestamp) -> impl Iterator<Item = &Name> {
+        let due = self
+            .ties
+            .firings()
+            .iter()
+            .take_while(move |(at, _)| *at <= now);
+        due.map(|(_, name)| name)
+    }
+
+    /// When the next schedule fires after `now`.
+    pub fn next_firing(&self, now: Timestamp) -> Option<Timestamp> {
+        let firings = self.ties.firings().iter().map(|(at, _)| *at);
+        firings.into_iter().find(|at| *at > now)
+    }
+
+    /// A job, or its wanted version, has changed.
+    pub(super) fn tie(&mut self, name: &Name) {
+        let job = self.jobs.get(name);
+        let spec = job.and_then(|job| self.versions.get(&(name.clone(), job.version)));
+        let spec = spec.map(|record| &record.spec);
+        self.ties.set(name, job.map(|job| (job.as_ref(), spec)));
+    }
 }
 
 impl Ties {

@@ -74,7 +74,19 @@ pub fn job_view(state: &State, query: &JobGet, bytes: usize) -> Result<JobView, 
         next: last.filter(|_| more),
         graph,
         depends_on,
+        children: match query.after {
+            None => children(state, name),
+            Some(_) => Vec::new(),
+        },
     })
+}
+
+fn children(state: &State, name: &Name) -> Vec<JobSummary> {
+    let line = |job: &std::sync::Arc<JobRecord>| match state.spec(job) {
+        Some(spec) => summary(state, job, spec),
+        None => bare_summary(job),
+    };
+    state.children(name).map(line).collect()
 }
 
 /// The submitted text of a version, the wanted one if none is named.
@@ -219,6 +231,10 @@ fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
 /// How many slots are wanted, those that were stopped one by one among them.
 fn wanted(state: &State, job: &JobRecord, spec: &JobSpec) -> u32 {
     let tasks = spec.tasks.iter();
+    if spec.schedule.is_some() {
+        // Its firings run in its place.
+        return 0;
+    }
     match spec.kind {
         Kind::System => {
             let slots = state.slots_of(&job.name);

@@ -9,7 +9,7 @@ use loom_schemas::wire::JobView;
 use loom_schemas::words::{DriverKind, JobStatus, Kind, RunState};
 
 use crate::exit::{Code, Failure};
-use crate::output;
+use crate::output::{self, time};
 
 /// How long a service must keep running before `run` calls it running.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -56,6 +56,17 @@ pub(super) fn is_waiting(view: &JobView) -> bool {
         }
         Kind::Batch => summary.job.started_at.is_none(),
     }
+}
+
+/// `backup: fires next at ...`, once that is known of a job with a schedule.
+pub(super) fn next_firing(view: &JobView) -> Option<String> {
+    let schedule = view.spec.schedule.as_ref()?;
+    let next = view.summary.job.schedule.as_ref()?.next?;
+    let job = &view.summary.job.name;
+    Some(format!(
+        "{job}: fires next at {}",
+        time::in_zone(next, &schedule.timezone)
+    ))
 }
 
 /// What a job waits for that has not begun; none where it has.
