@@ -1,5 +1,6 @@
 //! What waits for what, drawn as a tree: who waits stands below the one it waits for.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many levels are set in; what is deeper stands below without moving further to the right.
@@ -26,7 +27,7 @@ pub(crate) struct Line<'a> {
 }
 
 /// The lines of the tree, each node once: below the one it waits for that has the longest way
-/// before it, of equals the last by name.
+/// before it, of equals the first by name.
 pub(crate) fn draw<'a>(nodes: &[Node<'a>]) -> Vec<Line<'a>> {
     let places: BTreeMap<&str, usize> = nodes
         .iter()
@@ -41,7 +42,7 @@ pub(crate) fn draw<'a>(nodes: &[Node<'a>]) -> Vec<Line<'a>> {
             .after
             .iter()
             .filter_map(|after| places.get(after).copied());
-        let parent = known.max_by_key(|at| (depths[*at], nodes[*at].name));
+        let parent = known.max_by_key(|at| (depths[*at], Reverse(nodes[*at].name)));
         below.entry(parent).or_default().push(parents.len());
         parents.push(parent);
     }
