@@ -13,7 +13,7 @@ use crate::start;
 /// Addresses: `web` is a job, `web/0` index 0 of its only task, `web/api` a task, `web/api/0` one
 /// index of it; a run is named by its id or the last 8 characters of it.
 ///
-/// Exit codes: 0 done; 1 error or a failed batch job; 2 not all placed or running by the deadline;
+/// Exit codes: 0 done; 1 error or a failed batch job; 2 not all placed or running by the deadline, or rolled back;
 /// 3 some tasks failed the command; 4 not found; 5 denied; 6 conflict; 7 the bus or a manager does
 /// not answer; 64 bad usage; 124 --timeout passed.
 #[derive(Debug, Parser)]
@@ -66,12 +66,20 @@ pub(crate) enum Verb {
     #[command(subcommand, alias = "worker")]
     Node(NodeVerb),
     Run(commands::run::Run),
+    Plan(commands::plan::Plan),
     Validate(commands::validate::Validate),
     Status(commands::status::Status),
     Stop(commands::stop::Stop),
     Restart(commands::restart::Restart),
     Scale(commands::scale::Scale),
     Dispatch(commands::dispatch::Dispatch),
+    History(commands::history::History),
+    Export(commands::history::Export),
+    Rollback(commands::update::Rollback),
+    Promote(commands::update::Promote),
+    /// Pause an update of a job, or let it go on
+    #[command(subcommand)]
+    Update(commands::update::UpdateCommand),
     Signal(commands::signal::SignalVerb),
     Pause(commands::signal::Pause),
     Resume(commands::signal::Resume),
@@ -124,12 +132,18 @@ impl Verb {
             Self::Node(NodeVerb::Status(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Lost(verb)) => verb.execute(global).await,
             Self::Run(verb) => verb.execute(global).await,
+            Self::Plan(verb) => verb.execute(global).await,
             Self::Validate(verb) => verb.execute(global),
             Self::Status(verb) => verb.execute(global).await,
             Self::Stop(verb) => verb.execute(global).await,
             Self::Restart(verb) => verb.execute(global).await,
             Self::Scale(verb) => verb.execute(global).await,
             Self::Dispatch(verb) => verb.execute(global).await,
+            Self::History(verb) => verb.execute(global).await,
+            Self::Export(verb) => verb.execute(global).await,
+            Self::Rollback(verb) => verb.execute(global).await,
+            Self::Promote(verb) => verb.execute(global).await,
+            Self::Update(verb) => verb.execute(global).await,
             Self::Signal(verb) => verb.execute(global).await,
             Self::Pause(verb) => verb.execute(global).await,
             Self::Resume(verb) => verb.execute(global).await,

@@ -9,8 +9,12 @@ pub(crate) enum Code {
     Done,
     /// An error; a batch job that failed.
     Error,
-    /// Accepted, but not all placed or running by the deadline.
+    /// Accepted, but not all placed or running by the deadline, or rolled back.
     Unplaced,
+    /// A plan has something to do.
+    Changes,
+    /// There is no plan, where lower codes say what it comes to.
+    NoPlan,
     /// Some of the addressed tasks failed the command.
     SomeFailed,
     /// There is no such thing.
@@ -36,7 +40,7 @@ impl Code {
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Error => 1,
+            Self::Error | Self::Changes => 1,
             Self::Unplaced => 2,
             Self::SomeFailed => 3,
             Self::NotFound => 4,
@@ -46,6 +50,7 @@ impl Code {
             Self::Usage => 64,
             Self::TimedOut => 124,
             Self::Own => 125,
+            Self::NoPlan => 255,
             Self::Task(code) => code,
         }
     }

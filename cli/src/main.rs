@@ -73,12 +73,7 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
 
 /// Verbs that are decided but not built.
 const LATER: &[&str] = &[
-    "plan",
-    "history",
-    "rollback",
-    "promote",
     "dispatch",
-    "export",
     "wait",
     "remove",
     "gc",

@@ -2,6 +2,10 @@
 //!
 //! Records carry effects, not commands: the leader decides, a follower only puts them in place.
 
+mod child;
+mod slot;
+mod update;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -13,6 +17,9 @@ use crate::spec::{JobSpec, Resources};
 use crate::units::{Bytes, MilliCores};
 use crate::wire::SubmitOutcome;
 use crate::words::{DriverKind, HealthStatus, JobStatus, RunState, Strategy};
+
+pub use child::{MadeBy, Parent, ScheduleRecord};
+pub use update::{UpdatePhase, UpdateState};
 
 /// How many versions of a job are kept.
 pub const VERSIONS_KEPT: usize = 20;
@@ -57,6 +64,9 @@ pub struct JobRecord {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// How far its last update is; none before the first, and for a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateState>,
     /// The job that has made it, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
@@ -96,6 +106,9 @@ pub struct VersionRecord {
     pub at: Timestamp,
     /// By whom, as the server knows them.
     pub by: String,
+    /// Why it was made, where it was not submitted: `rolled back to version 3: ...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One slot of a task, with the runs in it.
@@ -103,10 +116,13 @@ pub struct VersionRecord {
 pub struct SlotRecord {
     /// Which slot.
     pub slot: Slot,
+    /// The version its next placement runs; 0 where a log of an earlier build did not say.
+    #[serde(default)]
+    pub version: u32,
     /// The run that fills it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<RunRecord>,
-    /// The run that will take over from it.
+    /// The run that takes over from it once it has proved healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incoming: Option<RunRecord>,
     /// The last ones that ended, newest last, at most [`ENDED_RUNS_KEPT`].

@@ -26,6 +26,7 @@ mod view;
 use silence::Silence;
 use view::{
     ended, is_waiting, next_firing, of_this_round, reason, settles_in, shipped_runs, unplaced,
+    update_ended,
     waits_for_health, waits_for_others,
 };
 
@@ -117,6 +118,7 @@ impl Run {
             events,
             deadline: self.deadline,
             revision: submitted.revision,
+            version: submitted.version,
         };
         following.to_the_end(global, follow, output).await
     }
@@ -146,6 +148,7 @@ impl Following {
             events,
             deadline: self.deadline,
             revision: submitted.revision,
+            version: submitted.version,
         };
         self.to_the_end(global, follow, None).await
     }
@@ -244,6 +247,8 @@ struct Follow {
     deadline: Duration,
     /// The commit the job was accepted in: nothing from before it is of interest.
     revision: Revision,
+    /// The version it was accepted as.
+    version: u32,
 }
 
 impl Follow {
@@ -287,6 +292,10 @@ impl Follow {
             if view.summary.status.is_terminal() {
                 progress.finish();
                 return ended(&view);
+            }
+            if let Some(stands) = update_ended(&view, self.version) {
+                progress.finish();
+                return stands.map(|message| output::note(&message));
             }
             if let Some(text) = waits_for_others(&view) {
                 progress.line(&text);

@@ -6,7 +6,7 @@ mod slots;
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Index, Name};
-use loom_schemas::record::SlotRecord;
+use loom_schemas::record::{JobRecord, SlotRecord, UpdatePhase};
 use loom_schemas::subject;
 use loom_schemas::wire::{JobList, JobListQuery, JobSummary, JobView, RunGet, RunView};
 use loom_schemas::words::Kind;
@@ -265,6 +265,7 @@ fn job_detail(view: &JobView, wide: bool, now: Timestamp) -> String {
         table::field(&mut text, "Exit code", &code.to_string());
     }
     table::field(&mut text, "Version", &job.version.to_string());
+    table::field(&mut text, "Update", &update(job));
     table::field(&mut text, "Owner", &job.owner);
     table::field(&mut text, "Submitted", &time::full(job.submitted_at));
     if let Some(at) = job.started_at {
@@ -288,4 +289,24 @@ fn job_detail(view: &JobView, wide: bool, now: Timestamp) -> String {
         text.push_str(&slot_table(&view.slots, wide, now));
     }
     text
+}
+
+/// `rolling, from version 3`; nothing once it is done as it should be.
+fn update(job: &JobRecord) -> String {
+    let Some(update) = &job.update else {
+        return String::new();
+    };
+    let phase = match update.phase {
+        UpdatePhase::Done if update.undoes.is_none() => return String::new(),
+        UpdatePhase::Canary => "its canaries are healthy: `loomctl promote` lets it go on",
+        phase => phase.as_str(),
+    };
+    let from = update.from.map(|from| format!(", from version {from}"));
+    let from = from.filter(|_| update.undoes.is_none());
+    let undoes = update
+        .undoes
+        .map(|undone| format!(", back from version {undone}"));
+    let reason = update.reason.as_ref().map(|reason| format!(": {reason}"));
+    let parts = [from, undoes, reason].into_iter().flatten();
+    parts.fold(phase.to_owned(), |text, part| text + &part)
 }

@@ -10,7 +10,6 @@ pub(crate) const TASK: &str = "TaskFile";
 const LATER: &[(&str, &str)] = &[
     (JOB, "priority"),
     (JOB, "vars"),
-    (JOB, "update"),
     (JOB, "strategy"),
     (JOB, "on"),
     (TASK, "job"),

@@ -33,6 +33,81 @@ pub enum SubmitOutcome {
     Restarted,
 }
 
+/// The answer to `orch.job.plan`, which is asked like a submission: what that would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobPlan {
+    /// The job.
+    pub job: Name,
+    /// The version it would have.
+    pub version: u32,
+    /// What the submission would do.
+    pub outcome: SubmitOutcome,
+    /// What becomes of each task, by name; those of the version before that are gone as well.
+    pub tasks: Vec<TaskPlan>,
+    /// In what the spec differs from the wanted one, in the canonical form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<SpecChange>,
+    /// What no node has room for now, a line each: `web/2: no node fits: 3 not enough memory`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<String>,
+}
+
+/// What becomes of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskPlan {
+    /// The task.
+    pub task: Name,
+    /// In a word.
+    pub action: PlanAction,
+    /// How many slots it then has.
+    pub replicas: u32,
+    /// Why: `args, env.MODE`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// What becomes of a task, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanAction {
+    /// It is new, or begins anew.
+    Create,
+    /// Its runs go on, changed.
+    InPlace,
+    /// Other runs take the place of its runs.
+    Replace,
+    /// Its runs end.
+    Stop,
+    /// Nothing.
+    Keep,
+}
+
+impl PlanAction {
+    /// The word as it stands in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::InPlace => "in-place",
+            Self::Replace => "replace",
+            Self::Stop => "stop",
+            Self::Keep => "keep",
+        }
+    }
+}
+
+/// In what a spec differs from another, in the canonical form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecChange {
+    /// Where: `tasks.web.env.MODE`.
+    pub path: String,
+    /// What it says now, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    /// What it would say, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<String>,
+}
+
 /// Which part of a job a request is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobAddress {
@@ -113,6 +188,41 @@ pub struct ScaleRequest {
     pub task: Option<Name>,
     /// How many slots.
     pub replicas: u32,
+}
+
+/// `orch.job.rollback`: an earlier version becomes the wanted one again, as a version of its own.
+/// Bare text names the job. The answer is that of a submission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    /// The job.
+    pub job: Name,
+    /// The version; the last one that was healthy if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u32>,
+    /// In words, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `orch.job.update`: what becomes of an update under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateRequest {
+    /// The job.
+    pub job: Name,
+    /// What to do with it.
+    pub verb: UpdateVerb,
+}
+
+/// What can be done with an update under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateVerb {
+    /// Go on beyond the canaries.
+    Promote,
+    /// Let no further slot take the version over.
+    Pause,
+    /// Go on after a pause.
+    Continue,
 }
 
 /// The leader's answer to a write that was committed.

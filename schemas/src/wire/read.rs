@@ -184,6 +184,12 @@ pub struct VersionSummary {
     pub by: String,
     /// Bytes of the text as submitted.
     pub size: u64,
+    /// Whether it is the one that is wanted.
+    #[serde(default)]
+    pub wanted: bool,
+    /// Why it was made, where it was not submitted: `rolled back to version 3: ...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// `orch.api.job.export`: asks for the text of a version; the answer is that text, byte for byte.

@@ -9,6 +9,7 @@ const SERVICE: &str = r#"
 name: web
 replicas: 2
 stop: {grace: 2s}
+update: {healthy_for: 0s}
 bash: |
   trap 'echo reloaded' HUP
   trap 'exit 0' TERM

@@ -28,3 +28,4 @@ mod shim;
 mod stopping;
 mod tidy;
 mod troubles;
+mod updates;

@@ -52,12 +52,13 @@ pub fn stop(draft: &mut Draft, request: &JobRequest, asker: Asker<'_>) -> Result
     let why = stopped_by(asker.user, &reason);
     for slot in records(draft, &job.name, &slots) {
         let mut slot = slot;
-        if let Some(run) = slot.current.as_mut().filter(|run| is_live(run)) {
+        let runs = slot.current.iter_mut().chain(&mut slot.incoming);
+        for run in runs.filter(|run| is_live(run)) {
             run.order = Order::Stop {
                 reason: why.clone(),
             };
-            draft.put_slot(slot);
         }
+        draft.put_slot(slot);
     }
     draft.put_job(job);
     Ok(true)
@@ -150,6 +151,14 @@ pub fn scale(
         next.scaled.insert(name.clone(), request.replicas);
     }
     next.stopped_slots.retain(|(task, _)| *task != name);
+    if next != *job
+        && let Some(update) = next.update.as_mut()
+    {
+        // It holds whichever version stays, and there may be fewer slots that count.
+        update.scaled.insert(name.clone(), request.replicas);
+        update.settled = 0;
+        update.settled_at = now;
+    }
     if next == *job {
         return Ok(false);
     }

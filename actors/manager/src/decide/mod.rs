@@ -13,6 +13,7 @@ mod report;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod update;
 
 pub use change::{check_reason, restart, scale, stop};
 pub use cluster::{Office, elected};
@@ -26,6 +27,7 @@ pub use recover::{
 };
 pub use report::report;
 pub use submit::{Accepted, Submission, submit};
+pub use update::{roll_back, rollback, steer};
 
 pub(crate) use submit::fresh_job;
 
@@ -72,6 +74,7 @@ fn new_round(job: &JobRecord, now: Timestamp) -> JobRecord {
         started_at: None,
         ended_at: None,
         schedule: None,
+        update: None,
         ..job.clone()
     }
 }

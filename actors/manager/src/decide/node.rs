@@ -14,7 +14,7 @@ use loom_schemas::words::RunState;
 use super::recover::heard;
 use super::report::report_all;
 use crate::plan::deadlines;
-use crate::reconcile::{Action, loss, retire};
+use crate::reconcile::{Action, give_up, loss};
 use crate::state::{Draft, State, is_live, run_event};
 
 /// A node says who it is and everything it has.
@@ -87,12 +87,14 @@ pub fn node_up(draft: &mut Draft, node: &Name, lost_after: Duration, now: Timest
         ..NodeRecord::clone(&old)
     });
     draft.event(Event::new(now, About::Node { node: node.clone() }, "up"));
-    for (_, mut record) in placements(draft, node) {
-        let Some(run) = record.current.as_mut().filter(|run| run.marks.unknown) else {
+    for (placement, mut record) in placements(draft, node) {
+        let slot = record.slot.clone();
+        let run = record.placed_mut(placement);
+        let Some(run) = run.filter(|run| run.marks.unknown) else {
             continue;
         };
         run.marks.unknown = false;
-        let mut event = run_event(now, &record.slot, run, RunState::Running.as_str());
+        let mut event = run_event(now, &slot, run, RunState::Running.as_str());
         event.reason = Some("its node is back".to_owned());
         draft.event(event);
         draft.put_slot(record);
@@ -192,8 +194,8 @@ fn go_down(
 /// `scheduled` may not have reached it yet and is assigned again.
 pub fn lose_missing(draft: &mut Draft, node: &Name, has: &BTreeSet<RunId>, now: Timestamp) {
     for (placement, mut record) in placements(draft, node) {
-        let reached = |run: &&RunRecord| run.placement == placement && is_live(run);
-        let Some(run) = record.current.as_ref().filter(reached) else {
+        let reached = |run: &&RunRecord| is_live(run);
+        let Some(run) = record.placed(placement).filter(reached) else {
             continue;
         };
         if has.contains(&placement) || run.state.rank() <= RunState::Scheduled.rank() {
@@ -204,17 +206,11 @@ pub fn lose_missing(draft: &mut Draft, node: &Name, has: &BTreeSet<RunId>, now: 
             run,
             format!("node {node} does not have it any more"),
         );
-        let failures = record.failed_placements;
-        if let (Action::Lose { reason }, Some(run)) = (action, record.current.as_mut()) {
-            run.state = RunState::Lost;
-            run.reason = Some(reason);
-            run.ended_at = Some(now);
-            run.marks = loom_schemas::record::Marks::default();
-            run.health = None;
+        give_up(&action, &mut record, now);
+        if let Action::Lose { placement, .. } = action
+            && let Some(run) = record.placed(placement)
+        {
             draft.event(run_event(now, &record.slot, run, RunState::Lost.as_str()));
-        } else {
-            retire(&mut record);
-            record.failed_placements = failures;
         }
         draft.put_slot(record);
     }

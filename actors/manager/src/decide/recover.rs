@@ -140,6 +140,7 @@ fn take_up_version(draft: &mut Draft, lot: &[&Assigned], now: Timestamp) {
         text,
         at: now,
         by: RECOVERED.to_owned(),
+        reason: None,
     });
 }
 
@@ -199,6 +200,7 @@ fn lost_job(placement: &Assigned, now: Timestamp) -> JobRecord {
         ended_at: None,
         parent: None,
         schedule: None,
+        update: None,
     }
 }
 

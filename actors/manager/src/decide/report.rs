@@ -10,7 +10,7 @@ use loom_schemas::words::{HealthStatus, RunState};
 
 use crate::plan::{new_run, unwanted};
 use crate::reconcile::unwanted_reason;
-use crate::state::{Draft, is_live, run_event};
+use crate::state::{Draft, is_live, live_runs, run_event};
 
 /// What a node told that its placements hold.
 type Holdings<'a> = BTreeMap<RunId, &'a Holding>;
@@ -87,7 +87,11 @@ fn ended_here(draft: &Draft, report: &RunReport) -> bool {
     let Some(record) = draft.state().slot(&report.slot) else {
         return false;
     };
-    let runs = record.ended.iter().chain(&record.current);
+    let runs = record
+        .ended
+        .iter()
+        .chain(&record.current)
+        .chain(&record.incoming);
     runs.filter(|run| run.placement == report.placement && run.state != RunState::Lost)
         .any(|run| run.restarts >= report.restarts && run.state.is_terminal())
 }
@@ -97,6 +101,13 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
         return;
     };
     let mut record = SlotRecord::clone(record);
+    let before = record.clone();
+    // The one that is to take over is taken for the current one meanwhile.
+    let of_placement = |run: &RunRecord| run.placement == report.placement;
+    let is_incoming = record.incoming.as_ref().is_some_and(of_placement);
+    if is_incoming {
+        std::mem::swap(&mut record.current, &mut record.incoming);
+    }
     let node_is_up = draft
         .state()
         .node(node)
@@ -104,7 +115,6 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
     let Some(place) = Place::find(&record, node, report) else {
         return;
     };
-    let before = record.clone();
     let run = match place {
         Place::Current => record.current.as_mut(),
         Place::Ended(at) => record.ended.get_mut(at),
@@ -137,6 +147,9 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
     tell(draft, &report.slot, was.as_ref(), run, report, now);
     if record.ended.len() > ENDED_RUNS_KEPT {
         record.ended.remove(0);
+    }
+    if is_incoming {
+        std::mem::swap(&mut record.current, &mut record.incoming);
     }
     if record != before {
         draft.put_slot(record);
@@ -405,7 +418,7 @@ fn adopt(
         None => crate::plan::empty_slot(report.slot.clone()),
     };
     let Some(spec) = state.spec(&job) else { return };
-    let taken = record.current.as_ref().is_some_and(is_live);
+    let taken = live_runs(&record).next().is_some();
     if taken || unwanted_reason(&job, spec, &record).is_some() {
         return;
     }
@@ -414,6 +427,7 @@ fn adopt(
     }
     record.waiting = None;
     record.not_before = None;
+    record.version = report.version;
     let mut run = RunRecord {
         placement: report.placement,
         node: Some(node.clone()),

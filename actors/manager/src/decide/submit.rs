@@ -10,7 +10,7 @@ use loom_schemas::spec::JobSpec;
 use loom_schemas::wire::SubmitOutcome;
 use loom_schemas::words::JobStatus;
 
-use super::{Asker, new_round};
+use super::{Asker, new_round, update};
 use crate::depend;
 use crate::schedule;
 use crate::state::{Draft, Key, job_event, live_runs};
@@ -85,6 +85,9 @@ pub fn submit(
     job.scaled = BTreeMap::new();
     job.stopped_slots = BTreeSet::new();
     if !same_spec {
+        if !over {
+            job.update = update::begin(draft.state(), &old, &submission.spec, now);
+        }
         job.version = next_version(draft, &name, old.version);
         put_version(draft, submission, job.version, asker, now);
     }
@@ -169,11 +172,12 @@ pub(crate) fn fresh_job(name: Name, owner: String, version: u32, now: Timestamp)
         ended_at: None,
         parent: None,
         schedule: None,
+        update: None,
     }
 }
 
 /// One more than the job has, and than any version that is kept.
-fn next_version(draft: &Draft, job: &Name, current: u32) -> u32 {
+pub(super) fn next_version(draft: &Draft, job: &Name, current: u32) -> u32 {
     let kept = draft
         .state()
         .versions(job)
@@ -196,11 +200,13 @@ fn put_version(
         text: submission.text,
         at: now,
         by: asker.user.to_owned(),
+        reason: None,
     });
 }
 
-/// Keeps the last versions, and those that a live run still runs.
-fn drop_old_versions(draft: &mut Draft, job: &Name, version: u32) {
+/// Keeps the last versions, those that a live run still runs, and the one that an update goes back
+/// to if it fails.
+pub(super) fn drop_old_versions(draft: &mut Draft, job: &Name, version: u32) {
     let kept = u32::try_from(VERSIONS_KEPT).unwrap_or(u32::MAX);
     let Some(last_dropped) = version.checked_sub(kept).filter(|last| *last > 0) else {
         return;
@@ -214,11 +220,19 @@ fn drop_old_versions(draft: &mut Draft, job: &Name, version: u32) {
     if old.is_empty() {
         return;
     }
-    let used: BTreeSet<u32> = draft
+    let mut used: BTreeSet<u32> = draft
         .state()
         .slots_of(job)
         .flat_map(|record| live_runs(record).map(|run| run.version).collect::<Vec<_>>())
         .collect();
+    let record = draft.state().job(job);
+    let update = record.and_then(|record| record.update.as_ref());
+    used.extend(
+        update
+            .into_iter()
+            .flat_map(|update| [update.from, update.undoes])
+            .flatten(),
+    );
     for version in old.into_iter().filter(|version| !used.contains(version)) {
         draft.delete(Key::Version(job.clone(), version));
     }

@@ -3,14 +3,18 @@
 use std::time::Instant;
 
 use jiff::Timestamp;
+use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::CommandOutcome;
+use loom_schemas::wire::SubmitOutcome;
+use uuid::Uuid;
 
 use super::Leading;
 use super::effect::{self, Answer};
-use super::wish::{Asked, Wish, is_admin};
-use crate::decide::{self, Asker};
+use super::wish::{Asked, Wish, is_admin, not_yet};
+use crate::decide::{self, Asker, Submission};
+use crate::plan::{PlanOptions, preview};
 use crate::state::Draft;
 
 impl Leading {
@@ -28,6 +32,10 @@ impl Leading {
         if let Some(error) = self.cannot_yet(&wish) {
             return effect::refuse([request], &error);
         }
+        let wish = match wish {
+            Wish::Plan(submission) => return self.previewed(request, *submission),
+            wish => wish,
+        };
         let user = request.caller.user.clone();
         let id = request.command_id().map(str::to_owned);
         self.decide_or_refuse(request, move |draft| {
@@ -47,6 +55,39 @@ impl Leading {
                 decide::remember(draft, command, &outcome, now);
             }
             Ok(Answer::Done(outcome))
+        });
+    }
+
+    /// Says what a submission would do. It changes nothing, so it waits for no commit.
+    fn previewed(&self, request: Box<Request>, submission: Submission) {
+        let state = self.head.clone();
+        let options = PlanOptions {
+            strategy: self.context.options.strategy,
+            lost_after: self.lost_after(),
+            ..PlanOptions::default()
+        };
+        let user = request.caller.user.clone();
+        let find = move || {
+            let asker = Asker {
+                user: &user,
+                admin: is_admin(&user),
+                request: None,
+            };
+            let mut ids = || RunId(Uuid::now_v7());
+            let now = Timestamp::now();
+            preview(&state, submission, asker, &options, now, &mut ids)
+        };
+        tokio::spawn(async move {
+            match tokio::task::spawn_blocking(find).await {
+                Ok(Ok(plan)) => request.reply(&plan).await,
+                Ok(Err(error)) => request.refuse(error).await,
+                Err(error) => {
+                    let message = format!("the plan was not made: {error}");
+                    request
+                        .refuse(WireError::new(ErrorCode::Internal, message))
+                        .await;
+                }
+            }
         });
     }
 
@@ -121,6 +162,20 @@ pub(super) fn grant(
                 outcome: accepted.outcome,
             })
         }
+        Wish::Rollback(request) => {
+            let version = decide::rollback(draft, &request, asker, now)?;
+            Ok(CommandOutcome::Submitted {
+                job: request.job,
+                version,
+                outcome: SubmitOutcome::Updated,
+            })
+        }
+        Wish::Update(request) => {
+            let changed = decide::steer(draft, &request, asker, now)?;
+            Ok(committed(request.job, changed))
+        }
+        // Asked for apart; the queue takes no questions.
+        Wish::Plan(_) => Err(not_yet("a plan by the queue")),
         Wish::NodeLost(request) => {
             let reason = request.reason.as_deref();
             decide::check_reason(reason)?;

@@ -11,7 +11,8 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
 use loom_schemas::spec::{Syntax, read};
 use loom_schemas::wire::{
-    Bye, DispatchRequest, Hello, HelloPart, JobRequest, NodeRequest, ScaleRequest, StatusReport,
+    Bye, DispatchRequest, Hello, HelloPart, JobRequest, NodeRequest, RollbackRequest, ScaleRequest,
+    StatusReport, UpdateRequest,
 };
 
 use crate::decide::{Command, Submission};
@@ -29,6 +30,12 @@ pub(crate) enum Wish {
     Scale(ScaleRequest),
     /// Run a batch job once more, as a child job.
     Dispatch(DispatchRequest),
+    /// Say what taking a job in would do.
+    Plan(Box<Submission>),
+    /// Bring an earlier version back.
+    Rollback(RollbackRequest),
+    /// Promote, pause or continue an update.
+    Update(UpdateRequest),
     /// A node is not coming back as it was.
     NodeLost(NodeRequest),
 }
@@ -85,8 +92,8 @@ pub(crate) enum Word {
 }
 
 /// The verbs of `orch.job.<verb>`: those of [`Wish`], and those that are to come.
-pub(crate) const JOB_VERBS: [&str; 8] = [
-    "submit", "stop", "restart", "scale", "plan", "rollback", "dispatch", "remove",
+pub(crate) const JOB_VERBS: [&str; 9] = [
+    "submit", "stop", "restart", "scale", "plan", "rollback", "update", "dispatch", "remove",
 ];
 
 fn read_wish(request: &Request) -> Result<Wish, WireError> {
@@ -136,6 +143,9 @@ fn read_job_wish(request: &Request) -> Result<Wish, WireError> {
         "restart" => job_request(request).map(Wish::Restart),
         "scale" => request.decode().map(Wish::Scale),
         "dispatch" => dispatch(request).map(Wish::Dispatch),
+        "plan" => submission(request).map(|submission| Wish::Plan(Box::new(submission))),
+        "rollback" => read_rollback(request).map(Wish::Rollback),
+        "update" => request.decode().map(Wish::Update),
         verb => Err(not_yet(&format!("`{verb}` of a job"))),
     }
 }
@@ -149,6 +159,19 @@ fn dispatch(request: &Request) -> Result<DispatchRequest, WireError> {
     Ok(DispatchRequest {
         job,
         params: BTreeMap::new(),
+    })
+}
+
+/// Bare text is the job's name.
+fn read_rollback(request: &Request) -> Result<RollbackRequest, WireError> {
+    let Some(text) = request.text() else {
+        return request.decode();
+    };
+    let job = Name::new(text).map_err(|error| WireError::invalid(error.to_string()))?;
+    Ok(RollbackRequest {
+        job,
+        to: None,
+        reason: None,
     })
 }
 

@@ -53,9 +53,8 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
         labels: version.spec.labels.clone(),
         ports: run.ports.clone(),
         holds_address: record
-            .current
-            .as_ref()
-            .is_some_and(|c| c.placement == run.placement),
+            .holder()
+            .is_some_and(|holder| holder.placement == run.placement),
         replicas: replicas(job, &slot.task, task),
         order: run.order.clone(),
         restart: run.restart_orders,

@@ -4,11 +4,14 @@
 //! is the cost: it follows what changed, not what there is.
 
 mod assign;
+mod diff;
 mod parts;
+mod preview;
 mod silent;
 mod task_turn;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -23,7 +26,7 @@ use loom_schemas::words::{JobStatus, RunState, Strategy};
 
 use crate::child;
 use crate::depend::{Gates, decided_by};
-use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, status};
+use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, status, version_of};
 use crate::schedule;
 use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
 use crate::state::{Draft, Key, State, job_event, run_event};
@@ -31,6 +34,7 @@ use crate::system;
 
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
 pub use parts::{PART_BYTES, parts};
+pub use preview::preview;
 pub use silent::deadlines;
 pub use task_turn::{empty_slot, new_run};
 
@@ -105,6 +109,7 @@ pub fn plan(
     let due = lost
         .map(|(_, at)| *at)
         .chain(state.next_delay(now))
+        .chain(state.next_due(now))
         .chain(state.next_firing(now))
         .min();
     Planned {
@@ -113,10 +118,37 @@ pub fn plan(
     }
 }
 
+/// Plans one job alone, whole.
+fn plan_job(
+    draft: &mut Draft,
+    job: &Name,
+    now: Timestamp,
+    options: &PlanOptions,
+    ids: &mut dyn FnMut() -> RunId,
+) {
+    let lost_at = deadlines(draft.state(), options.lost_after);
+    let mut pass = Pass {
+        now,
+        options,
+        lost_at: &lost_at,
+        ids,
+        cluster: None,
+        refused: HashMap::new(),
+        left: usize::MAX,
+    };
+    // The second turn sees what waits since the first.
+    for _ in 0..2 {
+        if !pass.plan_job(draft, job, usize::MAX) {
+            break;
+        }
+    }
+}
+
 /// Marks the jobs that the clock or free capacity gives something to do.
 fn wake(draft: &mut Draft, now: Timestamp, lost_at: &BTreeMap<Name, Timestamp>) {
     let state = draft.state();
     let mut jobs: Vec<Name> = state.delay_over(now).map(|slot| slot.job.clone()).collect();
+    jobs.extend(state.due(now).cloned());
     for (node, _) in lost_at.iter().filter(|(_, at)| **at <= now) {
         let placements = state
             .load(node)
@@ -179,35 +211,56 @@ impl Pass<'_> {
         };
         let found = reconcile(&facts, before.slots_of(name).map(AsRef::as_ref), limit);
         self.left -= found.steps.len().min(self.left);
-        let mut turns: BTreeMap<Name, TaskTurn> = BTreeMap::new();
-        for step in found.steps {
-            self.carry_out(draft, &facts, version, step, &mut turns);
+        draft.state_mut().set_due(name, found.due);
+        let mut job = JobRecord::clone(job);
+        if let Some(change) = &found.update
+            && update::carry_out(draft, &mut job, change, now)
+        {
+            // Another version is wanted now.
+            return true;
         }
-        settle_job(draft, job, version, &gates, now);
+        let mut turns: BTreeMap<(Name, u32), TaskTurn> = BTreeMap::new();
+        // What turns out to wait does not hold up others any more: they are looked at once more.
+        let mut more = more || found.more;
+        for step in found.steps {
+            more |= self.carry_out(draft, &facts, step, &mut turns);
+        }
+        settle_job(draft, &job, version, &gates, now);
         for waiting in decided_by(draft.state(), name) {
             draft.state_mut().mark_dirty(&waiting);
         }
         // A run that was given up just now leaves a slot that its node does not need.
-        found.more || more || system::follow(draft, name, limit) > 0
+        more || system::follow(draft, name, limit) > 0
     }
 
+    /// True if the slot waits for a node and did not before.
     fn carry_out(
         &mut self,
         draft: &mut Draft,
         facts: &Facts<'_>,
-        version: &VersionRecord,
         step: Step,
-        turns: &mut BTreeMap<Name, TaskTurn>,
-    ) {
+        turns: &mut BTreeMap<(Name, u32), TaskTurn>,
+    ) -> bool {
         let slot = step.slot;
         let mut record = match draft.state().slot(&slot) {
             Some(record) => SlotRecord::clone(record),
             None => empty_slot(slot),
         };
+        let waited = record.waiting.is_some();
         for action in &step.actions {
             match action {
-                Action::Remove => return draft.delete(Key::Slot(record.slot)),
-                Action::Place => self.place(draft, facts, version, &mut record, turns),
+                Action::Remove => {
+                    draft.delete(Key::Slot(record.slot));
+                    return false;
+                }
+                Action::Place | Action::PlaceIncoming => {
+                    if let Some(run) = self.place(draft, facts, &mut record, turns) {
+                        match action {
+                            Action::Place => record.current = Some(run),
+                            _ => record.incoming = Some(run),
+                        }
+                    }
+                }
                 _ => {
                     apply(action, &mut record, facts);
                     if let Some(event) = event_of(action, &record, facts.now) {
@@ -216,36 +269,36 @@ impl Pass<'_> {
                 }
             }
         }
+        let waits = record.waiting.is_some();
         draft.put_slot(record);
+        waits && !waited
     }
 
+    /// Finds a node for a run of the slot's version, or writes down why there is none.
     fn place(
         &mut self,
         draft: &mut Draft,
         facts: &Facts<'_>,
-        version: &VersionRecord,
         record: &mut SlotRecord,
-        turns: &mut BTreeMap<Name, TaskTurn>,
-    ) {
-        let Some(task) = version.spec.tasks.get(&record.slot.task) else {
-            return;
+        turns: &mut BTreeMap<(Name, u32), TaskTurn>,
+    ) -> Option<RunRecord> {
+        let name = record.slot.task.clone();
+        let version = match record.version {
+            0 => version_of(record, facts.job),
+            version => version,
         };
-        let turn = turns.entry(record.slot.task.clone()).or_insert_with(|| {
-            TaskTurn::of(
-                draft.state(),
-                facts.job,
-                facts.spec,
-                &record.slot.task,
-                task,
-            )
-        });
+        let task = facts.task_at(&name, version)?;
+        let turn = turns
+            .entry((name.clone(), version))
+            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, facts.spec, &name, task));
         record.not_before = None;
         let pinned = record.slot.index.node().cloned();
         if pinned.is_none()
             && let Some(why) = self.refused.get(&turn.request)
         {
             let why = why.clone();
-            return turn.wait(draft, facts.now, record, why);
+            turn.wait(draft, facts.now, record, why);
+            return None;
         }
         let strategy = self.options.strategy;
         let cluster = self
@@ -280,16 +333,18 @@ impl Pass<'_> {
                 let new = RunRecord {
                     node: Some(placement.node),
                     ports: placement.ports,
+                    version,
                     ..new_run(facts.job, run, task.resources.clone(), facts.now)
                 };
                 draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
-                record.current = Some(new);
+                Some(new)
             }
             Err(why) => {
                 if pinned.is_none() {
                     self.refused.insert(turn.request.clone(), why.clone());
                 }
                 turn.wait(draft, facts.now, record, why);
+                None
             }
         }
     }
@@ -335,6 +390,7 @@ fn settle_job(
     now: Timestamp,
 ) {
     let state = draft.state().clone();
+    let before = state.job(&job.name);
     let slots = || state.slots_of(&job.name).map(AsRef::as_ref);
     let stands = if version.spec.schedule.is_some() {
         schedule::status(&state, job)
@@ -354,7 +410,7 @@ fn settle_job(
         ended_at: job.ended_at.or(ended_at),
         ..job.clone()
     };
-    if next == *job {
+    if before.is_some_and(|before| **before == next) {
         return;
     }
     if next.status != job.status && next.status != JobStatus::Pending {
@@ -374,14 +430,18 @@ fn settle_job(
 }
 
 fn event_of(action: &Action, record: &SlotRecord, now: Timestamp) -> Option<Event> {
-    let run = record.current.as_ref()?;
     match action {
-        Action::MarkUnknown => {
+        Action::MarkUnknown(placement) => {
+            let run = record.placed(*placement)?;
             let mut event = run_event(now, &record.slot, run, "unknown");
             event.reason = Some("its node is silent".to_owned());
             Some(event)
         }
-        Action::Lose { .. } => Some(run_event(now, &record.slot, run, RunState::Lost.as_str())),
+        Action::Lose { placement, .. } => {
+            let run = record.placed(*placement)?;
+            let lost = RunState::Lost.as_str();
+            Some(run_event(now, &record.slot, run, lost))
+        }
         _ => None,
     }
 }

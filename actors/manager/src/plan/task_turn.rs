@@ -79,6 +79,7 @@ impl TaskTurn {
 pub fn empty_slot(slot: Slot) -> SlotRecord {
     SlotRecord {
         slot,
+        version: 0,
         current: None,
         incoming: None,
         ended: Vec::new(),

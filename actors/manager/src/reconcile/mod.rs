@@ -7,13 +7,12 @@
 //! - A batch of which a slot has spent its attempts is over: its other slots are stopped, nothing
 //!   is placed any more, and once none is live the job is `failed`.
 //! - A service's slot is placed again after a pause that grows, on another node if there is one.
-//! - A new version replaces runs one at a time for each task: the old one is stopped, and the next
-//!   is not touched before its successor runs and, where it is checked, is healthy. Runs that are
-//!   not running, or checked and not healthy, serve nobody and are replaced at once: a version that
-//!   never gets healthy makes way for the next. What a version changes in place needs no
-//!   replacement.
+//! - A new version takes slots over as `update` of the job says; see [`rollout`].
 //! - Runs on a silent node are marked `unknown`, and `lost` once its time is up.
 
+mod action;
+mod change;
+mod rollout;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -24,15 +23,18 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Index, Name, Slot};
-use loom_schemas::record::{ENDED_RUNS_KEPT, JobRecord, Order, RunRecord, SlotRecord};
+use loom_schemas::record::{JobRecord, SlotRecord};
 use loom_schemas::spec::{JobSpec, TaskSpec};
-use loom_schemas::words::RunState;
 
-use crate::state::is_live;
-
+pub use action::{Action, apply, give_up, loss, retire};
+pub use change::same_in_place;
+pub use rollout::{UpdateChange, serves};
 pub use status::{JobStanding, status};
-pub use verdict::{Stand, Why, failures_after, how_it_ended, pause, replicas, stand, stopped_by};
+pub use verdict::{
+    Stand, Why, failures_after, how_it_ended, pause, replicas, stand, stopped_by, version_of,
+};
 
+use rollout::Rollout;
 use turn::{Entry, Sums};
 use verdict::{is_stopped, unwanted};
 
@@ -58,6 +60,16 @@ pub struct Facts<'a> {
     pub now: Timestamp,
 }
 
+impl<'a> Facts<'a> {
+    /// A task as a version of the job says it; as the wanted one does where that is not kept.
+    pub fn task_at(&self, task: &Name, version: u32) -> Option<&'a TaskSpec> {
+        if version == self.job.version {
+            return self.spec.tasks.get(task);
+        }
+        (self.task_of)(task, version).or_else(|| self.spec.tasks.get(task))
+    }
+}
+
 /// How the node of a run stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeStanding {
@@ -67,38 +79,6 @@ pub enum NodeStanding {
     Silent,
     /// Its runs will never be taken back; the reason in words.
     Gone(String),
-}
-
-/// One change of a slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Nobody knows how the run is: its node is silent.
-    MarkUnknown,
-    /// The run will never be taken back.
-    Lose {
-        /// In words.
-        reason: String,
-    },
-    /// The run shall end.
-    Stop {
-        /// In words.
-        reason: String,
-    },
-    /// The run goes on under the wanted version, which changes nothing that it would see.
-    Adopt,
-    /// The run that ended makes room for another.
-    Retire {
-        /// Placements that failed in a row.
-        failures: u32,
-        /// No new placement before.
-        not_before: Option<Timestamp>,
-    },
-    /// The slot is not wanted now: it forgets its failures and what it waits for.
-    Rest,
-    /// The slot is no longer part of the job.
-    Remove,
-    /// The slot needs a node; always the last action of its slot.
-    Place,
 }
 
 /// The changes of one slot, in order.
@@ -117,6 +97,10 @@ pub struct Steps {
     pub steps: Vec<Step>,
     /// Whether more slots have to change than was asked for.
     pub more: bool,
+    /// How far the update has come. One that is paused or goes back changes no slot in this turn.
+    pub update: Option<UpdateChange>,
+    /// When the clock alone brings something about the update.
+    pub due: Option<Timestamp>,
 }
 
 /// What has to change in a job's slots, which come by task and index, at most `limit` of them.
@@ -127,17 +111,31 @@ pub fn reconcile<'a>(
 ) -> Steps {
     let mut entries: Vec<Entry<'a>> = slots.into_iter().map(Entry::new).collect();
     for entry in &mut entries {
-        entry.look_at_node(facts);
+        entry.look_at_nodes(facts);
+        entry.hand_over(facts);
+        entry.adopt(facts);
     }
-    let mut sums = Sums::of(facts, &entries);
+    let mut rollout = Rollout::of(facts, &entries);
+    let mut found = Steps {
+        due: rollout.due(),
+        update: rollout.change(facts),
+        ..Steps::default()
+    };
+    if found.update.as_ref().is_some_and(UpdateChange::is_first) {
+        found.more = true;
+        return found;
+    }
+    // One that failed and goes on may be done as well.
+    found.more = matches!(found.update, Some(UpdateChange::Failed(_)));
+    rollout.turn(facts, &mut entries);
+    let sums = Sums::of(facts, &entries);
     let missing = if sums.present < sums.wanted && sums.failing.is_none() {
         Present::of(&entries).missing(facts, limit.saturating_add(1))
     } else {
         Vec::new()
     };
-    let mut found = Steps::default();
     for mut entry in entries {
-        entry.decide(facts, &mut sums);
+        entry.decide(facts, &sums, &mut rollout);
         if entry.actions.is_empty() {
             continue;
         }
@@ -156,102 +154,13 @@ pub fn reconcile<'a>(
             found.more = true;
             break;
         }
+        let version = rollout.fresh_version(facts, &slot.task);
         found.steps.push(Step {
             slot,
-            actions: vec![Action::Place],
+            actions: vec![Action::Turn(version), Action::Place],
         });
     }
     found
-}
-
-/// Carries out an action on the record of its slot; `Place` and `Remove` are the planner's.
-pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
-    match action {
-        Action::MarkUnknown => each_live(record, |run| {
-            run.marks.unknown |= run.state == RunState::Running;
-        }),
-        Action::Lose { reason } => each_live(record, |run| {
-            // First terminal state wins; only what has not ended is lost.
-            if run.state.is_terminal() {
-                return;
-            }
-            run.state = RunState::Lost;
-            run.reason = Some(reason.clone());
-            run.ended_at = Some(facts.now);
-            run.marks = loom_schemas::record::Marks::default();
-            run.health = None;
-        }),
-        Action::Stop { reason } => each_live(record, |run| {
-            if run.order == Order::Run {
-                run.order = Order::Stop {
-                    reason: reason.clone(),
-                };
-            }
-        }),
-        Action::Adopt => each_live(record, |run| run.version = facts.job.version),
-        Action::Retire {
-            failures,
-            not_before,
-        } => {
-            retire(record);
-            record.failed_placements = *failures;
-            record.not_before = *not_before;
-        }
-        Action::Rest => {
-            record.failed_placements = 0;
-            record.not_before = None;
-            record.waiting = None;
-        }
-        Action::Remove | Action::Place => {}
-    }
-}
-
-/// Moves the run of a slot to those that ended, and begins with a clean sheet.
-pub fn retire(record: &mut SlotRecord) {
-    let retired = record.current.take().map(|run| RunRecord {
-        will_restart: false,
-        ..run
-    });
-    record.ended.extend(retired);
-    let over = record.ended.len().saturating_sub(ENDED_RUNS_KEPT);
-    record.ended.drain(..over);
-    record.failed_placements = 0;
-    record.not_before = None;
-}
-
-/// How a live placement is given up: its run is lost, or where it ended and its node would have
-/// started it again, another placement takes over from it.
-pub fn loss(record: &SlotRecord, run: &RunRecord, reason: String) -> Action {
-    if run.state.is_terminal() {
-        Action::Retire {
-            failures: record.failed_placements,
-            not_before: None,
-        }
-    } else {
-        Action::Lose { reason }
-    }
-}
-
-/// Whether a run of the first spec can go on under the second: only what the manager and the task
-/// actor read anew differs. A change of resources replaces the run, as drivers cannot resize yet.
-pub fn same_in_place(old: &TaskSpec, new: &TaskSpec) -> bool {
-    let alike = TaskSpec {
-        replicas: new.replicas,
-        restart: new.restart.clone(),
-        timeout: new.timeout.clone(),
-        health: new.health.clone(),
-        ..old.clone()
-    };
-    alike == *new
-}
-
-fn each_live(record: &mut SlotRecord, mut edit: impl FnMut(&mut RunRecord)) {
-    record
-        .current
-        .iter_mut()
-        .chain(&mut record.incoming)
-        .filter(|r| is_live(r))
-        .for_each(&mut edit);
 }
 
 /// The indexes of each task that have a record, in order.

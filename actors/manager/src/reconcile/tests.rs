@@ -1,7 +1,7 @@
 use loom_schemas::record::{Exit, Wanted};
 use loom_schemas::spec::RestartOn;
 use loom_schemas::units::Millis;
-use loom_schemas::words::{JobStatus, Kind};
+use loom_schemas::words::{JobStatus, Kind, RunState};
 
 use super::*;
 use crate::plan::{empty_slot, new_run};
@@ -33,6 +33,7 @@ fn slot_with(job: &JobRecord, index: u32, state: RunState, code: i32) -> SlotRec
         });
     }
     record.current = Some(run);
+    record.version = job.version;
     record
 }
 
@@ -169,11 +170,12 @@ fn missing_slots_are_placed_and_those_beyond_removed() {
         (
             2,
             vec![Action::Stop {
+                placement: run_id(3),
                 reason: "scaled to 2".to_owned(),
             }],
         ),
         (3, vec![Action::Remove]),
-        (1, vec![Action::Place]),
+        (1, vec![Action::Turn(1), Action::Place]),
     ];
     assert_eq!(actions(&job, &spec, &slots), expected);
 }

@@ -1,20 +1,22 @@
 //! What becomes of each slot of a job in one turn.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use loom_schemas::ids::Name;
-use loom_schemas::record::{Health, Order, RunRecord, SlotRecord, Wanted};
+use loom_schemas::ids::{Name, RunId};
+use loom_schemas::record::{Order, RunRecord, SlotRecord, Wanted};
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::{Kind, RunState};
 
+use super::change::same_at_index;
+use super::rollout::{Rollout, counts, is_unhealthy};
 use super::verdict::{
-    Stand, Unwanted, Why, failures_after, how_it_ended, pause, replicas, stand, unwanted,
+    Stand, Unwanted, Why, failures_after, how_it_ended, is_fresh, pause, replicas, stand, unwanted,
+    version_of,
 };
-use super::{Action, Facts, NodeStanding, apply, loss, same_in_place};
+use super::{Action, Facts, NodeStanding, apply, loss};
 use crate::depend::has_started;
-use crate::state::live_runs;
+use crate::state::{is_live, live_runs};
 
 /// A slot, what becomes of it, and by which actions.
 pub(super) struct Entry<'a> {
@@ -35,42 +37,105 @@ impl<'a> Entry<'a> {
         self.actions.push(action);
     }
 
-    pub(super) fn look_at_node(&mut self, facts: &Facts<'_>) {
-        let Some(run) = live_runs(&self.record).next() else {
-            return;
-        };
-        let Some(node) = &run.node else { return };
-        let action = match (facts.node)(node) {
-            NodeStanding::Silent if is_up(run) => Action::MarkUnknown,
-            NodeStanding::Up | NodeStanding::Silent => return,
-            NodeStanding::Gone(reason) => loss(&self.record, run, reason),
-        };
-        self.act(action, facts);
+    fn stop(&mut self, placement: RunId, reason: String, facts: &Facts<'_>) {
+        self.act(Action::Stop { placement, reason }, facts);
     }
 
-    pub(super) fn decide(&mut self, facts: &Facts<'_>, sums: &mut Sums) {
+    /// Has what is placed in the slot run a version.
+    pub(super) fn turn(&mut self, facts: &Facts<'_>, version: u32) {
+        if self.record.version != version {
+            self.act(Action::Turn(version), facts);
+        }
+    }
+
+    pub(super) fn look_at_nodes(&mut self, facts: &Facts<'_>) {
+        let placements: Vec<RunId> = live_runs(&self.record).map(|run| run.placement).collect();
+        for placement in placements {
+            let Some(run) = self.record.placed(placement) else {
+                continue;
+            };
+            let Some(node) = &run.node else { continue };
+            let action = match (facts.node)(node) {
+                NodeStanding::Silent if is_up(run) => Action::MarkUnknown(placement),
+                NodeStanding::Up | NodeStanding::Silent => continue,
+                NodeStanding::Gone(reason) => loss(&self.record, run, reason),
+            };
+            self.act(action, facts);
+        }
+    }
+
+    /// Runs to which the wanted version changes nothing go on under it.
+    pub(super) fn adopt(&mut self, facts: &Facts<'_>) {
+        let job = facts.job;
+        if self.record.version == job.version {
+            let of_it = |run: &RunRecord| run.version == job.version;
+            if live_runs(&self.record).all(of_it) {
+                return;
+            }
+        }
+        if unwanted(job, facts.spec, &self.record).is_some() || is_fresh(&self.record, job) {
+            return;
+        }
+        let (name, index) = (&self.record.slot.task, self.record.slot.index.number());
+        let Some(task) = facts.spec.tasks.get(name) else {
+            return;
+        };
+        let goes_on = |version: u32| {
+            let old = (facts.task_of)(name, version);
+            version != job.version && old.is_some_and(|old| same_at_index(old, task, index))
+        };
+        let runs = live_runs(&self.record).filter(|run| run.order == Order::Run);
+        let runs = runs.filter(|run| run.round == job.round && goes_on(run.version));
+        let adopted: Vec<RunId> = runs.map(|run| run.placement).collect();
+        let empty = live_runs(&self.record).next().is_none();
+        let turns = empty && goes_on(version_of(&self.record, job));
+        for placement in adopted {
+            self.act(Action::Adopt(placement), facts);
+        }
+        if turns {
+            // Its next run is no other than before.
+            self.turn(facts, job.version);
+        }
+    }
+
+    /// One that takes over takes the place of what has ended.
+    pub(super) fn hand_over(&mut self, facts: &Facts<'_>) {
+        let ended = !self.record.current.as_ref().is_some_and(is_live);
+        let stays = |run: &RunRecord| is_live(run) && run.order == Order::Run;
+        if ended && self.record.incoming.as_ref().is_some_and(stays) {
+            let retire = Action::Retire {
+                failures: 0,
+                not_before: None,
+            };
+            self.act(retire, facts);
+        }
+        let of_before = |run: &RunRecord| !is_live(run) && run.version != facts.job.version;
+        if !ended && self.record.incoming.as_ref().is_some_and(of_before) {
+            self.drop_incoming(facts, None);
+        }
+    }
+
+    pub(super) fn decide(&mut self, facts: &Facts<'_>, sums: &Sums, rollout: &mut Rollout) {
         let unwanted = unwanted(facts.job, facts.spec, &self.record);
         let failing = || sums.failing.clone().map(Unwanted::JobStopped);
         match unwanted.or_else(failing) {
             Some(why) => self.clear(&why, facts),
-            None => self.fill(facts, sums),
+            None => self.fill(facts, rollout),
         }
     }
 
     fn clear(&mut self, why: &Unwanted, facts: &Facts<'_>) {
-        let wanted_so_far = live_runs(&self.record)
-            .next()
-            .map(|run| run.order == Order::Run);
-        if let Some(wanted_so_far) = wanted_so_far {
-            if wanted_so_far {
-                self.act(
-                    Action::Stop {
-                        reason: why.reason(),
-                    },
-                    facts,
-                );
-            }
+        let live: Vec<(RunId, bool)> = live_runs(&self.record)
+            .map(|run| (run.placement, run.order == Order::Run))
+            .collect();
+        for (placement, _) in live.iter().filter(|(_, goes_on)| *goes_on) {
+            self.stop(*placement, why.reason(), facts);
+        }
+        if !live.is_empty() {
             return;
+        }
+        if self.record.incoming.is_some() {
+            self.drop_incoming(facts, None);
         }
         let record = &self.record;
         if matches!(why, Unwanted::Removed(_)) {
@@ -83,105 +148,160 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn fill(&mut self, facts: &Facts<'_>, sums: &mut Sums) {
+    fn fill(&mut self, facts: &Facts<'_>, rollout: &mut Rollout) {
         let name = self.record.slot.task.clone();
-        let Some(task) = facts.spec.tasks.get(&name) else {
+        let (job, kind) = (facts.job, facts.spec.kind);
+        let version = version_of(&self.record, job);
+        let Some(task) = facts.task_at(&name, version) else {
             return;
         };
-        match stand(facts.job, facts.spec.kind, task, &self.record) {
+        self.tidy(facts, task);
+        match stand(job, kind, task, &self.record) {
             Stand::Done | Stand::Failed => {}
-            Stand::Live => self.renew(facts, task, sums),
+            Stand::Live => self.renew(facts, task, rollout),
             Stand::Again(why) => {
-                let retire = self.retirement(facts, task, why);
+                let (failures, not_before) = self.retirement(facts, task, why);
+                let retire = Action::Retire {
+                    failures,
+                    not_before,
+                };
                 self.act(retire, facts);
-                self.place_when_due(facts);
+                self.place_when_due(facts, rollout, Action::Place);
             }
             Stand::Empty => {
-                let of_before = |run: &RunRecord| run.round != facts.job.round;
+                let of_before = |run: &RunRecord| run.round != job.round;
                 let record = &self.record;
                 let stale = record.failed_placements > 0 || record.not_before.is_some();
                 if stale && record.ended.last().is_some_and(of_before) {
                     self.act(Action::Rest, facts);
                 }
-                self.place_when_due(facts);
+                self.place_when_due(facts, rollout, Action::Place);
             }
         }
     }
 
-    fn place_when_due(&mut self, facts: &Facts<'_>) {
+    /// One that was to take over and has ended makes room for another.
+    fn tidy(&mut self, facts: &Facts<'_>, task: &TaskSpec) {
+        let Some(incoming) = self.record.incoming.as_ref() else {
+            return;
+        };
+        if !is_live(incoming) {
+            self.drop_incoming(facts, Some(task));
+        } else if !self.record.current.as_ref().is_some_and(is_live) {
+            // It was told to end, and is all there is.
+            let retire = Action::Retire {
+                failures: 0,
+                not_before: None,
+            };
+            self.act(retire, facts);
+        }
+    }
+
+    /// Its failures count if a task is given.
+    fn drop_incoming(&mut self, facts: &Facts<'_>, task: Option<&TaskSpec>) {
+        let Some(run) = self.record.incoming.as_ref() else {
+            return;
+        };
+        let before = self.record.failed_placements;
+        let failed = matches!(
+            run.state,
+            RunState::Failed | RunState::Rejected | RunState::Completed
+        );
+        let (failures, not_before) = match task {
+            Some(task) if failed && run.order == Order::Run => {
+                pause_after(task, before, run, facts.now)
+            }
+            Some(_) if run.order == Order::Run => (before, None),
+            _ => (0, None),
+        };
+        let drop = Action::Drop {
+            failures,
+            not_before,
+        };
+        self.act(drop, facts);
+    }
+
+    /// Has the slot placed, at the version that it is to run now.
+    fn place_when_due(&mut self, facts: &Facts<'_>, rollout: &mut Rollout, place: Action) {
         if (facts.waits)(&self.record.slot.task) && !has_started(facts.job, &self.record) {
             return;
         }
+        let (job, name) = (facts.job, &self.record.slot.task);
+        let version = if is_fresh(&self.record, job) {
+            rollout.fresh_version(facts, name)
+        } else {
+            match version_of(&self.record, job) {
+                version if version == job.version => version,
+                // What is not turned comes back as the last healthy version.
+                other => facts.old_version(name, other),
+            }
+        };
+        self.turn(facts, version);
         if self.record.not_before.is_none_or(|at| at <= facts.now) {
-            self.actions.push(Action::Place);
+            self.actions.push(place);
         }
     }
 
-    fn retirement(&self, facts: &Facts<'_>, task: &TaskSpec, why: Why) -> Action {
+    fn retirement(&self, facts: &Facts<'_>, task: &TaskSpec, why: Why) -> (u32, Option<Timestamp>) {
         let before = self.record.failed_placements;
         let Some(run) = self.record.current.as_ref() else {
-            return Action::Retire {
-                failures: before,
-                not_before: None,
-            };
+            return (before, None);
         };
         match why {
-            Why::Ordered => Action::Retire {
-                failures: 0,
-                not_before: None,
-            },
-            Why::Lost => Action::Retire {
-                failures: before,
-                not_before: None,
-            },
-            Why::Failed => {
-                let failures = failures_after(task, before, run);
-                let from = run.ended_at.unwrap_or(facts.now);
-                let until = from.checked_add(std::time::Duration::from(pause(task, failures)));
-                // A pause that is over counts as over, whenever it is looked at.
-                let not_before = until.ok().filter(|at| *at > facts.now);
-                Action::Retire {
-                    failures,
-                    not_before,
-                }
-            }
+            Why::Ordered => (0, None),
+            Why::Lost => (before, None),
+            Why::Failed => pause_after(task, before, run, facts.now),
         }
     }
 
-    /// A live run of another round or version.
-    fn renew(&mut self, facts: &Facts<'_>, task: &TaskSpec, sums: &mut Sums) {
+    /// A live run, and one that takes over from it.
+    fn renew(&mut self, facts: &Facts<'_>, task: &TaskSpec, rollout: &mut Rollout) {
         let job = facts.job;
-        let Some(run) = live_runs(&self.record).next() else {
+        let Some(run) = self.record.current.clone() else {
             return;
         };
+        if run.round != job.round {
+            return self.stop_all("a new round began", facts);
+        }
         if run.order != Order::Run {
             return;
         }
-        if run.round != job.round {
-            return self.act(
-                Action::Stop {
-                    reason: "a new round began".to_owned(),
-                },
-                facts,
-            );
-        }
-        if run.version == job.version {
+        let turned = version_of(&self.record, job) == job.version;
+        let reason = format!("replaced by version {}", job.version);
+        let incoming = self.record.incoming.clone();
+        if let Some(incoming) = incoming {
+            let outdated = incoming.version != job.version || run.version == job.version;
+            if outdated && incoming.order == Order::Run {
+                return self.stop(incoming.placement, reason, facts);
+            }
+            if turned && counts(facts, task, &incoming) {
+                self.stop(run.placement, reason, facts);
+            }
             return;
         }
-        let old = (facts.task_of)(&self.record.slot.task, run.version);
-        if old.is_some_and(|old| same_in_place(old, task)) {
-            return self.act(Action::Adopt, facts);
-        }
-        let name = self.record.slot.task.clone();
-        let blocked = sums.unsettled.entry(name.clone()).or_default();
-        if serves(run, &name, facts, task) {
-            if *blocked > 0 {
-                return;
+        if !turned || run.version == job.version {
+            if self.record.waiting.is_some() || self.record.not_before.is_some() {
+                // Nothing is to take over from it any more.
+                self.act(Action::Rest, facts);
             }
-            *blocked += 1;
+            return;
         }
-        let reason = format!("replaced by version {}", job.version);
-        self.act(Action::Stop { reason }, facts);
+        // What serves nobody has nothing to hand over.
+        let worth = run.state == RunState::Running && !is_unhealthy(&run);
+        if facts.is_stop_first(task) || !worth {
+            return self.stop(run.placement, reason, facts);
+        }
+        if rollout.may_double(facts, &self.record.slot.task) {
+            self.place_when_due(facts, rollout, Action::PlaceIncoming);
+        }
+    }
+
+    fn stop_all(&mut self, reason: &str, facts: &Facts<'_>) {
+        let runs = live_runs(&self.record).filter(|run| run.order == Order::Run);
+        let placements: Vec<RunId> = runs.map(|run| run.placement).collect();
+        for placement in placements {
+            self.stop(placement, reason.to_owned(), facts);
+        }
     }
 }
 
@@ -194,8 +314,6 @@ pub(super) struct Sums {
     pub(super) present: usize,
     /// Why the whole job is over, where a slot of a batch has spent its attempts.
     pub(super) failing: Option<String>,
-    /// Wanted slots by task that are on their way: while there is one, no run is replaced.
-    unsettled: BTreeMap<Name, usize>,
 }
 
 impl Sums {
@@ -219,15 +337,14 @@ impl Sums {
                 }
                 Some(_) => continue,
             }
-            let Some(task) = facts.spec.tasks.get(&record.slot.task) else {
+            if facts.spec.kind != Kind::Batch {
+                continue;
+            }
+            let version = version_of(record, facts.job);
+            let Some(task) = facts.task_at(&record.slot.task, version) else {
                 continue;
             };
-            let stand = stand(facts.job, facts.spec.kind, task, record);
-            if !is_settled(stand, record, facts, task) {
-                *sums.unsettled.entry(record.slot.task.clone()).or_default() += 1;
-            }
-            if stand == Stand::Failed
-                && facts.spec.kind == Kind::Batch
+            if stand(facts.job, facts.spec.kind, task, record) == Stand::Failed
                 && let Some(run) = &record.current
             {
                 let this = (
@@ -242,35 +359,32 @@ impl Sums {
     }
 }
 
+impl Facts<'_> {
+    /// The version that a slot comes back as which is not to run the wanted one yet.
+    fn old_version(&self, task: &Name, last: u32) -> u32 {
+        let kept = |version: &u32| (self.task_of)(task, *version).is_some();
+        let healthy = self.healthy_version(task);
+        healthy
+            .or(Some(last).filter(kept))
+            .unwrap_or(self.job.version)
+    }
+}
+
+/// So many placements have failed in a row with this one, and no other comes before.
+fn pause_after(
+    task: &TaskSpec,
+    before: u32,
+    run: &RunRecord,
+    now: Timestamp,
+) -> (u32, Option<Timestamp>) {
+    let failures = failures_after(task, before, run);
+    let from = run.ended_at.unwrap_or(now);
+    let until = from.checked_add(std::time::Duration::from(pause(task, failures)));
+    // A pause that is over counts as over, whenever it is looked at.
+    (failures, until.ok().filter(|at| *at > now))
+}
+
 /// Whether a run is running as far as anybody knows.
 fn is_up(run: &RunRecord) -> bool {
     run.state == RunState::Running && !run.marks.unknown
-}
-
-/// Whether a run of a wanted task does its work as far as anybody knows: where its version has it
-/// checked, it is healthy.
-fn serves(run: &RunRecord, name: &Name, facts: &Facts<'_>, wanted: &TaskSpec) -> bool {
-    let of_version = || {
-        let old = (facts.task_of)(name, run.version)?;
-        // One that goes on under the wanted version is measured by that.
-        (!same_in_place(old, wanted)).then_some(old)
-    };
-    let task = if run.version == facts.job.version {
-        wanted
-    } else {
-        of_version().unwrap_or(wanted)
-    };
-    let checked = task.health.is_some();
-    is_up(run) && (!checked || run.health.as_ref().is_some_and(Health::is_healthy))
-}
-
-fn is_settled(stand: Stand, record: &SlotRecord, facts: &Facts<'_>, task: &TaskSpec) -> bool {
-    match stand {
-        Stand::Done | Stand::Failed => true,
-        Stand::Again(_) => false,
-        Stand::Live => live_runs(record)
-            .all(|run| serves(run, &record.slot.task, facts, task) && run.order == Order::Run),
-        // A slot that never found a node does not hold up the others: they may make room for it.
-        Stand::Empty => record.ended.is_empty() && record.waiting.is_some(),
-    }
 }

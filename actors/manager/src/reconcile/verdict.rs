@@ -47,7 +47,7 @@ pub enum Why {
 /// | lost | again | again | again | failed |
 ///
 /// A run that was ordered to stop, or of an earlier round, is followed by another at once; a
-/// failed one of an earlier version as well. A batch slot that completed stays done.
+/// failed one of another version than the slot's as well. A batch slot that completed stays done.
 pub fn stand(job: &JobRecord, kind: Kind, task: &TaskSpec, slot: &SlotRecord) -> Stand {
     let Some(run) = &slot.current else {
         return Stand::Empty;
@@ -63,7 +63,7 @@ pub fn stand(job: &JobRecord, kind: Kind, task: &TaskSpec, slot: &SlotRecord) ->
     match run.state {
         RunState::Completed if batch => Stand::Done,
         _ if run.order != Order::Run => Stand::Again(Why::Ordered),
-        _ if run.version != job.version => Stand::Again(Why::Ordered),
+        _ if run.version != version_of(slot, job) => Stand::Again(Why::Ordered),
         RunState::Completed if on == RestartOn::Any => Stand::Again(Why::Failed),
         RunState::Completed => Stand::Done,
         // Its node was stopped: it did not end by itself, so `never` does not speak of it.
@@ -73,6 +73,28 @@ pub fn stand(job: &JobRecord, kind: Kind, task: &TaskSpec, slot: &SlotRecord) ->
         RunState::Lost => Stand::Again(Why::Lost),
         _ => Stand::Again(Why::Failed),
     }
+}
+
+/// The version that the placements of a slot run: the wanted one where it had no run in this round.
+pub fn version_of(slot: &SlotRecord, job: &JobRecord) -> u32 {
+    if is_fresh(slot, job) {
+        return job.version;
+    }
+    let newest = || slot.current.iter().chain(slot.ended.last()).next();
+    match slot.version {
+        0 => newest().map_or(job.version, |run| run.version),
+        version => version,
+    }
+}
+
+/// Whether a slot had no run in this round.
+pub(super) fn is_fresh(slot: &SlotRecord, job: &JobRecord) -> bool {
+    let mut runs = slot
+        .current
+        .iter()
+        .chain(&slot.incoming)
+        .chain(slot.ended.last());
+    !runs.any(|run| run.round == job.round)
 }
 
 /// How many slots of a task are wanted.

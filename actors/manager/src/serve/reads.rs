@@ -250,10 +250,13 @@ async fn export(request: Request, view: &View) {
 
 fn versions(view: &View, job: &Name) -> Result<VersionList, WireError> {
     let state = &view.replica.state;
-    if state.job(job).is_none() {
+    let Some(record) = state.job(job) else {
         return Err(WireError::not_found(format!("no job {job}")));
-    }
+    };
+    let wanted = record.version;
     let versions = state.versions(job).map(|record| VersionSummary {
+        wanted: record.version == wanted,
+        reason: record.reason.clone(),
         version: record.version,
         at: record.at,
         by: record.by.clone(),

@@ -285,14 +285,17 @@ impl NodeDelta {
     }
 }
 
-/// What a node is told of a placement, without the spec, which only the version decides.
-type Terms = (u32, Order, u32);
+/// What a node is told of a placement, without the spec, which only the version decides: the
+/// version, what is wanted, how often it was restarted, and whether it holds the slot's address.
+type Terms = (u32, Order, u32, bool);
 
 fn orders(state: &State, slot: &Slot) -> BTreeMap<RunId, (Name, Terms)> {
     let record = state.slot(slot);
+    let holder = record.and_then(|record| Some(record.holder()?.placement));
     let runs = record.into_iter().flat_map(|record| live_runs(record));
     runs.filter_map(|run: &RunRecord| {
-        let terms = (run.version, run.order.clone(), run.restart_orders);
+        let holds = holder == Some(run.placement);
+        let terms = (run.version, run.order.clone(), run.restart_orders, holds);
         Some((run.placement, (run.node.clone()?, terms)))
     })
     .collect()

@@ -65,6 +65,9 @@ pub struct State {
     ties: Ties,
     /// Jobs of which something changed since they were last planned.
     dirty: OrdSet<Name>,
+    /// When the clock alone gives a job something to do, as it was last planned.
+    dues: OrdMap<Name, Timestamp>,
+    by_due: OrdSet<(Timestamp, Name)>,
     /// Whether capacity became free since the waiting slots were last tried.
     freed: bool,
 }
@@ -236,6 +239,17 @@ impl State {
         self.delayed.iter().map(|(at, _)| *at).find(|at| *at > now)
     }
 
+    /// Jobs to which the clock has given something to do at `now`.
+    pub fn due(&self, now: Timestamp) -> impl Iterator<Item = &Name> {
+        let due = self.by_due.iter().take_while(move |(at, _)| *at <= now);
+        due.map(|(_, job)| job)
+    }
+
+    /// When the clock next gives a job something to do after `now`.
+    pub fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.by_due.iter().map(|(at, _)| *at).find(|at| *at > now)
+    }
+
     /// Has every job planned again: what a new leader does first.
     pub fn mark_all_dirty(&mut self) {
         self.dirty = self.jobs.keys().cloned().collect();
@@ -250,6 +264,20 @@ impl State {
     pub(crate) fn mark_dirty(&mut self, job: &Name) {
         if self.jobs.contains_key(job) {
             self.dirty.insert(job.clone());
+        }
+    }
+
+    /// Has a job planned again at that time; the next plan of it says anew when.
+    pub(crate) fn set_due(&mut self, job: &Name, at: Option<Timestamp>) {
+        let before = match at {
+            Some(at) => self.dues.insert(job.clone(), at),
+            None => self.dues.remove(job),
+        };
+        if let Some(before) = before {
+            self.by_due.remove(&(before, job.clone()));
+        }
+        if let Some(at) = at {
+            self.by_due.insert((at, job.clone()));
         }
     }
 
@@ -285,6 +313,7 @@ impl State {
             // Who waited for it will wait in vain.
             let waiting: Vec<Name> = self.ties.dependants(name).cloned().collect();
             self.dirty.extend(waiting);
+            self.set_due(name, None);
         }
         self.tie(name);
     }
@@ -370,13 +399,11 @@ impl State {
                     .hold(&record.slot, run);
             }
         }
-        if record.current.is_none() {
-            if let Some(at) = record.not_before {
-                self.delayed.insert((at, record.slot.clone()));
-            }
-            if record.waiting.is_some() {
-                self.waiting.insert(record.slot.clone());
-            }
+        if let Some(at) = record.not_before {
+            self.delayed.insert((at, record.slot.clone()));
+        }
+        if record.waiting.is_some() {
+            self.waiting.insert(record.slot.clone());
         }
     }
 
@@ -415,4 +442,5 @@ fn only_on_its_way(old: Option<&SlotRecord>, new: Option<&SlotRecord>) -> bool {
         && before(to.state)
         && (&from.order, from.version, from.marks) == (&to.order, to.version, to.marks)
         && old.ended == new.ended
+        && old.incoming == new.incoming
 }

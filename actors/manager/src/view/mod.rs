@@ -219,7 +219,7 @@ fn summary(state: &State, job: &JobRecord, spec: &JobSpec) -> JobSummary {
     for slot in slots() {
         line.waiting += u32::from(slot.waiting.is_some());
         line.stopping += u32::from(live_runs(slot).any(|run| run.order != Order::Run));
-        match slot.current.as_ref().map(|run| (run.state, &run.order)) {
+        match slot.holder().map(|run| (run.state, &run.order)) {
             Some((RunState::Running, Order::Run)) => line.running += 1,
             Some((RunState::Completed, _)) => line.completed += 1,
             _ => {}
@@ -250,7 +250,7 @@ fn wanted(state: &State, job: &JobRecord, spec: &JobSpec) -> u32 {
 /// Whether the run of a slot does its work as far as its checks can tell; one without checks does
 /// while it runs.
 fn is_healthy(spec: &JobSpec, slot: &SlotRecord) -> bool {
-    let Some(run) = &slot.current else {
+    let Some(run) = slot.holder() else {
         return false;
     };
     let checked = spec.tasks.get(&slot.slot.task);

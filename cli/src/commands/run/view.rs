@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use loom_schemas::ids::RunId;
-use loom_schemas::record::{Health, RunRecord, SlotRecord};
+use loom_schemas::record::{Health, RunRecord, SlotRecord, UpdatePhase};
 use loom_schemas::wire::JobView;
 use loom_schemas::words::{DriverKind, JobStatus, Kind, RunState};
 
@@ -37,13 +37,48 @@ pub(super) fn of_this_round(mut view: JobView) -> JobView {
         slot.ended.retain(|run| run.round == round);
     }
     let count = |state| {
-        let current = view.slots.iter().filter_map(|slot| slot.current.as_ref());
-        let count = current.filter(|run| run.state == state && run.version == version);
+        let holders = view.slots.iter().filter_map(SlotRecord::holder);
+        let count = holders.filter(|run| run.state == state && run.version == version);
         u32::try_from(count.count()).unwrap_or(u32::MAX)
     };
     (view.summary.running, view.summary.completed) =
         (count(RunState::Running), count(RunState::Completed));
     view
+}
+
+/// How the update to a version stands that is not simply under way: it waits for somebody, or
+/// another version is wanted now.
+pub(super) fn update_ended(view: &JobView, version: u32) -> Option<Result<String, Failure>> {
+    let job = &view.summary.job;
+    let name = &job.name;
+    let update = job.update.as_ref();
+    let reason = update
+        .and_then(|update| update.reason.clone())
+        .unwrap_or_default();
+    let failed = |message: String| Some(Err(Failure::new(Code::Unplaced, message)));
+    if job.version > version {
+        return match update.and_then(|update| update.undoes) {
+            Some(undone) if undone == version => failed(format!(
+                "{name}: version {version} was rolled back, as version {}: {reason}",
+                job.version
+            )),
+            _ => failed(format!(
+                "{name} was updated to version {} meanwhile",
+                job.version
+            )),
+        };
+    }
+    match update?.phase {
+        UpdatePhase::Paused => failed(format!(
+            "{name}: the update to version {version} is paused: {reason} (loomctl update continue \
+             {name}, or loomctl rollback {name})"
+        )),
+        UpdatePhase::Canary => Some(Ok(format!(
+            "{name}: the canaries of version {version} are healthy; loomctl promote {name} lets \
+             it go on"
+        ))),
+        _ => None,
+    }
 }
 
 /// Whether what the deadline is for has not come: a service that runs and is healthy, a batch that

@@ -8,10 +8,7 @@ use crate::output::{table, time};
 
 /// The run that tells most of a slot: the one in it, else the last one that ended.
 fn telling(slot: &SlotRecord) -> Option<&RunRecord> {
-    slot.current
-        .as_ref()
-        .or(slot.incoming.as_ref())
-        .or(slot.ended.last())
+    slot.holder().or(slot.ended.last())
 }
 
 /// Slots in a table.

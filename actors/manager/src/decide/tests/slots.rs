@@ -186,7 +186,10 @@ fn a_new_version_replaces_one_slot_after_the_other() {
     leader.running(&job("web", Kind::Service, task(3)));
     let mut main = task(3);
     main.args = vec!["new".to_owned()];
-    leader.submit(&job("web", Kind::Service, main)).unwrap();
+    let mut spec = job("web", Kind::Service, main);
+    spec.update.order = Some(loom_schemas::spec::UpdateOrder::StopFirst);
+    spec.update.healthy_for = loom_schemas::units::Millis(0);
+    leader.submit(&spec).unwrap();
     for index in 0..3 {
         leader.plan(10);
         let stopping: Vec<u32> = leader

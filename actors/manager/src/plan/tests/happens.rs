@@ -57,6 +57,14 @@ pub(super) enum Happens {
     Passes {
         seconds: u8,
     },
+    /// Somebody promotes, pauses or continues an update.
+    Steer {
+        job: u8,
+        which: u8,
+    },
+    Rollback {
+        job: u8,
+    },
 }
 
 impl Happens {
@@ -65,12 +73,12 @@ impl Happens {
         let [kind, a, b, c] = number.to_be_bytes();
         let (job, node) = (a % 2, a % 3);
         let index = (b % 3 == 2).then_some(c % 3);
-        match kind % 27 {
+        match kind % 30 {
             0..=4 => Self::Work,
             5..=8 => Self::Submit {
                 job,
                 replicas: b % 4,
-                variant: c % 4,
+                variant: c,
             },
             9..=13 => Self::Arrive {
                 from: a,
@@ -93,6 +101,8 @@ impl Happens {
             22 => Self::Bye { node },
             23 => Self::Forgets { node },
             24 => Self::Sickens { node, which: b % 4 },
+            25 => Self::Steer { job, which: b },
+            26 => Self::Rollback { job },
             _ => Self::Passes {
                 seconds: b % 50 + 1,
             },

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
-use loom_schemas::spec::{JobSpec, PortSpec, Protocol};
-use loom_schemas::wire::{Bye, JobAddress, JobRequest, RunReport, ScaleRequest};
+use loom_schemas::spec::{JobSpec, OnUpdateFailure, PortSpec, Protocol, UpdateOrder};
+use loom_schemas::units::Millis;
+use loom_schemas::wire::{
+    Bye, JobAddress, JobRequest, RollbackRequest, RunReport, ScaleRequest, UpdateRequest,
+    UpdateVerb,
+};
 use loom_schemas::words::{Kind, Strategy};
 
 use super::happens::Happens;
@@ -86,6 +90,7 @@ impl World {
 
     pub(super) fn plan_once(&mut self) -> Planned {
         let options = self.options.clone();
+        let before = self.serving();
         let mut next = self.next_id;
         let planned = self.decide(|draft, now| {
             plan(draft, now, &options, &mut || {
@@ -94,6 +99,13 @@ impl World {
             })
         });
         self.next_id = next;
+        for (job, (now, least)) in self.serving() {
+            let Some((then, _)) = before.get(&job) else {
+                continue;
+            };
+            let least = least.min(*then);
+            assert!(now >= least, "{job}: {now} serve, at least {least} have to");
+        }
         planned
     }
 
@@ -153,10 +165,11 @@ impl World {
             Kind::Batch
         };
         let mut main = task(u32::from(replicas));
-        if variant > 1 {
+        let bit = |at: u8| variant >> at & 1 == 1;
+        if bit(1) {
             main.args = vec!["other".to_owned()];
         }
-        main.health = (variant == 1 || variant == 3).then(health);
+        main.health = bit(0).then(health);
         if which == 0 {
             let port = PortSpec {
                 port: None,
@@ -165,7 +178,18 @@ impl World {
             };
             main.ports.insert(name("http"), port);
         }
-        job(Self::job(which).as_str(), kind, main)
+        let mut spec = job(Self::job(which).as_str(), kind, main);
+        let update = &mut spec.update;
+        update.order = bit(2).then_some(UpdateOrder::StopFirst);
+        update.parallel = if bit(3) { 2 } else { 1 };
+        update.on_failure = match (bit(4), bit(5)) {
+            (true, true) => OnUpdateFailure::Continue,
+            (true, false) => OnUpdateFailure::Pause,
+            _ => OnUpdateFailure::Rollback,
+        };
+        update.canary = u32::from(bit(6));
+        update.healthy_for = Millis::secs(if bit(7) { 0 } else { 10 });
+        spec
     }
 
     pub(super) fn happen(&mut self, what: Happens) {
@@ -221,10 +245,30 @@ impl World {
                 self.nodes.get_mut(&node).unwrap().held.clear();
                 self.hello(&node);
             }
+            Happens::Steer { job, which } => self.steer(job, which),
+            Happens::Rollback { job } => self.roll_back(job),
             Happens::Passes { seconds } => {
                 self.now += SignedDuration::from_secs(i64::from(seconds));
             }
         }
+    }
+
+    fn steer(&mut self, job: u8, which: u8) {
+        let verbs = [UpdateVerb::Promote, UpdateVerb::Pause, UpdateVerb::Continue];
+        let request = UpdateRequest {
+            job: Self::job(job),
+            verb: verbs[usize::from(which) % 3],
+        };
+        drop(self.decide(|d, now| decide::steer(d, &request, ANNA, now)));
+    }
+
+    fn roll_back(&mut self, job: u8) {
+        let request = RollbackRequest {
+            job: Self::job(job),
+            to: None,
+            reason: None,
+        };
+        drop(self.decide(|d, now| decide::rollback(d, &request, ANNA, now)));
     }
 
     pub(super) fn arrive(&mut self, from: u8, count: u8, again: bool) {
@@ -248,7 +292,7 @@ impl World {
         for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
             self.hello(&node);
         }
-        for _ in 0..60 {
+        for _ in 0..300 {
             let before = self.state.clone();
             self.plan();
             self.work();
@@ -257,7 +301,9 @@ impl World {
                 self.arrive(0, 50, false);
             }
             let same = before.same_records(&self.state);
-            if same && self.state.next_delay(self.now).is_none() && self.quiet() {
+            let waits = self.state.next_delay(self.now).is_some();
+            let waits = waits || self.state.next_due(self.now).is_some();
+            if same && !waits && self.quiet() {
                 return;
             }
             if same {

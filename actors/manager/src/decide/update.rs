@@ -1,0 +1,263 @@
+//! How versions follow each other: updates begun, promoted, paused, continued and undone.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::ids::Name;
+use loom_schemas::record::{JobRecord, UpdatePhase, UpdateState, VersionRecord, Wanted};
+use loom_schemas::spec::JobSpec;
+use loom_schemas::wire::{RollbackRequest, UpdateRequest, UpdateVerb};
+use loom_schemas::words::Kind;
+
+use super::submit::{drop_old_versions, next_version};
+use super::{Asker, check_reason, find, new_round};
+use crate::reconcile::{Facts, NodeStanding, same_in_place, serves};
+use crate::state::{Draft, State, job_event};
+
+/// How a changed spec takes over from the wanted one of a live job: what it changes in place is no
+/// update, and goes on with one that is under way.
+pub(super) fn begin(
+    state: &State,
+    job: &JobRecord,
+    spec: &JobSpec,
+    now: Timestamp,
+) -> Option<UpdateState> {
+    if spec.kind == Kind::Batch {
+        return None;
+    }
+    let old = state.spec(job)?;
+    let same = spec.tasks.iter().all(|(name, task)| {
+        let before = old.tasks.get(name);
+        before.is_some_and(|before| same_in_place(before, task))
+    });
+    if same && old.kind == spec.kind {
+        return job.update.clone();
+    }
+    let scaled = match &job.update {
+        Some(update) if update.phase != UpdatePhase::Done => update.scaled.clone(),
+        _ => job.scaled.clone(),
+    };
+    Some(UpdateState {
+        scaled,
+        ..rolling(last_healthy(state, job), now)
+    })
+}
+
+fn rolling(from: Option<u32>, now: Timestamp) -> UpdateState {
+    UpdateState {
+        scaled: BTreeMap::new(),
+        phase: UpdatePhase::Rolling,
+        from,
+        undoes: None,
+        promoted: false,
+        reason: None,
+        started_at: now,
+        settled: 0,
+        settled_at: now,
+    }
+}
+
+/// The last version of a job that was healthy: the wanted one if its update is done or, before the
+/// first update, if any of its runs serves.
+fn last_healthy(state: &State, job: &JobRecord) -> Option<u32> {
+    if let Some(update) = &job.update {
+        return match update.phase {
+            UpdatePhase::Done => Some(job.version),
+            _ => update.from,
+        };
+    }
+    let spec = state.spec(job)?;
+    let none = |_: &Name, _: u32| None;
+    let facts = Facts {
+        job,
+        spec,
+        task_of: &none,
+        node: &|_| NodeStanding::Up,
+        waits: &|_| false,
+        now: job.submitted_at,
+    };
+    let mut slots = state.slots_of(&job.name);
+    let any = slots.any(|record| {
+        let run = record.current.as_ref();
+        run.is_some_and(|run| run.version == job.version && serves(&facts, &record.slot.task, run))
+    });
+    any.then_some(job.version)
+}
+
+/// An update failed: the content of an earlier version becomes the wanted one again, as a version
+/// of its own; false if that is not kept.
+pub fn roll_back(
+    draft: &mut Draft,
+    job: &JobRecord,
+    to: u32,
+    reason: &str,
+    now: Timestamp,
+) -> bool {
+    let because = format!("version {} failed: {reason}", job.version);
+    let by = &job.owner;
+    bring_back(draft, job, to, (by, &because), now).is_some()
+}
+
+/// How a job was scaled when a version was the last healthy one.
+fn scaled_at(job: &JobRecord, version: u32) -> BTreeMap<Name, u32> {
+    let update = job
+        .update
+        .as_ref()
+        .filter(|update| update.from == Some(version));
+    update
+        .map(|update| update.scaled.clone())
+        .unwrap_or_default()
+}
+
+/// Writes the content of an earlier version as a new one, and has it rolled out.
+fn bring_back(
+    draft: &mut Draft,
+    job: &JobRecord,
+    to: u32,
+    (by, because): (&str, &str),
+    now: Timestamp,
+) -> Option<JobRecord> {
+    let name = job.name.clone();
+    let old = draft.state().version(&name, to)?;
+    let reason = format!("rolled back to version {to}: {because}");
+    let version = next_version(draft, &name, job.version);
+    let record = VersionRecord {
+        version,
+        at: now,
+        by: by.to_owned(),
+        reason: Some(reason.clone()),
+        ..VersionRecord::clone(old)
+    };
+    let update = (record.spec.kind != Kind::Batch).then(|| UpdateState {
+        undoes: Some(job.version),
+        promoted: true,
+        reason: Some(because.to_owned()),
+        scaled: scaled_at(job, to),
+        ..rolling(Some(to), now)
+    });
+    draft.put_version(record);
+    let next = JobRecord {
+        version,
+        scaled: update
+            .as_ref()
+            .map(|u| u.scaled.clone())
+            .unwrap_or_default(),
+        update,
+        ..job.clone()
+    };
+    draft.put_job(next.clone());
+    drop_old_versions(draft, &name, version);
+    let mut event = job_event(now, &next, "rolled-back");
+    event.reason = Some(reason);
+    draft.event(event);
+    Some(next)
+}
+
+/// Brings an earlier version of a job back, as a version of its own; the one before the wanted one
+/// that was healthy, or else the one before it, if none is named. A job that has ended begins a new
+/// round with it.
+///
+/// `not-found` if the version is not kept, `conflict` if it is the wanted one.
+pub fn rollback(
+    draft: &mut Draft,
+    request: &RollbackRequest,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<u32, WireError> {
+    check_reason(request.reason.as_deref())?;
+    let (job, spec) = find(draft.state(), &request.job)?;
+    let name = &job.name;
+    let going = job.update.as_ref().filter(|u| u.phase != UpdatePhase::Done);
+    let healthy = going.and_then(|update| update.from);
+    let before = || {
+        let kept = draft.state().versions(name).map(|record| record.version);
+        kept.filter(|version| *version < job.version).last()
+    };
+    let to = request.to.or(healthy).or_else(before).ok_or_else(|| {
+        WireError::not_found(format!(
+            "job {name}: no version before {} is kept",
+            job.version
+        ))
+    })?;
+    let record = draft
+        .state()
+        .version(name, to)
+        .ok_or_else(|| WireError::not_found(format!("job {name}: version {to} is not kept")))?;
+    let over = job.status.is_terminal() || job.wanted != Wanted::Run;
+    if record.spec == *spec && !over {
+        let message = format!("job {name} is as version {to} says it already");
+        return Err(WireError::new(ErrorCode::Conflict, message));
+    }
+    let because = match &request.reason {
+        Some(reason) => format!("{}: {reason}", asker.user),
+        None => format!("{} said so", asker.user),
+    };
+    let mut job = if over {
+        new_round(job, now)
+    } else {
+        job.clone()
+    };
+    job.stopped_slots.clear();
+    let job = bring_back(draft, &job, to, (asker.user, &because), now)
+        .ok_or_else(|| WireError::not_found(format!("version {to} is not kept")))?;
+    if over {
+        // Nothing of it runs, so there is nothing to take over from.
+        let job = JobRecord {
+            update: None,
+            ..job.clone()
+        };
+        draft.put_job(job);
+    }
+    Ok(job.version)
+}
+
+/// Promotes, pauses or continues an update; true if anything changed. `conflict` if none is under
+/// way, or none waits to be promoted.
+pub fn steer(
+    draft: &mut Draft,
+    request: &UpdateRequest,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<bool, WireError> {
+    let (job, spec) = find(draft.state(), &request.job)?;
+    let mut job = job.clone();
+    let conflict = |what: String| Err(WireError::new(ErrorCode::Conflict, what));
+    let name = &job.name;
+    let under_way = |update: &&mut UpdateState| update.phase != UpdatePhase::Done;
+    let Some(update) = job.update.as_mut().filter(under_way) else {
+        return conflict(format!("no update of job {name} is under way"));
+    };
+    let what = match request.verb {
+        UpdateVerb::Promote if spec.update.canary == 0 => {
+            return conflict(format!("the update of job {name} has no canaries"));
+        }
+        UpdateVerb::Promote if update.promoted => return Ok(false),
+        UpdateVerb::Promote => {
+            update.promoted = true;
+            update.phase = UpdatePhase::Rolling;
+            "promoted"
+        }
+        UpdateVerb::Pause if update.phase == UpdatePhase::Paused => return Ok(false),
+        UpdateVerb::Pause => {
+            update.phase = UpdatePhase::Paused;
+            update.reason = Some(format!("paused by {}", asker.user));
+            "update-paused"
+        }
+        UpdateVerb::Continue if update.phase != UpdatePhase::Paused => return Ok(false),
+        UpdateVerb::Continue => {
+            update.phase = UpdatePhase::Rolling;
+            "update-continued"
+        }
+    };
+    if request.verb != UpdateVerb::Pause {
+        update.reason = None;
+        update.settled_at = now;
+    }
+    let mut event = job_event(now, &job, what);
+    event.by = Some(asker.user.to_owned());
+    event.request = asker.request.map(str::to_owned);
+    draft.event(event);
+    draft.put_job(job);
+    Ok(true)
+}

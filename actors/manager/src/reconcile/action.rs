@@ -1,0 +1,177 @@
+//! The changes of a slot, and how they are carried out on its record.
+
+use jiff::Timestamp;
+use loom_schemas::ids::RunId;
+use loom_schemas::record::{ENDED_RUNS_KEPT, Marks, Order, RunRecord, SlotRecord};
+use loom_schemas::words::RunState;
+
+use super::Facts;
+
+/// One change of a slot. Placements are named by their first run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nobody knows how the run is: its node is silent.
+    MarkUnknown(RunId),
+    /// The run will never be taken back.
+    Lose {
+        /// Which.
+        placement: RunId,
+        /// In words.
+        reason: String,
+    },
+    /// The run shall end.
+    Stop {
+        /// Which.
+        placement: RunId,
+        /// In words.
+        reason: String,
+    },
+    /// The run goes on under the wanted version, which changes nothing that it would see.
+    Adopt(RunId),
+    /// What is placed in the slot from now on runs this version.
+    Turn(u32),
+    /// The run that ended makes room for another, or for the one that takes over from it.
+    Retire {
+        /// Placements that failed in a row.
+        failures: u32,
+        /// No new placement before.
+        not_before: Option<Timestamp>,
+    },
+    /// The run that was to take over has ended before it could.
+    Drop {
+        /// Placements that failed in a row.
+        failures: u32,
+        /// No new placement before.
+        not_before: Option<Timestamp>,
+    },
+    /// The slot is not wanted now: it forgets its failures and what it waits for.
+    Rest,
+    /// The slot is no longer part of the job.
+    Remove,
+    /// The slot needs a node; always the last action of its slot.
+    Place,
+    /// The slot needs a node for the run that is to take over; always the last action of its slot.
+    PlaceIncoming,
+}
+
+/// Carries out an action on the record of its slot; `Place`, `PlaceIncoming` and `Remove` are the
+/// planner's.
+pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
+    match action {
+        Action::MarkUnknown(placement) => edit(record, *placement, |run| {
+            run.marks.unknown |= run.state == RunState::Running;
+        }),
+        Action::Lose { .. } | Action::Retire { .. } | Action::Drop { .. } => {
+            give_up(action, record, facts.now);
+        }
+        Action::Stop { placement, reason } => edit(record, *placement, |run| {
+            if run.order == Order::Run {
+                run.order = Order::Stop {
+                    reason: reason.clone(),
+                };
+            }
+        }),
+        Action::Adopt(placement) => {
+            let task = facts.spec.tasks.get(&record.slot.task);
+            let reserved = task.map(|task| task.resources.clone());
+            edit(record, *placement, |run| {
+                run.version = facts.job.version;
+                run.reserved = reserved.unwrap_or_else(|| run.reserved.clone());
+            });
+            record.version = facts.job.version;
+        }
+        Action::Turn(version) => record.version = *version,
+        Action::Rest => {
+            record.failed_placements = 0;
+            record.not_before = None;
+            record.waiting = None;
+        }
+        Action::Remove | Action::Place | Action::PlaceIncoming => {}
+    }
+}
+
+/// Carries out what [`loss`] says, and the like.
+pub fn give_up(action: &Action, record: &mut SlotRecord, now: Timestamp) {
+    let (failures, not_before) = match action {
+        Action::Lose { placement, reason } => {
+            return edit(record, *placement, |run| {
+                // First terminal state wins; only what has not ended is lost.
+                if run.state.is_terminal() {
+                    return;
+                }
+                run.state = RunState::Lost;
+                run.reason = Some(reason.clone());
+                run.ended_at = Some(now);
+                run.marks = Marks::default();
+                run.health = None;
+            });
+        }
+        Action::Retire {
+            failures,
+            not_before,
+        } => {
+            retire(record);
+            (failures, not_before)
+        }
+        Action::Drop {
+            failures,
+            not_before,
+        } => {
+            let ended = record.incoming.take();
+            keep_ended(record, ended);
+            (failures, not_before)
+        }
+        _ => return,
+    };
+    record.failed_placements = *failures;
+    record.not_before = *not_before;
+}
+
+/// Moves the run of a slot to those that ended, and begins with a clean sheet; one that was to take
+/// over takes its place.
+pub fn retire(record: &mut SlotRecord) {
+    let ended = record.current.take();
+    keep_ended(record, ended);
+    record.current = record.incoming.take();
+    record.failed_placements = 0;
+    record.not_before = None;
+    if record.current.is_some() {
+        record.waiting = None;
+    }
+}
+
+fn keep_ended(record: &mut SlotRecord, ended: Option<RunRecord>) {
+    record.ended.extend(ended.map(|run| RunRecord {
+        will_restart: false,
+        ..run
+    }));
+    let over = record.ended.len().saturating_sub(ENDED_RUNS_KEPT);
+    record.ended.drain(..over);
+}
+
+fn edit(record: &mut SlotRecord, placement: RunId, edit: impl FnOnce(&mut RunRecord)) {
+    if let Some(run) = record.placed_mut(placement) {
+        edit(run);
+    }
+}
+
+/// How a live placement is given up: its run is lost, or where it ended and its node would have
+/// started it again, another placement takes over from it.
+pub fn loss(record: &SlotRecord, run: &RunRecord, reason: String) -> Action {
+    let (failures, not_before) = (record.failed_placements, None);
+    if !run.state.is_terminal() {
+        let placement = run.placement;
+        return Action::Lose { placement, reason };
+    }
+    let incoming = record.incoming.as_ref();
+    if incoming.is_some_and(|incoming| incoming.placement == run.placement) {
+        return Action::Drop {
+            failures,
+            not_before,
+        };
+    }
+    Action::Retire {
+        failures,
+        not_before,
+    }
+}
