@@ -193,6 +193,9 @@ pub struct RunRecord {
     /// What the node could not hold it to: `memory limit: no cgroup`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unenforced: Vec<String>,
+    /// The job that it is, where its task is a job; it has no node then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<Name>,
     /// When it was wanted.
     pub created_at: Timestamp,
     /// When its process or container ran.

@@ -163,9 +163,9 @@ pub fn create(draft: &mut Draft, birth: Birth<'_>, now: Timestamp) {
     prune(draft, &parent.name, sort);
 }
 
-/// A child has ended: its parent has it planned what follows from that, for itself and for the next
-/// of its firings.
-pub fn ended(draft: &mut Draft, child: &JobRecord) {
+/// A child stands otherwise than before: what follows from that is planned, for its parent and for
+/// its next firing.
+pub fn turned(draft: &mut Draft, child: &JobRecord) {
     let Some(parent) = &child.parent else { return };
     let state = draft.state_mut();
     let siblings = state
@@ -179,12 +179,12 @@ pub fn ended(draft: &mut Draft, child: &JobRecord) {
 }
 
 /// Takes away the oldest children that ended, but the last [`CHILDREN_KEPT`]. One that others wait
-/// for stays.
+/// for stays, and one that is still what a task has come to.
 fn prune(draft: &mut Draft, parent: &Name, sort: Sort) {
     let state = draft.state();
     let mut ended: Vec<(Option<Timestamp>, Name)> = of_sort(state, parent, sort)
         .filter(|child| child.status.is_terminal())
-        .filter(|child| state.dependants(&child.name).next().is_none())
+        .filter(|child| state.dependants(&child.name).next().is_none() && !is_run(state, child))
         .map(|child| (child.ended_at, child.name.clone()))
         .collect();
     ended.sort();
@@ -192,6 +192,16 @@ fn prune(draft: &mut Draft, parent: &Name, sort: Sort) {
     for (_, child) in ended.into_iter().take(over) {
         remove(draft, &child);
     }
+}
+
+/// Whether a child is what stands in a slot of its parent.
+fn is_run(state: &State, child: &JobRecord) -> bool {
+    let made_by = child.parent.as_ref().map(|parent| &parent.made_by);
+    let Some(MadeBy::Task { slot, run }) = made_by else {
+        return false;
+    };
+    let current = state.slot(slot).and_then(|record| record.current.as_ref());
+    current.is_some_and(|current| current.run == *run)
 }
 
 /// Takes a job away that has ended, with all that is kept of it but its events and output.

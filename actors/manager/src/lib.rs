@@ -8,6 +8,7 @@
 //! | [`state`] | every record of the log, with indexes; a draft of the next commit (pure) |
 //! | [`reconcile`] | what has to change in a job's slots, and how a job stands (pure) |
 //! | [`depend`] | who waits for whom, and who may start (pure) |
+//! | [`subjob`] | tasks that are jobs (pure) |
 //! | [`system`] | one of each task on every node that matches (pure) |
 //! | [`schedule`] | jobs that run again and again (pure) |
 //! | [`child`] | jobs that are made of jobs (pure) |
@@ -30,6 +31,7 @@ pub mod reconcile;
 pub mod schedule;
 pub mod scheduler;
 pub mod state;
+pub mod subjob;
 pub mod system;
 pub mod view;
 

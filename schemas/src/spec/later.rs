@@ -12,7 +12,6 @@ const LATER: &[(&str, &str)] = &[
     (JOB, "vars"),
     (JOB, "strategy"),
     (JOB, "on"),
-    (TASK, "job"),
     (TASK, "plugin"),
     (TASK, "per_index"),
     (TASK, "disk"),

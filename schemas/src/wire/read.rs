@@ -94,7 +94,8 @@ pub struct JobView {
     /// How the jobs stand that it waits for; on the first page.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<JobDependency>,
-    /// The jobs it has made, by name: firings, dispatches, runs of its tasks; on the first page.
+    /// The last 200 jobs it has made, by name: firings, dispatches, runs of its tasks; on the first
+    /// page.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<JobSummary>,
 }

@@ -197,3 +197,44 @@ fn a_schedule_fires_child_jobs_and_a_dispatch_makes_one_more() {
     assert!(said.err.contains("no param k"), "{}", said.err);
     dev.ctl(&["dispatch", "twice"]).expect_code(4);
 }
+
+#[test]
+fn a_task_that_is_a_job_ends_as_it_does_and_is_stopped_with_it() {
+    let dev = Dev::start(&[]);
+    let go = dev.path("go");
+    let render = format!(
+        "name: render\nkind: batch\nrestart: {{on: never}}\n\
+         bash: 'until [ -e {} ]; do sleep 0.05; done; exit 3'\n",
+        go.display()
+    );
+    dev.run(&render, &["--detach"]).expect_code(0);
+    let film = "name: film\nkind: batch\ntasks:\n  scene: {job: render}\n  \
+                cut: {bash: echo no, after: [scene]}\n";
+    dev.run(film, &["--detach"]).expect_code(0);
+    let running = |job: &str| dev.wait_for_job(job, "running");
+    let child = running("film")["slots"][0]["current"]["child"].clone();
+    let child = child.as_str().unwrap().to_owned();
+    assert!(child.starts_with("render-20"), "{child}");
+    dev.ctl(&["stop", "film", "--reason", "enough"])
+        .expect_code(0);
+    let stopped = dev.wait_for_job(&child, "killed");
+    let why = stopped["summary"]["job"]["reason"].as_str().unwrap();
+    assert!(why.starts_with("stopped by job film: stopped by "), "{why}");
+    dev.wait_for_job("film", "killed");
+
+    dev.run(film, &["--detach"]).expect_code(0);
+    running("film");
+    std::fs::write(go, "").unwrap();
+    let failed = dev.wait_for_job("film", "failed");
+    let why = failed["summary"]["job"]["reason"].as_str().unwrap();
+    assert!(
+        why.starts_with("film/scene/0 failed: job render-20"),
+        "{why}"
+    );
+    assert!(why.ends_with("/0 failed: exit code 3"), "{why}");
+    assert_eq!(failed["summary"]["job"]["exit_code"], 3);
+    let said = dev
+        .run("name: a\nkind: batch\njob: x\n", &[])
+        .expect_code(1);
+    assert!(said.err.contains("there is no job x"), "{}", said.err);
+}

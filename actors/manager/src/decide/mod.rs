@@ -19,6 +19,7 @@ pub use change::{check_reason, restart, scale, stop};
 pub use cluster::{Office, elected};
 pub use command::{Command, remember, repeated};
 pub use dispatch::dispatch;
+pub(crate) use dispatch::with_params;
 pub use node::{
     Up, bye, hello, hello_part, is_given_up, lose_missing, node_down, node_lost, node_up,
 };

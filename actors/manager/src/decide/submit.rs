@@ -12,7 +12,7 @@ use loom_schemas::words::JobStatus;
 
 use super::{Asker, new_round, update};
 use crate::depend;
-use crate::schedule;
+use crate::{schedule, subjob};
 use crate::state::{Draft, Key, job_event, live_runs};
 
 /// A job as somebody hands it in.
@@ -57,6 +57,7 @@ pub fn submit(
     let owner = owner(&submission.spec, old.as_deref(), asker)?;
     depend::check(draft.state(), &submission.spec)?;
     schedule::check(&submission.spec)?;
+    subjob::check(draft.state(), &submission.spec)?;
     let Some(old) = old else {
         return Ok(create(draft, submission, owner, asker, now));
     };

@@ -22,6 +22,7 @@ use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{
     ClusterRecord, JobRecord, NodeStatus, RunRecord, SlotRecord, VersionRecord, Wanted,
 };
+use loom_schemas::spec::Operator;
 use loom_schemas::words::{JobStatus, RunState, Strategy};
 
 use crate::child;
@@ -30,6 +31,7 @@ use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, stat
 use crate::schedule;
 use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
 use crate::state::{Draft, Key, State, job_event, run_event};
+use crate::subjob;
 use crate::system;
 
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
@@ -184,6 +186,7 @@ impl Pass<'_> {
     /// Whether more is to be done for the job than was allowed.
     fn plan_job(&mut self, draft: &mut Draft, name: &Name, limit: usize) -> bool {
         schedule::settle(draft, name, self.now);
+        subjob::mirror(draft, name, self.now);
         let more = system::follow(draft, name, limit) > limit;
         let before = draft.state().clone();
         let Some(job) = before.job(name) else {
@@ -292,6 +295,18 @@ impl Pass<'_> {
             .entry((name.clone(), version))
             .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, facts.spec, &name, task));
         record.not_before = None;
+        if let Operator::Job(sub) = &task.operator {
+            let run = (self.ids)();
+            match subjob::start(draft, facts.job, task, sub, &record.slot, run, facts.now) {
+                Ok(new) => {
+                    draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
+                    record.waiting = None;
+                    record.current = Some(new);
+                }
+                Err(why) => turn.wait(draft, facts.now, record, why),
+            }
+            return;
+        }
         let pinned = record.slot.index.node().cloned();
         if pinned.is_none()
             && let Some(why) = self.refused.get(&turn.request)
@@ -422,10 +437,10 @@ fn settle_job(
         }
         draft.event(event);
     }
-    let ended = next.status.is_terminal() && !job.status.is_terminal();
+    let turned = next.status != job.status;
     draft.put_job(next);
-    if ended {
-        child::ended(draft, job);
+    if turned {
+        child::turned(draft, job);
     }
 }
 

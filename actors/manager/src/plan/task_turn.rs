@@ -111,6 +111,7 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         exit: None,
         reason: None,
         unenforced: Vec::new(),
+        child: None,
         created_at: now,
         started_at: None,
         ended_at: None,

@@ -20,6 +20,9 @@ use crate::state::{State, live_runs};
 #[cfg(test)]
 mod tests;
 
+/// The most children of a job that are shown with it.
+const CHILDREN_MAX: usize = 200;
+
 /// The fewest characters that name a run.
 const RUN_SUFFIX_MIN: usize = 8;
 
@@ -81,12 +84,17 @@ pub fn job_view(state: &State, query: &JobGet, bytes: usize) -> Result<JobView, 
     })
 }
 
+/// The newest children of a job, by name.
 fn children(state: &State, name: &Name) -> Vec<JobSummary> {
+    let mut children: Vec<&std::sync::Arc<JobRecord>> = state.children(name).collect();
+    children.sort_by_key(|child| std::cmp::Reverse(child.submitted_at));
+    children.truncate(CHILDREN_MAX);
+    children.sort_by(|a, b| a.name.cmp(&b.name));
     let line = |job: &std::sync::Arc<JobRecord>| match state.spec(job) {
         Some(spec) => summary(state, job, spec),
         None => bare_summary(job),
     };
-    state.children(name).map(line).collect()
+    children.into_iter().map(line).collect()
 }
 
 /// The submitted text of a version, the wanted one if none is named.

@@ -23,7 +23,8 @@ pub(super) fn shipped_runs(view: &JobView) -> BTreeSet<RunId> {
     };
     let slots = view.slots.iter().filter(is_shipped);
     let runs = slots.flat_map(|slot| slot.current.iter().chain(&slot.ended));
-    runs.filter(|run| run.started_at.is_some() && run.state != RunState::Lost)
+    runs.filter(|run| run.started_at.is_some() && run.child.is_none())
+        .filter(|run| run.state != RunState::Lost)
         .map(|run| run.run)
         .collect()
 }

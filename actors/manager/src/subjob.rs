@@ -1,0 +1,226 @@
+//! Sub-jobs: a task whose run is another job, dispatched with the task's params. Pure.
+//!
+//! The run of such a task has no node: what the child job comes to is what the run comes to, read
+//! off it whenever the task's job is planned ([`mirror`]), which the child's changes bring about. A
+//! stop goes the other way: the run is ordered to end, and so the child is stopped.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use loom_schemas::error::WireError;
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::record::{Exit, JobRecord, MadeBy, Order, RunRecord, SlotRecord, Wanted};
+use loom_schemas::spec::reference::{Context, Piece, Reference, Template};
+use loom_schemas::spec::{JobSpec, Operator, Resources, SubJob, TaskSpec};
+use loom_schemas::words::{JobStatus, Kind, RunState};
+
+use crate::child::{self, Birth};
+use crate::decide::with_params;
+use crate::plan::new_run;
+use crate::state::{Draft, State, is_live, run_event};
+
+/// How many jobs may stand below each other.
+const DEPTH_MAX: usize = 16;
+
+/// `invalid` if a task of a job is a job that is not there, is no batch, has no such params, or
+/// makes this one again.
+pub fn check(state: &State, spec: &JobSpec) -> Result<(), WireError> {
+    for (name, task) in &spec.tasks {
+        let Operator::Job(SubJob { job }) = &task.operator else {
+            continue;
+        };
+        let wrong = |why: String| WireError::invalid(format!("tasks.{name}: job: {why}"));
+        if *job == spec.name {
+            return Err(wrong(format!("{job} would make itself again and again")));
+        }
+        target(state, job)
+            .and_then(|target| {
+                check_depth(state, &spec.name, target)?;
+                with_params(&target.spec, &task.params).map_err(|error| error.message)
+            })
+            .map_err(wrong)?;
+    }
+    Ok(())
+}
+
+/// The jobs below a job, as far down as they go.
+fn check_depth(
+    state: &State,
+    top: &Name,
+    first: &loom_schemas::record::VersionRecord,
+) -> Result<(), String> {
+    let mut level = vec![&first.spec];
+    for _ in 0..DEPTH_MAX {
+        let below = level.iter().flat_map(|spec| spec.tasks.values());
+        let below = below.filter_map(|task| match &task.operator {
+            Operator::Job(SubJob { job }) => Some(job),
+            _ => None,
+        });
+        let mut next: BTreeMap<&Name, &JobSpec> = BTreeMap::new();
+        for job in below {
+            if job == top {
+                return Err(format!("{} makes {top} again", first.spec.name));
+            }
+            let spec = state.job(job).and_then(|record| state.spec(record));
+            next.extend(spec.map(|spec| (job, spec)));
+        }
+        if next.is_empty() {
+            return Ok(());
+        }
+        level = next.into_values().collect();
+    }
+    Err(format!("more than {DEPTH_MAX} jobs below each other"))
+}
+
+fn target<'a>(
+    state: &'a State,
+    job: &Name,
+) -> Result<&'a loom_schemas::record::VersionRecord, String> {
+    let record = state.job(job);
+    let version = record.and_then(|record| state.version(job, record.version));
+    let version = version.ok_or_else(|| format!("there is no job {job}: run it first"))?;
+    if version.spec.kind != Kind::Batch {
+        let kind = version.spec.kind;
+        return Err(format!("{job} is a {kind}: only a batch job can be a task"));
+    }
+    Ok(version)
+}
+
+/// Makes the child job that is the run of a slot; the run, or why it cannot be made.
+pub fn start(
+    draft: &mut Draft,
+    job: &JobRecord,
+    task: &TaskSpec,
+    sub: &SubJob,
+    slot: &Slot,
+    run: RunId,
+    now: Timestamp,
+) -> Result<RunRecord, String> {
+    let state = draft.state().clone();
+    let version = target(&state, &sub.job)?;
+    let params = filled(job, task, slot)?;
+    let said = |error: WireError| error.message;
+    let spec = with_params(&version.spec, &params).map_err(said)?;
+    let name = child::name_at(&sub.job, now).map_err(said)?;
+    let name = child::free_name(&state, name).map_err(said)?;
+    let birth = Birth {
+        parent: job,
+        version,
+        name: name.clone(),
+        spec,
+        made_by: MadeBy::Task {
+            slot: slot.clone(),
+            run,
+        },
+        reason: format!("it is the run of {slot}"),
+        by: None,
+    };
+    child::create(draft, birth, now);
+    Ok(RunRecord {
+        reason: Some(format!("job {name}")),
+        child: Some(name),
+        ..new_run(job, run, Resources::default(), now)
+    })
+}
+
+/// The values of a task's params, with what is known here filled in.
+fn filled(job: &JobRecord, task: &TaskSpec, slot: &Slot) -> Result<BTreeMap<Name, String>, String> {
+    let value = |(name, text): (&Name, &String)| {
+        let wrong = |error: &dyn std::fmt::Display| format!("param {name}: {error}");
+        let template = Template::parse(text, Context::Argument).map_err(|error| wrong(&error))?;
+        let mut value = String::new();
+        for piece in template.pieces() {
+            match piece {
+                Piece::Text(text) => value.push_str(text),
+                Piece::Reference(Reference::JobName) => value.push_str(job.name.as_str()),
+                Piece::Reference(Reference::JobVersion) => value.push_str(&job.version.to_string()),
+                Piece::Reference(Reference::TaskName) => value.push_str(slot.task.as_str()),
+                Piece::Reference(Reference::TaskIndex) => value.push_str(&slot.index.to_string()),
+                Piece::Reference(other) => {
+                    return Err(wrong(&format!("${{{other}}} is not known of a job")));
+                }
+            }
+        }
+        Ok((name.clone(), value))
+    };
+    task.params.iter().map(value).collect()
+}
+
+/// Brings the runs of a job that are jobs to what these have come to, and stops those whose runs are
+/// to end.
+pub fn mirror(draft: &mut Draft, job: &Name, now: Timestamp) {
+    let state = draft.state().clone();
+    for record in state.slots_of(job) {
+        let Some(run) = record.current.as_ref().filter(|run| is_live(run)) else {
+            continue;
+        };
+        let Some(child) = &run.child else { continue };
+        let child_record = state.job(child).map(AsRef::as_ref);
+        let ends = run.order != Order::Run || run.restart_orders > 0;
+        if let Some(child) = child_record.filter(|_| ends) {
+            stop(draft, child, job, run);
+        }
+        let seen = seen(run, child, child_record, now);
+        if seen != *run {
+            draft.event(run_event(now, &record.slot, &seen, seen.state.as_str()));
+            draft.put_slot(SlotRecord {
+                current: Some(seen),
+                ..SlotRecord::clone(record)
+            });
+        }
+    }
+}
+
+fn stop(draft: &mut Draft, child: &JobRecord, job: &Name, run: &RunRecord) {
+    if child.wanted != Wanted::Run || child.status.is_terminal() {
+        return;
+    }
+    let reason = match &run.order {
+        Order::Stop { reason } => reason.clone(),
+        Order::Run => "restarted".to_owned(),
+    };
+    draft.put_job(JobRecord {
+        wanted: Wanted::Stop {
+            by: format!("job {job}"),
+            reason,
+        },
+        ..child.clone()
+    });
+}
+
+/// The run as its job has it.
+fn seen(run: &RunRecord, name: &Name, child: Option<&JobRecord>, now: Timestamp) -> RunRecord {
+    let Some(child) = child else {
+        return RunRecord {
+            state: RunState::Lost,
+            reason: Some(format!("job {name} is not there any more")),
+            ended_at: Some(now),
+            ..run.clone()
+        };
+    };
+    let state = match child.status {
+        JobStatus::Completed => RunState::Completed,
+        JobStatus::Failed => RunState::Failed,
+        JobStatus::Killed => RunState::Killed,
+        JobStatus::Running => RunState::Running,
+        JobStatus::Pending | JobStatus::Unknown => return run.clone(),
+    };
+    let why = child
+        .reason
+        .as_ref()
+        .map(|reason| format!("job {name}: {reason}"));
+    RunRecord {
+        state,
+        reason: why.or_else(|| Some(format!("job {name}"))),
+        exit: state.is_terminal().then(|| Exit {
+            code: child.exit_code,
+            ..Exit::default()
+        }),
+        started_at: child.started_at,
+        ended_at: child.ended_at,
+        ..run.clone()
+    }
+}
