@@ -241,6 +241,10 @@ impl<'a> Lowering<'a> {
         let args = self.words(task.args, &texts, false);
         let env = self.env(task.env, &texts);
         let replicas = self.whole(&task.replicas, 0..=REPLICAS_MAX, 1);
+        if kind == Kind::System && task.replicas.present {
+            let message = "a system job has one on every node";
+            self.push(task.replicas.problem(message, "remove `replicas`"));
+        }
         let workdir = self.absolute(task.workdir, &texts);
         let user = self.user(task.user);
         let resources = self.resources(&Amounts {

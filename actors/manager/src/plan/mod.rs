@@ -22,7 +22,7 @@ use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{
     ClusterRecord, JobRecord, NodeStatus, RunRecord, SlotRecord, VersionRecord, Wanted,
 };
-use loom_schemas::spec::Operator;
+use loom_schemas::spec::{Operator, TaskSpec};
 use loom_schemas::words::{JobStatus, RunState, Strategy};
 
 use crate::child;
@@ -307,41 +307,14 @@ impl Pass<'_> {
             }
             return;
         }
-        let pinned = record.slot.index.node().cloned();
-        if pinned.is_none()
-            && let Some(why) = self.refused.get(&turn.request)
-        {
+        let is_pinned = record.slot.index.node().is_some();
+        if !is_pinned && let Some(why) = self.refused.get(&turn.request) {
             let why = why.clone();
             turn.wait(draft, facts.now, record, why);
             return None;
         }
-        let strategy = self.options.strategy;
-        let cluster = self
-            .cluster
-            .get_or_insert_with(|| Cluster::of(draft.state(), strategy));
         let run = (self.ids)();
-        let last = record.ended.last().filter(|run| {
-            matches!(
-                run.state,
-                RunState::Failed | RunState::Rejected | RunState::Lost
-            )
-        });
-        let preferences = Preferences {
-            replicas: Some(&turn.replicas),
-            avoid: last.and_then(|run| run.node.as_ref()),
-        };
-        let placed = match &pinned {
-            Some(node) => cluster
-                .place_on(node, task, &turn.request, run)
-                .map_err(|cause| format!("node {node}: {cause}")),
-            None => cluster
-                .place(task, &turn.request, run, &preferences)
-                .map_err(|why| why.to_string()),
-        };
-        let recheck = |placement| {
-            recheck(draft.state(), placement, &turn.request).map_err(|why| why.to_string())
-        };
-        match placed.and_then(recheck) {
+        match self.find_node(draft.state(), task, turn, record, run) {
             Ok(placement) => {
                 *turn.replicas.entry(placement.node.clone()).or_default() += 1;
                 record.waiting = None;
@@ -355,13 +328,47 @@ impl Pass<'_> {
                 Some(new)
             }
             Err(why) => {
-                if pinned.is_none() {
+                if !is_pinned {
                     self.refused.insert(turn.request.clone(), why.clone());
                 }
                 turn.wait(draft, facts.now, record, why);
                 None
             }
         }
+    }
+
+    /// Where a run goes: to the node that its slot is of, or to the best that has room. Why not, in
+    /// words, where there is none.
+    fn find_node(
+        &mut self,
+        state: &State,
+        task: &TaskSpec,
+        turn: &TaskTurn,
+        record: &SlotRecord,
+        run: RunId,
+    ) -> Result<Placement, String> {
+        let strategy = self.options.strategy;
+        let cluster = self
+            .cluster
+            .get_or_insert_with(|| Cluster::of(state, strategy));
+        let placed = if let Some(node) = record.slot.index.node() {
+            let placed = cluster.place_on(node, task, &turn.request, run);
+            placed.map_err(|cause| format!("node {node}: {cause}"))
+        } else {
+            let last = record.ended.last().filter(|run| {
+                matches!(
+                    run.state,
+                    RunState::Failed | RunState::Rejected | RunState::Lost
+                )
+            });
+            let preferences = Preferences {
+                replicas: Some(&turn.replicas),
+                avoid: last.and_then(|run| run.node.as_ref()),
+            };
+            let placed = cluster.place(task, &turn.request, run, &preferences);
+            placed.map_err(|why| why.to_string())
+        };
+        recheck(state, placed?, &turn.request).map_err(|why| why.to_string())
     }
 
     /// Writes down where `round-robin` goes on.
