@@ -15,7 +15,10 @@ use crate::header::{Headers, REQUEST_INFO};
 pub const OWN: &str = "loom";
 
 /// Names that mean something else than a user: nobody who comes through an import is called so.
-pub const RESERVED: [&str; 4] = [OWN, SYSTEM, QUEUE, UNKNOWN];
+pub const RESERVED: [&str; 5] = [OWN, NODE, SYSTEM, QUEUE, UNKNOWN];
+
+/// How nodes are called that may say only what a node says.
+pub const NODE: &str = "node";
 
 /// How the user of the system account is called.
 const SYSTEM: &str = "system";

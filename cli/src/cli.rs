@@ -107,6 +107,8 @@ pub(crate) enum BusVerb {
     Init(commands::bus::BusInit),
     /// Make a user's credentials file
     User(commands::bus::BusUser),
+    /// Take a user's credentials back
+    Revoke(commands::bus::BusRevoke),
 }
 
 /// `loomctl node`.
@@ -127,6 +129,7 @@ impl Verb {
             Self::Manager(ManagerVerb::Ls(verb)) => verb.execute(global).await,
             Self::Bus(BusVerb::Init(verb)) => verb.execute(global),
             Self::Bus(BusVerb::User(verb)) => verb.execute(global),
+            Self::Bus(BusVerb::Revoke(verb)) => verb.execute(global),
             Self::Node(NodeVerb::Start(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Ls(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Status(verb)) => verb.execute(global).await,

@@ -155,6 +155,19 @@ impl Hosts {
         self.spawn(&format!("server-{number}"), command);
     }
 
+    /// Has every server read its configuration again.
+    pub fn reload_servers(&self) {
+        let servers = self.running.iter();
+        for (_, server) in servers.filter(|(name, _)| name.starts_with("server-")) {
+            signal(server.id(), Signal::SIGHUP);
+        }
+    }
+
+    /// What one of its processes has logged.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+    }
+
     /// Starts a manager on a host.
     ///
     /// # Panics
@@ -190,7 +203,7 @@ impl Hosts {
             .args(["--lost-after", self.lost_after])
             .arg("--data-dir")
             .arg(self.path(name))
-            .envs(self.environment("loom"))
+            .envs(self.environment(if kind == "node" { "node" } else { "loom" }))
             .env("LOOM_LOG", "info");
         command
     }

@@ -206,10 +206,11 @@ async fn open(
 
 /// Two agents of one name would both run everything that is assigned to it.
 async fn refuse_namesake(bus: &Bus, name: &Name) -> Result<(), StartError> {
-    let subject = subject::assign(name);
+    // What a node may ask as well: it may give no orders, not even wrong ones.
+    let subject = subject::inventory(name);
     let deadline = Instant::now() + NAMESAKE_GONE;
     loop {
-        // No assignment: an agent that is there refuses it, and does nothing.
+        // An agent that is there answers or refuses, and does nothing.
         let asked = bus.call::<_, Value>(&subject, &(), NAMESAKE_WAIT).await;
         // Who does not answer is gone, or is no worse than one that starts a moment later.
         if !matches!(

@@ -45,6 +45,30 @@ pub(super) const STREAMS: &[&str] = &[
 /// What a user may ask the server about itself.
 pub(super) const WHO_AM_I: &str = "$SYS.REQ.USER.INFO";
 
+/// What a node says of its own accord. It writes no log and no event of a job, task or node, gives
+/// no orders, and asks nothing of `JetStream`; what it is asked it may answer.
+pub(super) const NODE_SAYS: &[&str] = &[
+    "orch.ctl.*.*",
+    "orch.heartbeat.*",
+    // Whether another agent of its name is there.
+    "orch.inventory.*",
+    "orch.events.command.>",
+    "orch.logs.>",
+    "orch.metrics.>",
+    WHO_AM_I,
+];
+
+/// What a node listens to.
+pub(super) const NODE_HEARS: &[&str] = &[
+    "orch.assign.*",
+    "orch.inventory.*",
+    "orch.find.*",
+    "orch.task.>",
+    "orch.run.>",
+    "orch.events.manager.*.elected",
+    INBOX,
+];
+
 /// Where answers arrive.
 pub(super) const INBOX: &str = "_INBOX.>";
 
@@ -215,6 +239,23 @@ mod tests {
         }
         assert!(!exported.iter().any(|subject| **subject == "orch.>"));
         assert!(!exported.iter().any(|subject| subject.starts_with("$JS")));
+    }
+
+    #[test]
+    fn a_node_may_not_say_what_only_a_manager_says() {
+        for subject in [
+            "orch.log",
+            "orch.assign",
+            "orch.events.job",
+            "orch.events.task",
+            "$JS",
+        ] {
+            let says = |said: &&&str| said.starts_with(subject) || subject.starts_with(**said);
+            assert_eq!(
+                NODE_SAYS.iter().find(says),
+                (subject == "orch.log").then_some(&"orch.logs.>")
+            );
+        }
     }
 
     #[test]

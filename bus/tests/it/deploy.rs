@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use loom_bus::call::CallError;
 use loom_bus::connection::{Bus, ConnectError, ConnectOptions, Login, Tls};
 use loom_bus::facts::{system_facts, user_facts};
@@ -201,6 +202,102 @@ async fn a_user_added_later_is_taken_and_one_of_another_bus_is_not() {
     stranger.tls.ca = Some(other.authority());
     let error = Bus::connect(stranger).await.unwrap_err();
     assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_user_taken_back_is_let_in_no_more_and_the_others_are() {
+    let three = Three::start();
+    let (ada, bob) = (three.connect("ada").await, three.connect("bob").await);
+    let options = three.options("bob");
+    let Login::CredentialsFile(file) = &options.login else {
+        panic!("a file");
+    };
+    let kept = three.dir.path().join("kept.creds");
+    std::fs::copy(file, &kept).unwrap();
+    let changed = three.made.revoke_user(&name("bob"), Timestamp::now());
+    assert_eq!(changed.unwrap().len(), 3);
+    assert!(!file.exists());
+    for server in &three.servers {
+        let mut reload = Command::new("kill");
+        let reload = reload.arg("-HUP").arg(server.id().to_string());
+        assert!(reload.status().unwrap().success());
+    }
+    let stolen = ConnectOptions {
+        login: Login::CredentialsFile(kept),
+        ..three.options("bob")
+    };
+    until("bob is not let in", || async {
+        let tried = Bus::connect(stolen.clone()).await;
+        matches!(tried, Err(ConnectError::Denied { .. }))
+    })
+    .await;
+    until("his connection is ended", || async { !bob.is_connected() }).await;
+    ada.round_trip().await.unwrap();
+    // Made anew the servers' files still know, and the name is free.
+    Deployment::init(&three.dir.path().join("bus"), &three.members).unwrap();
+    let config = three.dir.path().join("bus/servers/n1/nats-server.conf");
+    let config = std::fs::read_to_string(config).unwrap();
+    assert!(claims(&config).contains("revocations"), "{config}");
+    three.made.add_user(&name("bob")).unwrap();
+    three.connect("bob").await.round_trip().await.unwrap();
+    let nobody = three.made.revoke_user(&name("nobody"), Timestamp::now());
+    assert!(nobody.unwrap_err().to_string().contains("nobody"));
+}
+
+/// What all tokens of a configuration say.
+fn claims(config: &str) -> String {
+    use base64::Engine as _;
+    let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let tokens = config
+        .split_whitespace()
+        .filter(|word| word.starts_with("ey"));
+    let claims = tokens.filter_map(|token| engine.decode(token.split('.').nth(1)?).ok());
+    claims
+        .map(|claims| String::from_utf8_lossy(&claims).into_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_node_may_say_what_a_node_says_and_nothing_else() {
+    let three = Three::start();
+    let (orch, node) = (three.connect("loom").await, three.connect("node").await);
+    let ada = three.connect("ada").await;
+    for subject in [
+        "orch.log",
+        "orch.assign.n1",
+        "orch.job.submit",
+        "orch.job.queue",
+        "orch.admin.node.drain",
+        "orch.events.job.web.completed",
+        "orch.events.task.web.main.0.completed",
+        "orch.manager.m1.bye",
+        "orch.task.web.main.0.signal",
+        "$JS.API.STREAM.LIST",
+        "$JS.API.STREAM.PURGE.ORCH_LOG",
+    ] {
+        let answer = node.call::<_, Value>(subject, &json!({}), LONG).await;
+        let denied = matches!(
+            &answer,
+            Err(CallError::Refused(WireError { code, .. })) if *code == ErrorCode::Denied
+        );
+        assert!(denied, "{subject}: {answer:?}");
+    }
+    for subject in ["orch.ctl.n1.hello", "orch.ctl.n1.status"] {
+        say_caller(&orch, subject).await;
+        assert_eq!(call(&node, subject, &[]).await["user"], caller::OWN);
+    }
+    // It answers managers and users, whoever asked.
+    for (subject, asks, user) in [
+        ("orch.assign.n1", &orch, caller::OWN),
+        ("orch.task.web.main.0.signal", &ada, "ada"),
+        ("orch.find.signal", &ada, "ada"),
+        ("orch.run.0198c0de.pause", &ada, "ada"),
+    ] {
+        say_caller(&node, subject).await;
+        for _ in 0..3 {
+            assert_eq!(call(asks, subject, &[]).await["user"], user, "{subject}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! `loomctl bus init` and `loomctl bus user`: the files of a bus of several servers.
+//! `loomctl bus init`, `bus user` and `bus revoke`: the files of a bus of several servers.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use loom_bus::server::deploy::{Deployment, Member, url};
+use loom_bus::server::deploy::{Deployment, Member, NODE, url};
 use loom_schemas::ids::Name;
 
 use crate::cli::Global;
@@ -52,6 +52,43 @@ pub(crate) struct BusUser {
     name: Name,
 }
 
+/// Take a user's credentials back.
+///
+/// The servers have to be told: DIR has a new configuration for each, to be copied there and read
+/// with `nats-server --signal reload`, which also ends the user's connections. The name can be
+/// given away again with `bus user`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl bus revoke ~/loom-bus bob")]
+pub(crate) struct BusRevoke {
+    /// Where `bus init` put its files
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// The user
+    #[arg(value_name = "NAME")]
+    name: Name,
+}
+
+impl BusRevoke {
+    /// Writes the configurations, and says what to do with them.
+    pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
+        global.output.must_be_default("bus revoke")?;
+        let failed = |error| Failure::error(chain(&error));
+        let made = Deployment::open(&self.dir).map_err(failed)?;
+        let configs = made.revoke_user(&self.name, jiff::Timestamp::now());
+        let mut text = format!(
+            "# {} is let in until these are on their hosts and were read there with\n\
+             #   nats-server --signal reload\n",
+            self.name
+        );
+        for config in configs.map_err(failed)? {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{}", config.display());
+        }
+        output::text(&text)
+    }
+}
+
 impl BusInit {
     /// Makes the files, and says what to do with them.
     pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
@@ -85,8 +122,9 @@ impl BusInit {
         }
         let _ = write!(
             text,
-            "# for managers and nodes, and with another file for users:\n\
+            "# for managers; for nodes with {}, for users with their own file:\n\
              export LOOM_BUS={}\nexport LOOM_TLS_CA={}\nexport LOOM_CREDS={}\n",
+            absolute(&made.credentials_path(NODE)),
             url(&self.servers),
             absolute(&made.authority()),
             absolute(&made.credentials_path("loom"))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use loom_bus::facts::{UserFacts, user_facts};
 use loom_bus::server::USERS_ACCOUNT;
+use loom_bus::server::deploy::NODE;
 use loom_bus::{Bus, ConnectError, ConnectOptions, ServerFacts};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -103,6 +104,7 @@ pub(crate) async fn wait_for_bus(connect: &ConnectOptions) -> Result<ServerFacts
         name: format!("{} start", connect.name),
         ..connect.clone()
     };
+    let leads = connect.require_jetstream;
     let look = async {
         // Whoever may not ask for JetStream is told that it is not there.
         let plain = ConnectOptions {
@@ -111,7 +113,7 @@ pub(crate) async fn wait_for_bus(connect: &ConnectOptions) -> Result<ServerFacts
         };
         let mut bus = Bus::connect_patiently(plain, Some(BUS_WAIT)).await?;
         let user = user_facts(&bus, USER_WAIT).await;
-        if connect.require_jetstream && !is_users(user.as_ref()) {
+        if leads && !is_users(user.as_ref()) && !is_node(user.as_ref()) {
             bus = Bus::connect_patiently(connect, Some(BUS_WAIT)).await?;
         }
         Ok::<_, ConnectError>((bus.server(), user))
@@ -122,9 +124,16 @@ pub(crate) async fn wait_for_bus(connect: &ConnectOptions) -> Result<ServerFacts
                 let user = user.and_then(|facts| facts.user).unwrap_or_default();
                 Err(Failure::new(Code::Denied, format!(
                     "the bus takes this login for user {user}, who may run jobs but be no manager \
-                     or node: take theirs, the loom.creds of `loomctl bus init`, or what the \
-                     agents.env of a manager with --embedded-bus says"
+                     or node: take theirs, the loom.creds and node.creds of `loomctl bus init`, or \
+                     what the agents.env of a manager with --embedded-bus says"
                 )))
+            }
+            Ok((_, user)) if leads && is_node(user.as_ref()) => {
+                Err(Failure::new(
+                    Code::Denied,
+                    "the bus takes this login for a node, who may write no log: a manager needs the \
+                     loom.creds of `loomctl bus init`",
+                ))
             }
             Ok((server, _)) => Ok(server),
             Err(error) => Err(Failure::new(connect_code(&error), chain(&error))),
@@ -139,6 +148,11 @@ pub(crate) async fn wait_for_bus(connect: &ConnectOptions) -> Result<ServerFacts
 /// Whether the login is one of the account that users of a bus of our making have.
 fn is_users(user: Option<&UserFacts>) -> bool {
     user.is_some_and(|facts| facts.account.as_deref() == Some(USERS_ACCOUNT))
+}
+
+/// Whether the login is one of those that nodes have.
+fn is_node(user: Option<&UserFacts>) -> bool {
+    user.is_some_and(|facts| facts.user.as_deref() == Some(NODE) && !is_users(Some(facts)))
 }
 
 /// Resolves at SIGINT, SIGTERM or SIGHUP.

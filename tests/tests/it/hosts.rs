@@ -70,6 +70,10 @@ fn a_cluster_on_three_servers_outlives_what_is_killed_of_it() {
         }
     });
     hosts.ctl("ada", &["stop", "web"]).expect_code(0);
+    for node in ["node-1", "node-2", "node-3"] {
+        let log = hosts.log(node);
+        assert!(!log.contains("ermissions"), "a node was denied: {log}");
+    }
 }
 
 #[test]
@@ -100,6 +104,7 @@ fn users_are_told_apart_and_cannot_take_what_is_not_theirs() {
     assert_eq!(hosts.job("of-eve")["summary"]["job"]["owner"], "eve");
     run_alone(&["bus", "user", directory.to_str().unwrap(), "eve"]).expect_code(1);
     run_alone(&["bus", "user", directory.to_str().unwrap(), "loom"]).expect_code(1);
+    taken_back(&hosts, "eve");
 
     // The doctor finds nothing to complain of but what this machine lacks.
     let said = hosts.ctl("ada", &["doctor", "-o", "json"]);
@@ -140,6 +145,34 @@ fn users_are_told_apart_and_cannot_take_what_is_not_theirs() {
         said.clone().expect_code(0).out.contains("of-ada"),
         "{said:?}"
     );
+}
+
+/// Somebody's credentials are taken back, and what they keep of them is of no use.
+fn taken_back(hosts: &Hosts, user: &str) {
+    let own = hosts.client_file(&format!("{user}.creds"));
+    let kept = fs::read(&own).unwrap();
+    let directory = hosts.path("bus");
+    let said = run_alone(&["bus", "revoke", directory.to_str().unwrap(), user]).expect_code(0);
+    assert_eq!(
+        said.out.matches("nats-server.conf").count(),
+        3,
+        "{}",
+        said.out
+    );
+    assert!(!own.exists());
+    fs::write(&own, kept).unwrap();
+    hosts.ctl(user, &["status"]).expect_code(0);
+    hosts.reload_servers();
+    until("they are not let in", || {
+        let said = hosts.ctl(user, &["status"]);
+        if said.code == 5 {
+            Ok(())
+        } else {
+            Err(format!("{said:?}"))
+        }
+    });
+    hosts.ctl("bob", &["status"]).expect_code(0);
+    run_alone(&["bus", "revoke", directory.to_str().unwrap(), user]).expect_code(1);
 }
 
 #[test]

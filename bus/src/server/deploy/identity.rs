@@ -3,6 +3,7 @@
 //! The form is that of NATS: claims in JSON, signed with an nkey, as a JSON Web Token (version 2
 //! of the claims). What each account may say to the other is the same as on the embedded server.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
@@ -15,8 +16,20 @@ use sha2::{Digest, Sha256};
 
 use super::{DeployError, load_or_make};
 use crate::server::config::{
-    ANSWERED_WITHIN, INBOX, SERVICES, SERVICES_OF_MANY, STREAMS, WHO_AM_I,
+    ANSWERED_WITHIN, INBOX, NODE_HEARS, NODE_SAYS, SERVICES, SERVICES_OF_MANY, STREAMS, WHO_AM_I,
 };
+
+/// The role of users in their account.
+const USER_ROLE: &str = "user";
+/// The role of nodes in the account they share with managers.
+const NODE_ROLE: &str = "node";
+
+/// The name of the key that signs nodes.
+const NODES_SIGNER: &str = "nodes-signer";
+
+/// Users who are taken no more, by public key: whatever was signed for them up to this time, in
+/// seconds since 1970.
+pub(super) type Revoked = BTreeMap<String, i64>;
 
 /// Every key of a bus.
 pub(super) struct Keys {
@@ -26,6 +39,8 @@ pub(super) struct Keys {
     users: KeyPair,
     /// Signs users; what they may do stands in their account, under this key.
     signer: KeyPair,
+    /// The same of nodes.
+    nodes_signer: KeyPair,
 }
 
 impl fmt::Debug for Keys {
@@ -55,7 +70,12 @@ impl Keys {
     }
 
     pub(super) fn load(dir: &Path) -> Result<Self, DeployError> {
-        Self::read(dir, |path, _| {
+        Self::read(dir, |path, kind| {
+            if path.file_stem().is_some_and(|stem| stem == NODES_SIGNER) && !path.exists() {
+                // Files that were made before nodes had a login of their own.
+                let seed = KeyPair::new(kind).seed();
+                return seed.map_err(|error| DeployError::Sign(error.to_string()));
+            }
             std::fs::read_to_string(path).map_err(|source| DeployError::File {
                 path: path.to_owned(),
                 source,
@@ -81,10 +101,12 @@ impl Keys {
             orch: key("orch", KeyPairType::Account)?,
             users: key("users", KeyPairType::Account)?,
             signer: key("users-signer", KeyPairType::Account)?,
+            nodes_signer: key(NODES_SIGNER, KeyPairType::Account)?,
         })
     }
 
-    pub(super) fn tokens(&self) -> Result<Tokens, DeployError> {
+    /// What the servers are told, of accounts and of users they take no more.
+    pub(super) fn tokens(&self, revoked: &Revoked) -> Result<Tokens, DeployError> {
         let system_account = self.system.public_key();
         let operator = json!({
             "type": "operator", "version": 2, "system_account": system_account,
@@ -102,14 +124,14 @@ impl Keys {
             )?,
             accounts: vec![
                 account(&self.system, "SYS", account_claims(&json!({})))?,
-                account(&self.orch, "ORCH", Self::orch_claims())?,
-                account(&self.users, "USERS", self.users_claims())?,
+                account(&self.orch, "ORCH", self.orch_claims())?,
+                account(&self.users, "USERS", self.users_claims(revoked))?,
             ],
             system_account,
         })
     }
 
-    fn orch_claims() -> Value {
+    fn orch_claims(&self) -> Value {
         let threshold = u64::try_from(ANSWERED_WITHIN.as_nanos()).unwrap_or(u64::MAX);
         let mut exports: Vec<Value> = Vec::new();
         for subject in SERVICES {
@@ -128,10 +150,14 @@ impl Keys {
             "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
         }));
         claims["exports"] = exports.into();
+        let mut template = template(NODE_SAYS, NODE_HEARS);
+        // One answer to each request, for as long as somebody may wait for it.
+        template["resp"] = json!({"max": 1, "ttl": threshold});
+        claims["signing_keys"] = json!([role(NODE_ROLE, &self.nodes_signer, &template)]);
         claims
     }
 
-    fn users_claims(&self) -> Value {
+    fn users_claims(&self, revoked: &Revoked) -> Value {
         let orch = self.orch.public_key();
         let services = || SERVICES.iter().chain(SERVICES_OF_MANY).copied();
         let mut imports: Vec<Value> = Vec::new();
@@ -150,35 +176,61 @@ impl Keys {
         let subscribe: Vec<&str> = STREAMS.iter().copied().chain([INBOX]).collect();
         let mut claims = account_claims(&json!({}));
         claims["imports"] = imports.into();
-        claims["signing_keys"] = json!([{
-            "kind": "user_scope",
-            "key": self.signer.public_key(),
-            "role": "user",
-            "template": {
-                "pub": {"allow": publish}, "sub": {"allow": subscribe},
-                "subs": -1, "data": -1, "payload": -1,
-            },
-        }]);
+        let template = template(&publish, &subscribe);
+        claims["signing_keys"] = json!([role(USER_ROLE, &self.signer, &template)]);
+        if !revoked.is_empty() {
+            claims["revocations"] = json!(revoked);
+        }
         claims
     }
 
-    /// The credentials file of a manager or node.
+    /// The credentials file of a manager.
     pub(super) fn orch_credentials(&self, name: &str) -> Result<String, DeployError> {
-        credentials(&self.orch, name, &unlimited())
+        Ok(credentials(&self.orch, name, &unlimited())?.text)
+    }
+
+    /// The credentials file of a node.
+    pub(super) fn node_credentials(&self, name: &str) -> Result<String, DeployError> {
+        let claims = signed_for(&self.orch);
+        Ok(credentials(&self.nodes_signer, name, &claims)?.text)
     }
 
     /// The credentials file of somebody who asks the servers about themselves.
     pub(super) fn system_credentials(&self, name: &str) -> Result<String, DeployError> {
-        credentials(&self.system, name, &unlimited())
+        Ok(credentials(&self.system, name, &unlimited())?.text)
     }
 
-    /// The credentials file of a user.
-    pub(super) fn user_credentials(&self, name: &str) -> Result<String, DeployError> {
-        let claims = json!({
-            "type": "user", "version": 2, "issuer_account": self.users.public_key(),
-        });
-        credentials(&self.signer, name, &claims)
+    /// The credentials of a user.
+    pub(super) fn user_credentials(&self, name: &str) -> Result<Credentials, DeployError> {
+        credentials(&self.signer, name, &signed_for(&self.users))
     }
+}
+
+/// Somebody's credentials.
+pub(super) struct Credentials {
+    /// The content of the file.
+    pub(super) text: String,
+    /// As whom the servers know them.
+    pub(super) public_key: String,
+}
+
+/// Claims of somebody who may do what stands in an account, under the key that signs them.
+fn signed_for(account: &KeyPair) -> Value {
+    json!({"type": "user", "version": 2, "issuer_account": account.public_key()})
+}
+
+/// What everybody may do whom a key signs.
+fn role(role: &str, signer: &KeyPair, template: &Value) -> Value {
+    json!({
+        "kind": "user_scope", "key": signer.public_key(), "role": role, "template": template,
+    })
+}
+
+fn template(publish: &[&str], subscribe: &[&str]) -> Value {
+    json!({
+        "pub": {"allow": publish}, "sub": {"allow": subscribe},
+        "subs": -1, "data": -1, "payload": -1,
+    })
 }
 
 fn unlimited() -> Value {
@@ -200,16 +252,18 @@ fn account_claims(jetstream: &Value) -> Value {
     json!({"type": "account", "version": 2, "limits": limits})
 }
 
-fn credentials(issuer: &KeyPair, name: &str, claims: &Value) -> Result<String, DeployError> {
+fn credentials(issuer: &KeyPair, name: &str, claims: &Value) -> Result<Credentials, DeployError> {
     let user = KeyPair::new_user();
     let token = sign(issuer, &user.public_key(), name, claims)?;
     let seed = user.seed();
     let seed = seed.map_err(|error| DeployError::Sign(error.to_string()))?;
-    Ok(format!(
+    let text = format!(
         "-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n\
          Whoever has this file is {name} on the bus: keep it secret.\n\n\
          -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-    ))
+    );
+    let public_key = user.public_key();
+    Ok(Credentials { text, public_key })
 }
 
 /// A token: who says what about whom, signed.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::identity::Keys;
+use super::identity::{Keys, Revoked};
 use super::{AUTHORITY, DeployError, Member};
 use crate::server::config::{SETTINGS, jetstream};
 
@@ -18,6 +18,7 @@ pub(super) fn config(
     member: &Member,
     members: &[Member],
     keys: &Keys,
+    revoked: &Revoked,
 ) -> Result<String, DeployError> {
     let Member { name, port, .. } = member;
     let (listen, host) = (member.listens_on(), member.shown_host());
@@ -48,15 +49,32 @@ pub(super) fn config(
         }
         text.push_str("  ]\n}\n");
     }
-    let tokens = keys.tokens()?;
+    let tokens = keys.tokens(revoked)?;
     let _ = writeln!(
         text,
         "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{",
         tokens.operator, tokens.system_account
     );
     for (account, token) in tokens.accounts {
-        let _ = writeln!(text, "  {account}: {token}");
+        let _ = writeln!(text, "{}", preloaded(&account, &token));
     }
     text.push_str("}\n");
     Ok(text)
+}
+
+/// The same configuration with other tokens of the accounts, and all else as it was.
+pub(super) fn with_accounts(config: &str, accounts: &[(String, String)]) -> String {
+    let renewed = |line: &str| {
+        let of = |(account, _): &&(String, String)| line.starts_with(&format!("  {account}: "));
+        match accounts.iter().find(of) {
+            Some((account, token)) => preloaded(account, token),
+            None => line.to_owned(),
+        }
+    };
+    let lines: Vec<String> = config.lines().map(renewed).collect();
+    lines.join("\n") + "\n"
+}
+
+fn preloaded(account: &str, token: &str) -> String {
+    format!("  {account}: {token}")
 }

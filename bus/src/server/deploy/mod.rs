@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use loom_schemas::ids::Name;
 
 use super::ServerError;
@@ -24,7 +25,7 @@ mod identity;
 mod member;
 
 use certificates::Authority;
-use identity::Keys;
+use identity::{Keys, Revoked};
 
 /// Where clients connect where nobody says otherwise.
 pub const PORT: u16 = 4222;
@@ -35,8 +36,17 @@ pub const ROUTE_PORT: u16 = 6222;
 /// The file with the authority's certificate.
 const AUTHORITY: &str = "ca.crt";
 
-/// As whom managers and nodes connect.
+/// As whom managers connect.
 const ORCH: &str = crate::caller::OWN;
+
+/// As whom nodes connect.
+pub const NODE: &str = crate::caller::NODE;
+
+/// Public keys of users by name, one file each, so that their credentials need not stay here.
+const USERS: &str = "users";
+
+/// Who is taken no more.
+const REVOKED: &str = "revoked.json";
 
 /// As whom one may ask the servers about themselves.
 const SYSTEM: &str = "system";
@@ -61,6 +71,9 @@ pub enum DeployError {
         /// Their file.
         path: PathBuf,
     },
+    /// A user who was never made here, or whose key was not kept.
+    #[error("{0} has no credentials made here that could be revoked")]
+    NoUser(Name),
     /// A host that no certificate can be made for.
     #[error("`{host}` cannot be the host of a server: {reason}")]
     Host {
@@ -186,6 +199,7 @@ impl Deployment {
             dir: dir.to_owned(),
             keys: Keys::load_or_make(&private_dir(dir.join("keys"))?)?,
         };
+        let revoked = deployment.revoked()?;
         let authority = Authority::load_or_make(&dir.join("keys"))?;
         let clients = private_dir(dir.join("clients"))?;
         write(&clients.join(AUTHORITY), authority.certificate())?;
@@ -195,11 +209,12 @@ impl Deployment {
             write(&own.join(AUTHORITY), authority.certificate())?;
             write(&own.join(member::CERTIFICATE), &certificate)?;
             write(&own.join(member::KEY), &key)?;
-            let config = member::config(member, members, &deployment.keys)?;
+            let config = member::config(member, members, &deployment.keys, &revoked)?;
             write(&own.join(member::CONFIG), &config)?;
         }
         for (name, creds) in [
             (ORCH, deployment.keys.orch_credentials(ORCH)?),
+            (NODE, deployment.keys.node_credentials(NODE)?),
             (SYSTEM, deployment.keys.system_credentials(SYSTEM)?),
         ] {
             let path = deployment.credentials_path(name);
@@ -231,8 +246,75 @@ impl Deployment {
         if path.exists() {
             return Err(DeployError::UserExists { path });
         }
-        write(&path, &self.keys.user_credentials(name.as_str())?)?;
+        let made = self.keys.user_credentials(name.as_str())?;
+        // First the key: whoever gets in can be kept out again.
+        let known = private_dir(self.dir.join("keys").join(USERS))?;
+        write(&known.join(name.as_str()), &made.public_key)?;
+        write(&path, &made.text)?;
         Ok(path)
+    }
+
+    /// Takes a user's credentials back: removes the file, if it is here, and tells it in the
+    /// configuration of every server, which have to be given to them. Returns where those are.
+    pub fn revoke_user(&self, name: &Name, now: Timestamp) -> Result<Vec<PathBuf>, DeployError> {
+        let known = self.dir.join("keys").join(USERS).join(name.as_str());
+        let key = match std::fs::read_to_string(&known) {
+            Ok(key) => key,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(DeployError::NoUser(name.clone()));
+            }
+            Err(source) => {
+                return Err(DeployError::File {
+                    path: known,
+                    source,
+                });
+            }
+        };
+        let mut revoked = self.revoked()?;
+        revoked.insert(key.trim().to_owned(), now.as_second());
+        let text = serde_json::to_string_pretty(&revoked);
+        let text = text.map_err(|error| DeployError::Sign(error.to_string()))?;
+        write(&self.dir.join("keys").join(REVOKED), &text)?;
+        let accounts = self.keys.tokens(&revoked)?.accounts;
+        let configs = self.configs()?;
+        for path in &configs {
+            write(path, &member::with_accounts(&read(path)?, &accounts))?;
+        }
+        for path in [self.credentials_path(name.as_str()), known] {
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DeployError::File { path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(configs)
+    }
+
+    fn revoked(&self) -> Result<Revoked, DeployError> {
+        let path = self.dir.join("keys").join(REVOKED);
+        if !path.exists() {
+            return Ok(Revoked::new());
+        }
+        serde_json::from_str(&read(&path)?).map_err(|error| DeployError::Key {
+            path,
+            reason: error.to_string(),
+        })
+    }
+
+    /// The configuration of every server, by name.
+    fn configs(&self) -> Result<Vec<PathBuf>, DeployError> {
+        let servers = self.dir.join("servers");
+        let listed = std::fs::read_dir(&servers).map_err(|source| DeployError::File {
+            path: servers,
+            source,
+        })?;
+        let configs = listed
+            .flatten()
+            .map(|entry| entry.path().join(member::CONFIG));
+        let mut configs: Vec<PathBuf> = configs.filter(|path| path.exists()).collect();
+        configs.sort();
+        Ok(configs)
     }
 
     /// Where the authority's certificate is, which clients need.
@@ -276,6 +358,13 @@ fn check_members(members: &[Member]) -> Result<(), DeployError> {
 fn private_dir(path: PathBuf) -> Result<PathBuf, DeployError> {
     super::make_private_dir(&path)?;
     Ok(path)
+}
+
+fn read(path: &Path) -> Result<String, DeployError> {
+    std::fs::read_to_string(path).map_err(|source| DeployError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn write(path: &Path, content: &str) -> Result<(), DeployError> {
