@@ -18,6 +18,8 @@ pub const REVISION: &str = "Orch-Revision";
 pub const MIN_REVISION: &str = "Orch-Min-Revision";
 /// The version a submission must meet.
 pub const IF_VERSION: &str = "Orch-If-Version";
+/// What the vars of a submitted job are set to: a JSON object of texts.
+pub const SET: &str = "Orch-Set";
 /// Seconds after which a request answered `busy` may be repeated.
 pub const RETRY_AFTER: &str = "Retry-After";
 /// The message of an error reply, after the NATS service protocol.

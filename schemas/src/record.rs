@@ -2,7 +2,6 @@
 //!
 //! Records carry effects, not commands: the leader decides, a follower only puts them in place.
 
-mod child;
 mod slot;
 mod update;
 
@@ -18,7 +17,6 @@ use crate::units::{Bytes, MilliCores};
 use crate::wire::SubmitOutcome;
 use crate::words::{DriverKind, HealthStatus, JobStatus, RunState, Strategy};
 
-pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use update::{UpdatePhase, UpdateState};
 
 /// How many versions of a job are kept.
@@ -196,6 +194,13 @@ pub struct RunRecord {
     /// The job that it is, where its task is a job; it has no node then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<Name>,
+    /// The values of references that were filled in for it, by what stands between the braces; long
+    /// ones are cut.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub filled: BTreeMap<String, String>,
+    /// What it left in `$LOOM_RESULT`, as JSON text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
     /// When it was wanted.
     pub created_at: Timestamp,
     /// When its process or container ran.

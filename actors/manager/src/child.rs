@@ -151,6 +151,7 @@ pub fn create(draft: &mut Draft, birth: Birth<'_>, now: Timestamp) {
         text: version.text.clone(),
         at: now,
         by: by.map_or_else(|| version.by.clone(), |(user, _)| user.to_owned()),
+        reason: None,
     });
     let mut event = job_event(now, &job, "accepted");
     event.reason = Some(reason);

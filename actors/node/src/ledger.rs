@@ -399,6 +399,8 @@ fn first_report(assigned: &Assigned) -> RunReport {
         exit: None,
         reason: None,
         unenforced: Vec::new(),
+        filled: BTreeMap::new(),
+        result: None,
         started_at: None,
         ended_at: None,
     }

@@ -44,6 +44,8 @@ pub(crate) fn task() -> TaskSpec {
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),
+        result: false,
+        results: std::collections::BTreeSet::new(),
         workdir: None,
         user: None,
         resources: Resources {
@@ -88,6 +90,7 @@ pub(crate) fn assigned(number: u8) -> Assigned {
         task: task(),
         labels: BTreeMap::new(),
         ports: BTreeMap::new(),
+        results: BTreeMap::new(),
         holds_address: true,
         replicas: 1,
         order: Order::Run,
@@ -130,6 +133,8 @@ pub(crate) fn report(run_number: u8, placement: u8, state: RunState) -> RunRepor
         exit: None,
         reason: None,
         unenforced: Vec::new(),
+        filled: BTreeMap::new(),
+        result: None,
         started_at: None,
         ended_at: None,
     }

@@ -34,6 +34,11 @@ pub struct Launch {
     pub resources: Resources,
     /// What is kept of its output.
     pub logs: LogSpec,
+    /// Whether what it leaves in `$LOOM_RESULT` is wanted of a container; of a process it is taken
+    /// in any case, at no cost.
+    pub result: bool,
+    /// What references were filled with, by what stands between the braces; long values are cut.
+    pub filled: BTreeMap<String, String>,
     /// What the `sim` driver plays.
     pub sim: Option<SimScript>,
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::cli::Global;
 use crate::client;
 use crate::commands::stop::job_view_at;
-use crate::commands::validate::{JobFile, read_job};
+use crate::commands::validate::{JobFile, parse_set, read_job};
 use crate::exit::{Code, Failure, chain};
 use crate::output::{self, Form, progress::Progress};
 use crate::watch::output::Follow as Output;
@@ -50,6 +50,9 @@ pub(crate) struct Run {
     /// Stream the output and exit with the task's own exit code
     #[arg(long)]
     once: bool,
+    /// Set a var of the job; repeatable
+    #[arg(long = "set", value_name = "VAR=VALUE", value_parser = parse_set)]
+    sets: Vec<(String, String)>,
     /// Only if this is the job's version now; 0 for a job that must not exist
     #[arg(long, value_name = "N")]
     if_version: Option<u32>,
@@ -85,7 +88,7 @@ impl Run {
                 "--once streams lines; use -o table, wide or jsonl with it",
             ));
         }
-        let file = read_job(&self.file)?;
+        let file = read_job(&self.file, &self.sets.iter().cloned().collect())?;
         if self.once && file.spec.schedule.is_some() {
             return Err(Failure::usage(
                 "--once follows a job to its end, and this one runs again and again by its schedule",
@@ -208,6 +211,13 @@ pub(crate) async fn submit(
     ];
     if let Some(version) = if_version {
         headers.push(("Orch-If-Version", version.to_string()));
+    }
+    if !file.sets.is_empty() {
+        let sets = serde_json::to_string(&file.sets);
+        headers.push((
+            "Orch-Set",
+            sets.map_err(|error| Failure::error(error.to_string()))?,
+        ));
     }
     let subject = subject::job("submit");
     let payload = bytes::Bytes::from(file.text.clone());

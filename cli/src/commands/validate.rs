@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use loom_schemas::spec::{self, JobSpec, Problem, ProblemKind, Report, Syntax};
+use loom_schemas::spec::{self, JobSpec, Problem, ProblemKind, Report, Sets, Syntax};
 use serde::Serialize;
 
 use crate::cli::Global;
@@ -14,11 +14,22 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loomctl validate web.yaml
-  loomctl validate jobs/*.yaml -o json")]
+  loomctl validate jobs/*.yaml -o json
+  loomctl validate --set tag=1.27 web.yaml")]
 pub(crate) struct Validate {
     /// Job files: YAML, TOML or JSON by extension; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Set a var of the jobs; repeatable
+    #[arg(long = "set", value_name = "VAR=VALUE", value_parser = parse_set)]
+    sets: Vec<(String, String)>,
+}
+
+/// Reads `name=value`, as `--set` takes it.
+pub(crate) fn parse_set(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = pair.ok_or_else(|| format!("`{text}`: expected VAR=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// What became of one file.
@@ -36,8 +47,9 @@ impl Validate {
     pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
         let mut worst = None;
         let mut all = Vec::new();
+        let sets = self.sets.iter().cloned().collect();
         for path in &self.files {
-            let (checked, failure) = check(path);
+            let (checked, failure) = check(path, &sets);
             if let Some(failure) = failure {
                 worst = worst.or(Some(failure.code));
                 if !global.output.is_for_programs() {
@@ -64,7 +76,7 @@ impl Validate {
 }
 
 /// Checks one file: what programs are told, and what people are.
-fn check(path: &Path) -> (Checked, Option<Failure>) {
+fn check(path: &Path, sets: &Sets) -> (Checked, Option<Failure>) {
     let mut checked = Checked {
         file: path.display().to_string(),
         valid: false,
@@ -72,7 +84,7 @@ fn check(path: &Path) -> (Checked, Option<Failure>) {
         tasks: 0,
         problems: Vec::new(),
     };
-    let error = match read_job(path) {
+    let error = match read_job(path, sets) {
         Ok(job) => {
             checked.valid = true;
             checked.job = Some(job.spec.name.to_string());
@@ -120,10 +132,12 @@ pub(crate) struct JobFile {
     pub(crate) text: Vec<u8>,
     /// The content type of `text`.
     pub(crate) content_type: &'static str,
+    /// What its vars are set to.
+    pub(crate) sets: Sets,
 }
 
 /// Reads a job file with the scripts it names, which are relative to it.
-pub(crate) fn read_job(path: &Path) -> Result<JobFile, Unread> {
+pub(crate) fn read_job(path: &Path, sets: &Sets) -> Result<JobFile, Unread> {
     let is_stdin = path.as_os_str() == "-";
     let name = if is_stdin {
         "<stdin>".to_owned()
@@ -152,8 +166,10 @@ pub(crate) fn read_job(path: &Path) -> Result<JobFile, Unread> {
         let path = directory.join(file);
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    let spec = spec::read_with_files(&text, syntax, &name, &mut script).map_err(Unread::Wrong)?;
-    let embedded = spec::embed_files(&text, syntax, &name, &mut script).map_err(Unread::Wrong)?;
+    let spec = spec::read_with_files(&text, syntax, &name, sets, &mut script);
+    let spec = spec.map_err(Unread::Wrong)?;
+    let embedded = spec::embed_files(&text, syntax, &name, sets, &mut script);
+    let embedded = embedded.map_err(Unread::Wrong)?;
     let content_type = match syntax {
         _ if embedded != text => "application/json",
         Syntax::Yaml => "application/yaml",
@@ -165,5 +181,6 @@ pub(crate) fn read_job(path: &Path) -> Result<JobFile, Unread> {
         spec,
         text: embedded,
         content_type,
+        sets: sets.clone(),
     })
 }

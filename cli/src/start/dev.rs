@@ -8,6 +8,7 @@ use loom_bus::{Bus, ConnectOptions};
 use loom_manager::{ManagerHandle, ManagerOptions};
 use loom_node::{BusAccess, CapacityOverride, NodeHandle, NodeOptions, TasksOnStop};
 use loom_schemas::ids::Name;
+use loom_schemas::spec::Sets;
 use loom_schemas::words::DriverKind;
 
 use self::left::left_behind;
@@ -94,7 +95,7 @@ impl Dev {
         let jobs = self
             .files
             .iter()
-            .map(|path| read_job(path))
+            .map(|path| read_job(path, &Sets::new()))
             .collect::<Result<Vec<_>, _>>()?;
         let data_dir = data_dir(self.data_dir.as_ref(), "dev")?;
         raise_open_files();

@@ -30,7 +30,7 @@ pub(crate) const JOB_FIELDS: [&str; 11] = [
 ];
 
 /// The fields of a task.
-pub(crate) const TASK_FIELDS: [&str; 29] = [
+pub(crate) const TASK_FIELDS: [&str; 30] = [
     "image",
     "bash",
     "python",
@@ -43,6 +43,7 @@ pub(crate) const TASK_FIELDS: [&str; 29] = [
     "per_index",
     "env",
     "params",
+    "result",
     "workdir",
     "user",
     "network",
@@ -133,6 +134,9 @@ pub(crate) struct TaskFile {
     pub(crate) env: Field<Entries<Text>>,
     /// Values handed to it as `LOOM_PARAM_<NAME>`. Default: none.
     pub(crate) params: Field<Entries<Text>>,
+    /// Whether what it leaves in `$LOOM_RESULT` is kept, also where it is a container without a script
+    /// and no other task refers to it. Default: false.
+    pub(crate) result: Field<bool>,
     /// The absolute path it starts in. Default: the image's, or the run's own directory.
     pub(crate) workdir: Field<Text>,
     /// `user` or `user:group`, by name or number. Default: the image's, or the agent's own.

@@ -8,14 +8,9 @@ pub(crate) const TASK: &str = "TaskFile";
 /// Fields and values that are refused with `not supported yet`, each with the type of the file it
 /// is of. Whoever makes one work takes its line out; nothing else has to be changed for it.
 const LATER: &[(&str, &str)] = &[
-    (JOB, "priority"),
-    (JOB, "vars"),
     (JOB, "strategy"),
     (JOB, "on"),
     (TASK, "plugin"),
-    (TASK, "per_index"),
-    (TASK, "disk"),
-    (TASK, "disk_rate"),
     (TASK, "gpus"),
     (TASK, "constraints"),
     (TASK, "affinities"),
@@ -23,8 +18,6 @@ const LATER: &[(&str, &str)] = &[
     (TASK, "tolerations"),
     (TASK, "inputs"),
     (TASK, "outputs"),
-    (TASK, "params"),
-    (TASK, "result"),
     (TASK, "volumes"),
     (TASK, "secrets"),
     (TASK, "commands"),

@@ -3,15 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 
 use super::depend::AfterPlace;
 use super::field::{Entries, Field, Form, Size, Text, Whole};
 use super::file::{JobFile, PortFile, TaskFile};
 use super::problem::{Problem, ProblemKind, Problems, shown};
 use super::program::{Operators, Texts};
+use super::reference::is_label;
 use super::resources::Amounts;
 use super::tree::Place;
-use super::{JOB_MAX, JobSpec, PRIORITY, PortSpec, TaskSpec};
+use super::vars::{ResultPlace, Sets};
+use super::{JOB_MAX, JobSpec, PRIORITY, PortSpec, TaskSpec, VarSpec};
 use crate::ids::Name;
 use crate::units::Bytes;
 use crate::words::Kind;
@@ -38,6 +41,12 @@ pub(crate) struct Lowering<'a> {
     pub(super) room: usize,
     /// What tasks wait for.
     pub(super) after: Vec<AfterPlace>,
+    /// Whose results tasks use, and where.
+    pub(super) results: Vec<ResultPlace>,
+    /// What the vars are set to.
+    pub(super) sets: &'a Sets,
+    /// The vars of the job.
+    pub(super) vars: Rc<BTreeMap<Name, VarSpec>>,
 }
 
 /// Where a task stands, for what is wrong with it as a whole.
@@ -66,12 +75,20 @@ impl TaskPlace {
 }
 
 impl<'a> Lowering<'a> {
-    pub(crate) fn new(problems: Problems, files: Option<&'a mut Files<'a>>, size: usize) -> Self {
+    pub(crate) fn new(
+        problems: Problems,
+        files: Option<&'a mut Files<'a>>,
+        sets: &'a Sets,
+        size: usize,
+    ) -> Self {
         Self {
             problems,
             files,
             room: JOB_MAX.saturating_sub(size),
             after: Vec::new(),
+            results: Vec::new(),
+            sets,
+            vars: Rc::default(),
         }
     }
 
@@ -95,7 +112,7 @@ impl<'a> Lowering<'a> {
         let priority = self.whole(&job.priority, 0..=100, PRIORITY);
         let datacenters = self.datacenters(job.datacenters);
         let depends_on = self.depends_on(job.depends_on, job.name.value.as_ref());
-        let vars = self.vars(job.vars);
+        self.vars = Rc::new(self.vars(job.vars, &top));
         let update = self.update(job.update);
         let owner = self.owner(job.owner);
         let labels = self.labels(job.labels);
@@ -107,6 +124,7 @@ impl<'a> Lowering<'a> {
             None => self.tasks(job.tasks, kind),
         };
         self.check_after(&tasks);
+        let tasks = self.with_results(tasks);
         Some(JobSpec {
             name: job.name.value?,
             owner,
@@ -115,7 +133,7 @@ impl<'a> Lowering<'a> {
             datacenters,
             schedule,
             depends_on,
-            vars,
+            vars: Rc::unwrap_or_clone(std::mem::take(&mut self.vars)),
             update,
             labels,
             tasks,
@@ -140,8 +158,7 @@ impl<'a> Lowering<'a> {
         let mut labels = BTreeMap::new();
         for (key, value) in entries(field) {
             let Some(name) = &key.value else { continue };
-            let valid = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
-            if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
+            if !is_label(name) {
                 let message = format!("`{}` is not the name of a label", shown(name));
                 let help = "expected 1 to 63 letters, digits, `.`, `_`, `/` or `-`";
                 self.push(key.problem(message, help));
@@ -230,21 +247,17 @@ impl<'a> Lowering<'a> {
     fn task(&mut self, task: TaskFile, kind: Kind, place: &TaskPlace) -> Option<TaskSpec> {
         let ports = self.ports(task.ports);
         let names: BTreeSet<Name> = ports.keys().cloned().collect();
-        let texts = Texts { ports: &names };
-        if let (true, Some(other)) = (task.exec.present, Some(&task.command).filter(|c| c.present))
-        {
+        let texts = Texts::new(&names, &self.vars);
+        if task.exec.present && task.command.present {
             let help = "put the program and its arguments into `exec`; `command` is the \
                         interpreter of a script";
-            self.push(other.problem("`command` stands beside `exec`", help));
+            let message = "`command` stands beside `exec`";
+            self.push(task.command.problem(message, help));
         }
         let command = self.words(task.command, &texts, true);
         let args = self.words(task.args, &texts, false);
         let env = self.env(task.env, &texts);
-        let replicas = self.whole(&task.replicas, 0..=REPLICAS_MAX, 1);
-        if kind == Kind::System && task.replicas.present {
-            let message = "a system job has one on every node";
-            self.push(task.replicas.problem(message, "remove `replicas`"));
-        }
+        let replicas = self.replicas(&task.replicas, kind);
         let workdir = self.absolute(task.workdir, &texts);
         let user = self.user(task.user);
         let resources = self.resources(&Amounts {
@@ -275,8 +288,10 @@ impl<'a> Lowering<'a> {
             exec: task.exec,
             job: task.job,
         };
+        let operator = self.operator(operators, place, &texts)?;
+        let (vars, results) = self.used(texts, &operator, place);
         Some(TaskSpec {
-            operator: self.operator(operators, place, &texts)?,
+            operator,
             image,
             command,
             args,
@@ -284,7 +299,9 @@ impl<'a> Lowering<'a> {
             per_index,
             env,
             params,
-            vars: BTreeMap::new(),
+            vars,
+            result: task.result.value.unwrap_or(false),
+            results,
             workdir,
             user,
             network,
@@ -298,6 +315,14 @@ impl<'a> Lowering<'a> {
             logs,
             sim,
         })
+    }
+
+    fn replicas(&mut self, field: &Field<Whole>, kind: Kind) -> u32 {
+        if kind == Kind::System && field.present {
+            let message = "a system job has one on every node";
+            self.push(field.problem(message, "remove `replicas`"));
+        }
+        self.whole(field, 0..=REPLICAS_MAX, 1)
     }
 
     fn ports(&mut self, field: Field<Entries<Form<Whole, PortFile>>>) -> BTreeMap<Name, PortSpec> {

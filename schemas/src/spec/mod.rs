@@ -30,7 +30,7 @@ mod update;
 mod vars;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,14 +42,15 @@ pub use depend::{After, DEPENDENCIES_MAX, DependOn, DependsOn, SubJob};
 pub use image::{ImageSpec, Network, Pull};
 pub use lower::{PORTS_MAX, REPLICAS_MAX, TASKS_MAX, WORD_MAX, WORDS_MAX};
 pub use problem::{Problem, ProblemKind, Report};
-pub use read::{embed_files, read, read_with_files};
+pub use read::{embed_files, read, read_set, read_with_files};
+pub use reference::ResultUse;
 pub use resources::{IndexSpec, ResourceChange};
 pub use schedule::{Overlap, ScheduleSpec};
 pub use schema::json_schema;
 pub use signals::nearest_signal;
 pub use syntax::Syntax;
 pub use update::{OnUpdateFailure, UpdateOrder, UpdateSpec};
-pub use vars::{VARS_MAX, VarSpec, VarType};
+pub use vars::{RESULT_MAX, Sets, VARS_MAX, VarSpec, VarType};
 
 /// The largest job file that is read, in bytes, scripts put in from files included.
 ///
@@ -133,6 +134,12 @@ pub struct TaskSpec {
     /// The values of those vars of the job that it refers to, so that it alone says what it runs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vars: BTreeMap<Name, String>,
+    /// Whether what it leaves in `$LOOM_RESULT` is wanted, also of a container without a script.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub result: bool,
+    /// The values of results of other tasks that it refers to.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub results: BTreeSet<ResultUse>,
     /// The directory it starts in; the image's own or, without an image, its own run directory if
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,9 @@
 //! Lowering of what a task runs: its operator, script, arguments and environment, and the check of
 //! the references in them.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::field::{Entries, Field, Form, Text};
 use super::file::{ImageFile, ScriptFile};
@@ -9,8 +11,8 @@ use super::image::{ImageName, ImageSpec, Network, Pull};
 use super::later::{TASK, supported};
 use super::lower::{Lowering, TaskPlace, WORD_MAX, WORDS_MAX, entries};
 use super::problem::{Problem, ProblemKind, shown};
-use super::reference::{Context, Reference, Template};
-use super::{JOB_MAX, Operator, Script, SubJob, VARS_MAX};
+use super::reference::{Context, Reference, ResultUse, Template};
+use super::{JOB_MAX, Operator, Script, SubJob, VARS_MAX, VarSpec};
 use crate::ids::Name;
 use crate::units::Bytes;
 
@@ -30,31 +32,65 @@ pub(super) struct Operators {
     pub(super) job: Field<Name>,
 }
 
-/// What the texts of a task may refer to.
+/// What the texts of a task may refer to, and what they do.
 pub(super) struct Texts<'a> {
-    pub(super) ports: &'a BTreeSet<Name>,
+    ports: &'a BTreeSet<Name>,
+    vars: Rc<BTreeMap<Name, VarSpec>>,
+    pub(super) used: RefCell<Used>,
 }
 
-impl Texts<'_> {
-    /// Tells message and help of the first reference that is wrong.
-    fn check(&self, text: &str, context: Context, mut tell: impl FnMut(String, String)) {
+/// What the texts of a task refer to.
+#[derive(Default)]
+pub(super) struct Used {
+    pub(super) vars: BTreeSet<Name>,
+    pub(super) results: Vec<(ResultUse, Field<()>)>,
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn new(ports: &'a BTreeSet<Name>, vars: &Rc<BTreeMap<Name, VarSpec>>) -> Self {
+        Self {
+            ports,
+            vars: Rc::clone(vars),
+            used: RefCell::default(),
+        }
+    }
+
+    /// The first reference of a text that is wrong, as a problem in its place.
+    fn check(&self, text: &str, context: Context, at: &Field<()>) -> Option<Problem> {
         let template = match Template::parse(text, context) {
             Ok(template) => template,
-            Err(error) => return tell(error.to_string(), error.help()),
+            Err(error) => return Some(at.problem(error.to_string(), error.help())),
         };
-        let missing = template.references().find_map(|reference| match reference {
-            Reference::Port(name) if !self.ports.contains(name) => Some(name),
-            _ => None,
-        });
-        if let Some(name) = missing {
-            let message = format!("`${{port.{name}}}` names a port that the task does not have");
-            let ports: Vec<&str> = self.ports.iter().map(Name::as_str).collect();
-            let help = match ports.as_slice() {
-                [] => format!("add it: `ports: {{{name}: {{}}}}`"),
-                ports => format!("its ports: {}", ports.join(", ")),
+        let mut used = self.used.borrow_mut();
+        for reference in template.references() {
+            let (what, known, name): (_, Vec<&str>, _) = match reference {
+                Reference::Port(name) if !self.ports.contains(name) => {
+                    ("port", self.ports.iter().map(Name::as_str).collect(), name)
+                }
+                Reference::Var(name) if !self.vars.contains_key(name) => {
+                    ("var", self.vars.keys().map(Name::as_str).collect(), name)
+                }
+                Reference::Var(name) => {
+                    used.vars.insert(name.clone());
+                    continue;
+                }
+                Reference::Result(of) => {
+                    used.results.push((of.clone(), at.clone_with(())));
+                    continue;
+                }
+                _ => continue,
             };
-            tell(message, help);
+            let whose = if what == "port" { "task" } else { "job" };
+            let message =
+                format!("`${{{reference}}}` names a {what} that the {whose} does not have");
+            let help = match known.as_slice() {
+                [] if what == "port" => format!("add it: `ports: {{{name}: {{}}}}`"),
+                [] => format!("add it: `vars: {{{name}: \"its default\"}}`"),
+                known => format!("its {what}s: {}", known.join(", ")),
+            };
+            return Some(at.problem(message, help));
         }
+        None
     }
 }
 
@@ -206,10 +242,8 @@ impl Lowering<'_> {
             self.push(place.problem("the script is empty", ""));
         } else if text.contains('\0') {
             self.push(place.problem("the script has a zero byte", "remove it"));
-        } else if let Some(texts) = texts {
-            texts.check(&text, Context::Script, |message, help| {
-                self.push(place.problem(message, help));
-            });
+        } else if let Some(wrong) = texts.and_then(|t| t.check(&text, Context::Script, &place)) {
+            self.push(wrong);
         }
         Some(Script { text, file })
     }
@@ -279,10 +313,8 @@ impl Lowering<'_> {
             let message = format!("the text has {} bytes", text.len());
             let help = format!("at most {WORD_MAX}: the kernel takes no more");
             self.push(field.problem(message, help).of(ProblemKind::TooLarge));
-        } else {
-            texts.check(text, Context::Argument, |message, help| {
-                self.push(field.problem(message, help));
-            });
+        } else if let Some(wrong) = texts.check(text, Context::Argument, &field.as_place()) {
+            self.push(wrong);
         }
         field.value.map(|text| text.0)
     }

@@ -11,7 +11,7 @@ use super::lower::{Files, Lowering};
 use super::problem::{Problem, ProblemKind, Problems, Report};
 use super::reader::{Reader, unknown_field};
 use super::tree::{Entry, Lines, Node, Value};
-use super::{JOB_MAX, JobSpec, Syntax, json, msgpack, toml, yaml};
+use super::{JOB_MAX, JobSpec, Sets, Syntax, json, msgpack, toml, yaml};
 use crate::units::Bytes;
 
 /// Reads a job in one of its syntaxes; `name` stands before each problem of the report.
@@ -19,13 +19,20 @@ use crate::units::Bytes;
 /// A script `{file: path}` is refused: the program that submits a job puts the text in, see
 /// [`embed_files`].
 pub fn read(text: &[u8], syntax: Syntax, name: &str) -> Result<JobSpec, Report> {
-    job(text, syntax, name, None, Problems::default()).map(|(spec, _)| spec)
+    read_set(text, syntax, name, &Sets::new())
+}
+
+/// Reads a job with some of its vars set.
+pub fn read_set(text: &[u8], syntax: Syntax, name: &str, sets: &Sets) -> Result<JobSpec, Report> {
+    let source = Source { text, syntax, name };
+    job(source, sets, None, Problems::default()).map(|(spec, _)| spec)
 }
 
 /// Reads a job, also what this build does not do yet of it.
 #[cfg(test)]
 pub(crate) fn read_ahead(text: &[u8], syntax: Syntax, name: &str) -> Result<JobSpec, Report> {
-    job(text, syntax, name, None, Problems::ahead()).map(|(spec, _)| spec)
+    let source = Source { text, syntax, name };
+    job(source, &Sets::new(), None, Problems::ahead()).map(|(spec, _)| spec)
 }
 
 /// Reads a job, the texts of its script files given by `files`: path as written in, text out.
@@ -35,9 +42,11 @@ pub fn read_with_files(
     text: &[u8],
     syntax: Syntax,
     name: &str,
+    sets: &Sets,
     files: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<JobSpec, Report> {
-    job(text, syntax, name, Some(files), Problems::default()).map(|(spec, _)| spec)
+    let source = Source { text, syntax, name };
+    job(source, sets, Some(files), Problems::default()).map(|(spec, _)| spec)
 }
 
 /// What to submit for a job file: its own bytes, or where it names script files a JSON text of
@@ -46,6 +55,7 @@ pub fn embed_files(
     text: &[u8],
     syntax: Syntax,
     name: &str,
+    sets: &Sets,
     files: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<Vec<u8>, Report> {
     let mut texts = BTreeMap::new();
@@ -54,7 +64,8 @@ pub fn embed_files(
         texts.insert(path.to_owned(), text.clone());
         Ok(text)
     };
-    let (_, mut tree) = job(text, syntax, name, Some(&mut remember), Problems::default())?;
+    let source = Source { text, syntax, name };
+    let (_, mut tree) = job(source, sets, Some(&mut remember), Problems::default())?;
     if texts.is_empty() {
         return Ok(text.to_vec());
     }
@@ -62,13 +73,22 @@ pub fn embed_files(
     Ok(tree.to_json().to_string().into_bytes())
 }
 
-fn job<'a>(
-    text: &[u8],
+/// A text to read.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    text: &'a [u8],
     syntax: Syntax,
-    name: &str,
+    /// As messages name it.
+    name: &'a str,
+}
+
+fn job<'a>(
+    source: Source<'_>,
+    sets: &'a Sets,
     files: Option<&'a mut Files<'a>>,
     problems: Problems,
 ) -> Result<(JobSpec, Node), Report> {
+    let Source { text, syntax, name } = source;
     let tree = tree(text, syntax).map_err(|problems| Report::new(name, problems))?;
     let Value::Map(entries) = &tree.value else {
         let problem = Problem::new("a job is a map of fields", "begin with `name: ...`");
@@ -80,7 +100,7 @@ fn job<'a>(
     let (of_job, of_task) = split(tree, several, &problems);
     let job_file = JobFile::deserialize(Reader::new(&of_job, &problems));
     let task_file = TaskFile::deserialize(Reader::new(&of_task, &problems));
-    let mut lowering = Lowering::new(problems.into_inner(), files, text.len());
+    let mut lowering = Lowering::new(problems.into_inner(), files, sets, text.len());
     let spec = match (job_file, task_file) {
         (Ok(job), Ok(task)) => {
             let main = if several { None } else { Some(task) };

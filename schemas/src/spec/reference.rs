@@ -9,6 +9,8 @@
 use std::convert::Infallible;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::problem::shown;
 use crate::ids::Name;
 
@@ -32,8 +34,48 @@ pub enum Reference {
     NodeName,
     /// `${node.ip}`
     NodeIp,
+    /// `${node.label.<key>}`
+    NodeLabel(String),
     /// `${port.<name>}`: the port of the node that the run listens on.
     Port(Name),
+    /// `${var.<name>}`: a value that the job was submitted with.
+    Var(Name),
+    /// `${task.<name>.result.<key>}`: of what a task before this one has left.
+    Result(ResultUse),
+}
+
+/// A value of the result of a task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ResultUse {
+    /// The task.
+    pub task: Name,
+    /// Where in its result: keys with a point between them.
+    pub key: String,
+}
+
+/// As it stands in a reference.
+impl fmt::Display for ResultUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task.{}.result.{}", self.task, self.key)
+    }
+}
+
+impl ResultUse {
+    /// The value in a result: text as it is, all else as JSON; none if there is none.
+    pub fn of(&self, result: &str) -> Option<String> {
+        let result: serde_json::Value = serde_json::from_str(result).ok()?;
+        let mut value = &result;
+        for key in self.key.split('.') {
+            value = match value {
+                serde_json::Value::Array(list) => list.get(key.parse::<usize>().ok()?)?,
+                other => other.get(key)?,
+            };
+        }
+        Some(match value {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    }
 }
 
 /// What stands between the braces.
@@ -46,7 +88,10 @@ impl fmt::Display for Reference {
             Self::TaskIndex => f.write_str("task.index"),
             Self::NodeName => f.write_str("node.name"),
             Self::NodeIp => f.write_str("node.ip"),
+            Self::NodeLabel(key) => write!(f, "node.label.{key}"),
             Self::Port(name) => write!(f, "port.{name}"),
+            Self::Var(name) => write!(f, "var.{name}"),
+            Self::Result(of) => of.fmt(f),
         }
     }
 }
@@ -202,7 +247,7 @@ impl Pieces {
     }
 }
 
-fn known() -> [&'static str; 7] {
+fn known() -> [&'static str; 10] {
     [
         "job.name",
         "job.version",
@@ -210,7 +255,10 @@ fn known() -> [&'static str; 7] {
         "task.index",
         "node.name",
         "node.ip",
+        "node.label.<key>",
         "port.<name>",
+        "var.<name>",
+        "task.<name>.result.<key>",
     ]
 }
 
@@ -237,12 +285,38 @@ fn reference(text: &str) -> Result<Reference, ReferenceError> {
             .map(Reference::Port)
             .map_err(|_| ReferenceError::Unknown(shown(text)));
     }
-    let task_result = text.starts_with("task.") && text.contains(".result.");
-    let later = ["var.", "arg.", "node.label."];
-    if task_result || later.iter().any(|prefix| text.starts_with(prefix)) {
+    if let Some(var) = text.strip_prefix("var.") {
+        return Name::new(var)
+            .map(Reference::Var)
+            .map_err(|_| ReferenceError::Unknown(shown(text)));
+    }
+    if let Some(key) = text.strip_prefix("node.label.").filter(|key| is_label(key)) {
+        return Ok(Reference::NodeLabel(key.to_owned()));
+    }
+    let of_task = text.strip_prefix("task.");
+    if let Some((task, key)) = of_task.and_then(|rest| rest.split_once(".result."))
+        && let (Ok(task), true) = (Name::new(task), is_key(key))
+    {
+        let key = key.to_owned();
+        return Ok(Reference::Result(ResultUse { task, key }));
+    }
+    if text.starts_with("arg.") {
         return Err(ReferenceError::NotYet(shown(text)));
     }
     Err(ReferenceError::Unknown(shown(text)))
+}
+
+/// Whether a text can be the key of a label.
+pub(super) fn is_label(key: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    (1..=63).contains(&key.len()) && key.chars().all(valid)
+}
+
+/// Keys with a point between them.
+fn is_key(key: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    key.split('.')
+        .all(|key| !key.is_empty() && key.chars().all(valid))
 }
 
 #[cfg(test)]
@@ -275,6 +349,41 @@ mod tests {
     }
 
     #[test]
+    fn every_reference_is_shown_as_it_is_written() {
+        for text in [
+            "job.version",
+            "node.label.disk/type",
+            "var.a-b",
+            "task.build.result.images.0.tag",
+        ] {
+            let parsed = fill(&format!("${{{text}}}"), Context::Script);
+            assert_eq!(parsed.as_deref(), Ok(&*format!("<{text}>")));
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_result_is_text_or_json() {
+        let result = r#"{"a": "x", "b": {"c": [1, {"d": true}]}, "e": null}"#;
+        for (key, value) in [
+            ("a", Some("x")),
+            ("b.c.0", Some("1")),
+            ("b.c.1.d", Some("true")),
+            ("b.c", Some(r#"[1,{"d":true}]"#)),
+            ("e", Some("null")),
+            ("f", None),
+            ("a.x", None),
+            ("b.c.2", None),
+            ("b.c.x", None),
+        ] {
+            let of = ResultUse {
+                task: Name::main(),
+                key: key.into(),
+            };
+            assert_eq!(of.of(result).as_deref(), value, "{key}");
+        }
+    }
+
+    #[test]
     fn a_script_keeps_what_is_its_own() {
         for (text, filled) in [
             ("echo ${HOME} ${job} ${task[0]} ${x:-y}", None),
@@ -301,21 +410,29 @@ mod tests {
                 "write `$${` for a plain `${`",
             ),
             (
-                "${var.x}",
-                "the reference `${var.x}` is not supported yet",
+                "${arg.x}",
+                "the reference `${arg.x}` is not supported yet",
                 "known so far: job.name, job.version, task.name, task.index, node.name, node.ip, \
-                 port.<name>",
+                 node.label.<key>, port.<name>, var.<name>, task.<name>.result.<key>",
             ),
         ] {
             let error = Template::parse(text, Context::Argument).unwrap_err();
             assert_eq!(error.to_string(), message);
             assert_eq!(error.help(), help);
         }
-        for text in ["${task.api.result.x}", "${arg.level}", "${node.label.disk}"] {
-            let error = Template::parse(text, Context::Script).unwrap_err();
-            assert!(matches!(error, ReferenceError::NotYet(_)), "{text}");
-        }
-        for text in ["${}", "${HOME}", "${port.}", "${port.A}", "${job.${x}}"] {
+        for text in [
+            "${}",
+            "${HOME}",
+            "${port.}",
+            "${port.A}",
+            "${job.${x}}",
+            "${var.A}",
+            "${node.label.}",
+            "${node.label.a b}",
+            "${task.a.result.}",
+            "${task.a.result.b..c}",
+            "${task.A.result.b}",
+        ] {
             let error = Template::parse(text, Context::Argument).unwrap_err();
             assert!(matches!(error, ReferenceError::Unknown(_)), "{text}");
         }

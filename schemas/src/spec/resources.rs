@@ -10,6 +10,7 @@ use super::lower::{Lowering, REPLICAS_MAX, entries};
 use super::problem::shown;
 use super::program::Texts;
 use super::{Resources, TaskSpec};
+use crate::ids::Index;
 use crate::units::{Bytes, MilliCores};
 
 const CORES_MAX: MilliCores = MilliCores(4_096_000);
@@ -69,19 +70,35 @@ impl ResourceChange {
 }
 
 impl TaskSpec {
+    /// Whether the slot of this index has anything otherwise than the others.
+    pub fn has_own(&self, index: &Index) -> bool {
+        index
+            .number()
+            .is_some_and(|index| self.per_index.contains_key(&index))
+    }
+
     /// What the slot of this index reserves.
-    pub fn resources_of(&self, index: u32) -> Resources {
-        match self.per_index.get(&index) {
+    pub fn resources_of(&self, index: &Index) -> Resources {
+        match index.number().and_then(|index| self.per_index.get(&index)) {
             Some(own) => own.resources.over(&self.resources),
             None => self.resources.clone(),
         }
     }
 
+    /// The task without what other slots than that of this index have otherwise.
+    #[must_use]
+    pub fn for_index(&self, index: &Index) -> Self {
+        let mut task = self.clone();
+        task.per_index.retain(|of, _| Some(*of) == index.number());
+        task
+    }
+
     /// The task as the slot of this index runs it; two versions of a slot are compared by it.
     #[must_use]
-    pub fn of_index(&self, index: u32) -> Self {
+    pub fn of_index(&self, index: &Index) -> Self {
         let mut task = self.clone();
-        if let Some(own) = std::mem::take(&mut task.per_index).remove(&index) {
+        let mut own = std::mem::take(&mut task.per_index);
+        if let Some(own) = index.number().and_then(|index| own.remove(&index)) {
             task.resources = own.resources.over(&task.resources);
             task.args = own.args.unwrap_or(task.args);
             task.env.extend(own.env);

@@ -1,17 +1,26 @@
 //! The values a job is submitted with: `vars`, set by `--set`, used as `${var.x}`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::field::{Entries, Field, Form, Scalar, Signed, Text, Whole};
-use super::lower::{Lowering, WORD_MAX, entries};
+use super::lower::{Lowering, TaskPlace, WORD_MAX, entries};
 use super::problem::{shown, suggestion};
+use super::program::Texts;
+use super::reference::ResultUse;
+use super::{DependOn, Operator, TaskSpec};
 use crate::ids::Name;
 
 /// The most vars of a job, and params of a task.
 pub const VARS_MAX: usize = 256;
+
+/// The most bytes a task may leave in `$LOOM_RESULT`.
+pub const RESULT_MAX: usize = 64 * 1024;
+
+/// What vars are set to at a submission, by name.
+pub type Sets = BTreeMap<String, String>;
 
 /// A value that a job is submitted with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,18 +177,43 @@ pub(crate) struct IntFile {
 #[schemars(rename = "BoolType")]
 pub(crate) struct BoolFile {}
 
+/// Where a task uses the result of another.
+pub(crate) struct ResultPlace {
+    by: Name,
+    of: ResultUse,
+    at: Field<()>,
+}
+
+/// The tasks that have completed before a task starts.
+fn completed_before(task: &Name, tasks: &BTreeMap<Name, TaskSpec>) -> BTreeSet<Name> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![task];
+    while let Some(task) = open.pop() {
+        let after = tasks.get(task).map_or(&[][..], |task| &task.after);
+        for after in after.iter().filter(|a| a.on == DependOn::Completed) {
+            if found.insert(after.task.clone()) {
+                open.push(&after.task);
+            }
+        }
+    }
+    found
+}
+
 const TYPES: &str = "string, int, bool, enum";
 
 impl Lowering<'_> {
     pub(super) fn vars(
         &mut self,
         field: Field<Entries<Form<Scalar, VarFile>>>,
+        top: &TaskPlace,
     ) -> BTreeMap<Name, VarSpec> {
         self.count(&field, VARS_MAX, "vars");
+        self.check_sets(&field, top);
         let mut vars = BTreeMap::new();
         for (key, var) in entries(field) {
             let name = self.name(&key);
             let place = var.as_place();
+            let mut defaulted = true;
             let spec = match var.value {
                 Some(Form::Short(value)) => Some(VarSpec {
                     of: usual_type(&value),
@@ -187,14 +221,119 @@ impl Lowering<'_> {
                     set: None,
                     help: None,
                 }),
-                Some(Form::Full(file)) => self.var(file, &place),
+                Some(Form::Full(file)) => {
+                    defaulted = file.default.present;
+                    self.var(file, &place)
+                }
                 None => None,
             };
-            if let (Some(name), Some(spec)) = (name, spec) {
+            if let (Some(name), Some(mut spec)) = (name, spec) {
+                self.set(&name, &mut spec, &place, defaulted);
                 vars.insert(name, spec);
             }
         }
         vars
+    }
+
+    /// Puts in what a var is set to; it has to have a value then.
+    fn set(&mut self, name: &Name, spec: &mut VarSpec, place: &Field<()>, defaulted: bool) {
+        let sets = self.sets;
+        match sets.get(name.as_str()).map(|text| spec.of.read(text)) {
+            Some(Ok(value)) => spec.set = Some(value).filter(|v| spec.default.as_ref() != Some(v)),
+            Some(Err((message, help))) => self.push(place.problem(message, help)),
+            None if !defaulted => {
+                let message = format!("`{name}` has no value");
+                let help = format!("set it with `--set {name}=...`, or give it a `default`");
+                self.push(place.problem(message, help));
+            }
+            None => {}
+        }
+    }
+
+    /// Notes what is set and is no var.
+    fn check_sets(&mut self, field: &Field<Entries<Form<Scalar, VarFile>>>, top: &TaskPlace) {
+        let vars = field.value.iter().flat_map(|vars| &vars.0);
+        let known: Vec<&str> = vars.filter_map(|(key, _)| key.value.as_deref()).collect();
+        let sets = self.sets;
+        for name in sets.keys().filter(|name| !known.contains(&name.as_str())) {
+            let message = format!("`{}` is set and is no var of the job", shown(name));
+            let help = match known.as_slice() {
+                [] => "it has no `vars`".to_owned(),
+                known => suggestion(name, known),
+            };
+            self.push(if field.present {
+                field.problem(message, help)
+            } else {
+                top.problem(message, help)
+            });
+        }
+    }
+
+    /// The values of the vars that a task refers to (`python` and `go` read any from the
+    /// environment), and the results it uses.
+    pub(super) fn used(
+        &mut self,
+        texts: Texts<'_>,
+        operator: &Operator,
+        place: &TaskPlace,
+    ) -> (BTreeMap<Name, String>, BTreeSet<ResultUse>) {
+        let used = texts.used.into_inner();
+        let any = matches!(operator, Operator::Python(_) | Operator::Go(_));
+        let vars = self.vars.iter();
+        let vars = vars.filter(|(name, _)| any || used.vars.contains(*name));
+        let vars = vars.map(|(name, var)| (name.clone(), var.value().unwrap_or_default().into()));
+        let vars = vars.collect();
+        let mut results = BTreeSet::new();
+        for (of, at) in used.results {
+            results.insert(of.clone());
+            if let Some(by) = place.name.clone() {
+                self.results.push(ResultPlace { by, of, at });
+            }
+        }
+        (vars, results)
+    }
+
+    /// The tasks, each that leaves a result for others marked; a result that is not there before
+    /// it is used is a problem.
+    pub(super) fn with_results(
+        &mut self,
+        mut tasks: BTreeMap<Name, TaskSpec>,
+    ) -> BTreeMap<Name, TaskSpec> {
+        let mut before: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
+        for ResultPlace { by, of, at } in std::mem::take(&mut self.results) {
+            let known = before
+                .entry(by.clone())
+                .or_insert_with(|| completed_before(&by, &tasks));
+            let wrong = match tasks.get(&of.task) {
+                None => {
+                    let names: Vec<&str> = tasks.keys().map(Name::as_str).take(20).collect();
+                    let message = format!("`${{{of}}}` names a task that the job does not have");
+                    Some((message, suggestion(of.task.as_str(), &names)))
+                }
+                Some(_) if of.task == by => Some((
+                    format!("`${{{of}}}` is the task's own result"),
+                    "refer to that of a task before it".to_owned(),
+                )),
+                Some(_) if !known.contains(&of.task) => Some((
+                    format!("`{}` need not have completed before `{by}`", of.task),
+                    format!("add it to what `{by}` waits for: `after: [{}]`", of.task),
+                )),
+                Some(task) if task.replicas != 1 => Some((
+                    format!(
+                        "`{}` has {} replicas, and each its own result",
+                        of.task, task.replicas
+                    ),
+                    "a task whose result is used has one".to_owned(),
+                )),
+                Some(_) => None,
+            };
+            if let Some((message, help)) = wrong {
+                self.push(at.problem(message, help));
+            } else if let Some(task) = tasks.get_mut(&of.task) {
+                task.result = true;
+            }
+        }
+        tasks
     }
 
     fn var(&mut self, file: VarFile, place: &Field<()>) -> Option<VarSpec> {

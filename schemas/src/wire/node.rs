@@ -114,6 +114,10 @@ pub struct Assigned {
     /// Ports of the node by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<Name, u16>,
+    /// The values of the results of other tasks that it refers to, by what stands between the
+    /// braces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub results: BTreeMap<String, String>,
     /// Whether its run answers on the slot's address.
     pub holds_address: bool,
     /// How many slots the task has, for replies to many.
@@ -236,6 +240,13 @@ pub struct RunReport {
     /// What the node could not hold it to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unenforced: Vec<String>,
+    /// The values of references that were filled in for it, by what stands between the braces; long
+    /// ones are cut.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub filled: BTreeMap<String, String>,
+    /// What it left in `$LOOM_RESULT`, as JSON text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
     /// When it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,

@@ -117,6 +117,9 @@ pub struct Inspect {
     /// What the node could not hold it to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unenforced: Vec<String>,
+    /// The values of references that were filled in, as far as this agent knows them.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub filled: std::collections::BTreeMap<String, String>,
 }
 
 impl CommandRow {

@@ -29,3 +29,4 @@ mod stopping;
 mod tidy;
 mod troubles;
 mod updates;
+mod values;

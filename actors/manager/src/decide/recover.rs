@@ -130,7 +130,12 @@ fn take_up_version(draft: &mut Draft, lot: &[&Assigned], now: Timestamp) {
         }),
     };
     for Assigned { slot, task, .. } in lot {
-        spec.tasks.insert(slot.task.clone(), task.clone());
+        // Each placement has of `per_index` what its own slot has.
+        let known = spec.tasks.remove(&slot.task);
+        let mut task = task.clone();
+        task.per_index
+            .extend(known.into_iter().flat_map(|known| known.per_index));
+        spec.tasks.insert(slot.task.clone(), task);
     }
     let text = text_of(&spec);
     draft.put_version(VersionRecord {

@@ -259,6 +259,8 @@ fn restarted(pattern: &RunRecord, report: &RunReport, now: Timestamp) -> RunReco
         exit: None,
         reason: None,
         unenforced: Vec::new(),
+        filled: std::collections::BTreeMap::new(),
+        result: None,
         created_at: made_at(report.run).unwrap_or(now),
         started_at: None,
         ended_at: None,
@@ -288,6 +290,9 @@ fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timesta
         if !report.unenforced.is_empty() {
             run.unenforced.clone_from(&report.unenforced);
         }
+        if !report.filled.is_empty() {
+            run.filled.clone_from(&report.filled);
+        }
     } else {
         run.pid = run.pid.or(report.pid);
         run.image = run.image.take().or_else(|| report.image.clone());
@@ -295,12 +300,16 @@ fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timesta
         if run.unenforced.is_empty() {
             run.unenforced.clone_from(&report.unenforced);
         }
+        if run.filled.is_empty() {
+            run.filled.clone_from(&report.filled);
+        }
         return;
     }
     if ahead {
         run.state = report.state;
         run.reason.clone_from(&report.reason);
         run.exit.clone_from(&report.exit);
+        run.result.clone_from(&report.result);
         run.will_restart = report.state.is_terminal() && report.will_restart;
         run.ended_at = report
             .state
@@ -412,7 +421,7 @@ fn adopt(
     let Some(task) = version.spec.tasks.get(&report.slot.task) else {
         return;
     };
-    let resources = task.resources.clone();
+    let resources = task.resources_of(&report.slot.index);
     let mut record = match state.slot(&report.slot) {
         Some(record) => SlotRecord::clone(record),
         None => crate::plan::empty_slot(report.slot.clone()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use loom_bus::caller;
-use loom_bus::header::{CONTENT_TYPE, IF_VERSION};
+use loom_bus::header::{CONTENT_TYPE, IF_VERSION, SET};
 use loom_bus::log::QueueCursor;
 use loom_bus::queue::{Queue, QueueMessage};
 use loom_schemas::error::WireError;
@@ -158,7 +158,8 @@ impl Queued {
         let content_type = message.header(CONTENT_TYPE);
         // JetStream keeps no word of the server about who published: nobody's rights, then.
         let user = caller::of_queued().user;
-        let submission = read_job(content_type, payload, message.header(IF_VERSION));
+        let if_version = message.header(IF_VERSION);
+        let submission = read_job(content_type, payload, if_version, message.header(SET));
         let (submission, command) = match command_of(&user, message) {
             Ok(command) => (submission, command),
             Err(error) => (Err(error), None),

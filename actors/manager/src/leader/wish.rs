@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use loom_bus::caller;
 use loom_bus::codec::Form;
-use loom_bus::header::{CONTENT_TYPE, IF_VERSION};
+use loom_bus::header::{CONTENT_TYPE, IF_VERSION, SET};
 use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
-use loom_schemas::spec::{Syntax, read};
+use loom_schemas::spec::{Sets, Syntax, read_set};
 use loom_schemas::wire::{
     Bye, DispatchRequest, Hello, HelloPart, JobRequest, NodeRequest, RollbackRequest, ScaleRequest,
     StatusReport, UpdateRequest,
@@ -108,11 +108,12 @@ fn read_command(request: &Request) -> Result<Option<Command>, WireError> {
         return Ok(None);
     };
     let if_version = request.header(IF_VERSION).unwrap_or_default();
-    let asked = [
+    let mut asked = vec![
         request.subject.as_bytes(),
         if_version.as_bytes(),
         &request.payload,
     ];
+    asked.extend(request.header(SET).map(str::as_bytes));
     Command::new(&request.caller.user, id, &asked).map(Some)
 }
 
@@ -208,7 +209,13 @@ pub(crate) fn read_job(
     content_type: Option<&str>,
     payload: &[u8],
     if_version: Option<&str>,
+    sets: Option<&str>,
 ) -> Result<Submission, WireError> {
+    let sets: Sets = match sets {
+        Some(text) => serde_json::from_str(text)
+            .map_err(|_| WireError::invalid(format!("{SET}: expected a JSON object of texts")))?,
+        None => Sets::new(),
+    };
     let syntax = syntax_of(content_type, payload);
     let if_version = if_version
         .map(|text| {
@@ -217,7 +224,7 @@ pub(crate) fn read_job(
             })
         })
         .transpose()?;
-    let spec = read(payload, syntax, "job")
+    let spec = read_set(payload, syntax, "job", &sets)
         .map_err(|report| WireError::new(report.code(), report.to_string()))?;
     Ok(Submission {
         spec,
@@ -241,6 +248,7 @@ fn submission(request: &Request) -> Result<Submission, WireError> {
         request.header(CONTENT_TYPE),
         &request.payload,
         request.header(IF_VERSION),
+        request.header(SET),
     )
 }
 

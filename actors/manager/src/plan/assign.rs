@@ -1,9 +1,11 @@
 //! Assignments: what each node should have, as the state says it.
 
-use loom_schemas::ids::{Epoch, Name, RunId};
+use std::collections::BTreeMap;
+
+use loom_schemas::ids::{Epoch, Name, RunId, Slot};
 use loom_schemas::record::{Order, RunRecord, SlotRecord};
 use loom_schemas::spec::{
-    LogSpec, Operator, Resources, RestartOn, RestartSpec, StopSpec, TaskSpec,
+    LogSpec, Operator, Resources, RestartOn, RestartSpec, ResultUse, StopSpec, TaskSpec,
 };
 use loom_schemas::units::{Bytes, Millis};
 use loom_schemas::wire::{Assign, Assigned, RunReport};
@@ -49,7 +51,8 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
         slot: slot.clone(),
         version: run.version,
         kind: version.spec.kind,
-        task: task.clone(),
+        task: task.for_index(&slot.index),
+        results: results(state, slot, task),
         labels: version.spec.labels.clone(),
         ports: run.ports.clone(),
         holds_address: record
@@ -59,6 +62,22 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
         order: run.order.clone(),
         restart: run.restart_orders,
     })
+}
+
+/// The values that a task uses of results of the tasks before it, as far as these left them.
+fn results(state: &State, slot: &Slot, task: &TaskSpec) -> BTreeMap<String, String> {
+    let value = |of: &ResultUse| {
+        let before = Slot {
+            job: slot.job.clone(),
+            task: of.task.clone(),
+            index: 0.into(),
+        };
+        let record = state.slot(&before)?;
+        let runs = record.current.iter().chain(record.ended.iter().rev());
+        let left = runs.filter_map(|run| run.result.as_deref()).next()?;
+        Some((of.to_string(), of.of(left)?))
+    };
+    task.results.iter().filter_map(value).collect()
 }
 
 /// The order to stop a run that the state knows nothing of.
@@ -75,7 +94,8 @@ pub fn unwanted(state: &State, report: &RunReport, reason: &str) -> Assigned {
         labels: version
             .map(|version| version.spec.labels.clone())
             .unwrap_or_default(),
-        ports: std::collections::BTreeMap::new(),
+        ports: BTreeMap::new(),
+        results: BTreeMap::new(),
         holds_address: false,
         replicas: 0,
         order: Order::Stop {
@@ -102,14 +122,16 @@ fn nothing() -> TaskSpec {
         command: Vec::new(),
         args: Vec::new(),
         replicas: 0,
-        per_index: std::collections::BTreeMap::new(),
-        env: std::collections::BTreeMap::new(),
-        params: std::collections::BTreeMap::new(),
-        vars: std::collections::BTreeMap::new(),
+        per_index: BTreeMap::new(),
+        env: BTreeMap::new(),
+        params: BTreeMap::new(),
+        vars: BTreeMap::new(),
+        result: false,
+        results: std::collections::BTreeSet::new(),
         workdir: None,
         user: None,
         resources: Resources::default(),
-        ports: std::collections::BTreeMap::new(),
+        ports: BTreeMap::new(),
         restart: RestartSpec {
             on: RestartOn::Never,
             attempts: 1,

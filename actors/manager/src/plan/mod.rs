@@ -7,6 +7,7 @@ mod assign;
 mod diff;
 mod parts;
 mod preview;
+mod settle;
 mod silent;
 mod task_turn;
 #[cfg(test)]
@@ -20,17 +21,16 @@ use jiff::Timestamp;
 use loom_schemas::event::Event;
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{
-    ClusterRecord, JobRecord, NodeStatus, RunRecord, SlotRecord, VersionRecord, Wanted,
+    ClusterRecord, JobRecord, NodeStatus, RunRecord, SlotRecord,
 };
-use loom_schemas::spec::{Operator, TaskSpec};
-use loom_schemas::words::{JobStatus, RunState, Strategy};
+use loom_schemas::spec::{Operator, PRIORITY, TaskSpec};
+use loom_schemas::words::{RunState, Strategy};
 
-use crate::child;
 use crate::depend::{Gates, decided_by};
-use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, status, version_of};
+use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, version_of};
 use crate::schedule;
 use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
-use crate::state::{Draft, Key, State, job_event, run_event};
+use crate::state::{Draft, Key, State, run_event};
 use crate::subjob;
 use crate::system;
 
@@ -40,6 +40,7 @@ pub use preview::preview;
 pub use silent::deadlines;
 pub use task_turn::{empty_slot, new_run};
 
+use settle::settle_job;
 use task_turn::TaskTurn;
 
 /// How planning goes about it.
@@ -82,7 +83,7 @@ pub fn plan(
     let lost_at = deadlines(draft.state(), options.lost_after);
     schedule::fire(draft, now);
     wake(draft, now, &lost_at);
-    let jobs: Vec<Name> = draft.state().dirty().cloned().collect();
+    let jobs = by_priority(draft.state());
     // Every job gets a share, so that a large one does not keep the others waiting.
     let share = (options.slots / jobs.len().clamp(1, 8)).max(1);
     let mut pass = Pass {
@@ -94,12 +95,16 @@ pub fn plan(
         refused: HashMap::new(),
         left: options.slots.max(1),
     };
-    for job in jobs {
-        if pass.left == 0 {
+    let mut unfinished = None;
+    for (priority, job) in jobs {
+        // What was left of a job is not to find its room taken by one that comes after it.
+        if pass.left == 0 || unfinished.is_some_and(|first| first > priority) {
             break;
         }
         let limit = share.min(pass.left);
-        if !pass.plan_job(draft, &job, limit) {
+        if pass.plan_job(draft, &job, limit) {
+            unfinished = unfinished.or(Some(priority));
+        } else {
             draft.state_mut().mark_clean(&job);
         }
     }
@@ -144,6 +149,19 @@ fn plan_job(
             break;
         }
     }
+}
+
+/// The jobs of which something changed with their priorities, the highest first.
+fn by_priority(state: &State) -> Vec<(u8, Name)> {
+    let priority = |name: &Name| {
+        let spec = state.job(name).and_then(|job| state.spec(job));
+        spec.map_or(PRIORITY, |spec| spec.priority)
+    };
+    let jobs = state.dirty().map(|name| (priority(name), name.clone()));
+    let mut jobs: Vec<(u8, Name)> = jobs.collect();
+    // Equals stay in the order of their names.
+    jobs.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
+    jobs
 }
 
 /// Marks the jobs that the clock or free capacity gives something to do.
@@ -293,43 +311,47 @@ impl Pass<'_> {
         let task = facts.task_at(&name, version)?;
         let turn = turns
             .entry((name.clone(), version))
-            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, facts.spec, &name, task));
+            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, &name));
         record.not_before = None;
         if let Operator::Job(sub) = &task.operator {
             let run = (self.ids)();
-            match subjob::start(draft, facts.job, task, sub, &record.slot, run, facts.now) {
+            return match subjob::start(draft, facts.job, task, sub, &record.slot, run, facts.now) {
                 Ok(new) => {
                     draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
                     record.waiting = None;
-                    record.current = Some(new);
+                    Some(new)
                 }
-                Err(why) => turn.wait(draft, facts.now, record, why),
-            }
-            return;
+                Err(why) => {
+                    turn.wait(draft, facts.now, record, why);
+                    None
+                }
+            };
         }
+        let request = turn.request_of(facts.spec, task, &record.slot.index);
         let is_pinned = record.slot.index.node().is_some();
-        if !is_pinned && let Some(why) = self.refused.get(&turn.request) {
+        if !is_pinned && let Some(why) = self.refused.get(&request) {
             let why = why.clone();
             turn.wait(draft, facts.now, record, why);
             return None;
         }
         let run = (self.ids)();
-        match self.find_node(draft.state(), task, turn, record, run) {
+        match self.find_node(draft.state(), task, &request, turn, record, run) {
             Ok(placement) => {
                 *turn.replicas.entry(placement.node.clone()).or_default() += 1;
                 record.waiting = None;
+                let reserved = task.resources_of(&record.slot.index);
                 let new = RunRecord {
                     node: Some(placement.node),
                     ports: placement.ports,
                     version,
-                    ..new_run(facts.job, run, task.resources.clone(), facts.now)
+                    ..new_run(facts.job, run, reserved, facts.now)
                 };
                 draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
                 Some(new)
             }
             Err(why) => {
                 if !is_pinned {
-                    self.refused.insert(turn.request.clone(), why.clone());
+                    self.refused.insert(request, why.clone());
                 }
                 turn.wait(draft, facts.now, record, why);
                 None
@@ -343,6 +365,7 @@ impl Pass<'_> {
         &mut self,
         state: &State,
         task: &TaskSpec,
+        request: &Request,
         turn: &TaskTurn,
         record: &SlotRecord,
         run: RunId,
@@ -352,7 +375,7 @@ impl Pass<'_> {
             .cluster
             .get_or_insert_with(|| Cluster::of(state, strategy));
         let placed = if let Some(node) = record.slot.index.node() {
-            let placed = cluster.place_on(node, task, &turn.request, run);
+            let placed = cluster.place_on(node, task, request, run);
             placed.map_err(|cause| format!("node {node}: {cause}"))
         } else {
             let last = record.ended.last().filter(|run| {
@@ -365,10 +388,10 @@ impl Pass<'_> {
                 replicas: Some(&turn.replicas),
                 avoid: last.and_then(|run| run.node.as_ref()),
             };
-            let placed = cluster.place(task, &turn.request, run, &preferences);
+            let placed = cluster.place(task, request, run, &preferences);
             placed.map_err(|why| why.to_string())
         };
-        recheck(state, placed?, &turn.request).map_err(|why| why.to_string())
+        recheck(state, placed?, request).map_err(|why| why.to_string())
     }
 
     /// Writes down where `round-robin` goes on.
@@ -400,54 +423,6 @@ fn recheck(state: &State, placed: Placement, request: &Request) -> Result<Placem
         Err(cause) => Err(WhyNot {
             counts: BTreeMap::from([(cause, 1)]),
         }),
-    }
-}
-
-/// Writes down how the job stands, and tells if that is new.
-fn settle_job(
-    draft: &mut Draft,
-    job: &JobRecord,
-    version: &VersionRecord,
-    gates: &Gates,
-    now: Timestamp,
-) {
-    let state = draft.state().clone();
-    let before = state.job(&job.name);
-    let slots = || state.slots_of(&job.name).map(AsRef::as_ref);
-    let stands = if version.spec.schedule.is_some() {
-        schedule::status(&state, job)
-    } else {
-        let stands = status(&gates.without_never(job), &version.spec, slots());
-        gates.judge(job, stands, slots())
-    };
-    let ended_at = stands
-        .status
-        .is_terminal()
-        .then(|| stands.ended_at.unwrap_or(now));
-    let next = JobRecord {
-        status: stands.status,
-        reason: stands.reason,
-        exit_code: stands.exit_code,
-        started_at: stands.started_at,
-        ended_at: job.ended_at.or(ended_at),
-        ..job.clone()
-    };
-    if before.is_some_and(|before| **before == next) {
-        return;
-    }
-    if next.status != job.status && next.status != JobStatus::Pending {
-        let mut event = job_event(now, &next, next.status.as_str());
-        event.reason.clone_from(&next.reason);
-        event.exit_code = next.exit_code;
-        if let Wanted::Stop { by, .. } = &next.wanted {
-            event.by = Some(by.clone());
-        }
-        draft.event(event);
-    }
-    let turned = next.status != job.status;
-    draft.put_job(next);
-    if turned {
-        child::turned(draft, job);
     }
 }
 

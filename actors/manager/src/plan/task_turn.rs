@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
-use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::ids::{Index, Name, RunId, Slot};
 use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, SlotRecord};
 use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
 use loom_schemas::words::RunState;
@@ -14,21 +14,16 @@ use crate::state::{Draft, State, live_runs};
 
 /// What the slots of one task share while they are placed.
 pub(super) struct TaskTurn {
-    pub(super) request: Request,
+    /// What a slot needs that has nothing of its own, once it was asked for.
+    request: Option<Request>,
     pub(super) replicas: HashMap<Name, u32>,
     first_waiting: Option<Slot>,
 }
 
 impl TaskTurn {
-    pub(super) fn of(
-        state: &State,
-        job: &JobRecord,
-        spec: &JobSpec,
-        name: &Name,
-        task: &TaskSpec,
-    ) -> Self {
+    pub(super) fn of(state: &State, job: &JobRecord, name: &Name) -> Self {
         let mut turn = Self {
-            request: Request::of(task).within(&spec.datacenters),
+            request: None,
             replicas: HashMap::new(),
             first_waiting: None,
         };
@@ -41,6 +36,17 @@ impl TaskTurn {
             }
         }
         turn
+    }
+
+    /// What the slot of this index needs.
+    pub(super) fn request_of(&mut self, job: &JobSpec, task: &TaskSpec, index: &Index) -> Request {
+        if task.has_own(index) {
+            return Request::of_slot(job, task, index);
+        }
+        let request = &mut self.request;
+        request
+            .get_or_insert_with(|| Request::of_slot(job, task, index))
+            .clone()
     }
 
     /// Writes down why a slot waits: in words for the first of a task, empty for those after it,
@@ -112,6 +118,8 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         reason: None,
         unenforced: Vec::new(),
         child: None,
+        filled: BTreeMap::new(),
+        result: None,
         created_at: now,
         started_at: None,
         ended_at: None,

@@ -1,5 +1,6 @@
 //! What a change of a task's spec means for its runs: whether they go on under it.
 
+use loom_schemas::ids::Index;
 use loom_schemas::spec::TaskSpec;
 
 /// Whether a run of the first spec can go on under the second: only what the manager and the task
@@ -17,6 +18,8 @@ pub fn same_in_place(old: &TaskSpec, new: &TaskSpec) -> bool {
         env,
         params,
         vars,
+        result,
+        results,
         workdir,
         user,
         resources,
@@ -38,6 +41,8 @@ pub fn same_in_place(old: &TaskSpec, new: &TaskSpec) -> bool {
         && *env == new.env
         && *params == new.params
         && *vars == new.vars
+        && *result == new.result
+        && *results == new.results
         && *workdir == new.workdir
         && *user == new.user
         && *resources == new.resources
@@ -49,10 +54,11 @@ pub fn same_in_place(old: &TaskSpec, new: &TaskSpec) -> bool {
 }
 
 /// The same for the run of one index, which may have something of its own.
-pub(super) fn same_at_index(old: &TaskSpec, new: &TaskSpec, index: Option<u32>) -> bool {
+pub(super) fn same_at_index(old: &TaskSpec, new: &TaskSpec, index: &Index) -> bool {
     let own = !old.per_index.is_empty() || !new.per_index.is_empty();
-    match index.filter(|_| own) {
-        Some(index) => same_in_place(&old.of_index(index), &new.of_index(index)),
-        None => same_in_place(old, new),
+    if own {
+        same_in_place(&old.of_index(index), &new.of_index(index))
+    } else {
+        same_in_place(old, new)
     }
 }

@@ -76,7 +76,7 @@ impl<'a> Entry<'a> {
         if unwanted(job, facts.spec, &self.record).is_some() || is_fresh(&self.record, job) {
             return;
         }
-        let (name, index) = (&self.record.slot.task, self.record.slot.index.number());
+        let (name, index) = (&self.record.slot.task, &self.record.slot.index);
         let Some(task) = facts.spec.tasks.get(name) else {
             return;
         };

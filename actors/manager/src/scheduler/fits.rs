@@ -1,9 +1,9 @@
 //! Whether a request fits a node: written once, for the scheduler and for the commit.
 
 use imbl::OrdMap;
-use loom_schemas::ids::{Name, RunId};
+use loom_schemas::ids::{Index, Name, RunId};
 use loom_schemas::record::{Capacity, NodeRecord, NodeStatus};
-use loom_schemas::spec::{Resources, TaskSpec};
+use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
 use loom_schemas::words::DriverKind;
 
 use super::why::Cause;
@@ -75,6 +75,16 @@ impl Request {
             datacenters: datacenters.to_vec(),
             ..self
         }
+    }
+
+    /// What the slot of this index of a task of the job needs.
+    pub fn of_slot(job: &JobSpec, task: &TaskSpec, index: &Index) -> Self {
+        let request = if task.has_own(index) {
+            Self::of(&task.of_index(index))
+        } else {
+            Self::of(task)
+        };
+        request.within(&job.datacenters)
     }
 }
 

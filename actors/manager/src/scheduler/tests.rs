@@ -21,8 +21,8 @@ fn room(cpu: (u32, f64), memory: (u64, u64)) -> Room {
     )]
     let used = (cpu.1 * 1000.0) as u64;
     Room {
-        up: true,
         datacenter: None,
+        up: true,
         drivers: vec![DriverKind::Process],
         capacity: info(cpu.0, memory.0).capacity,
         cpu: used,

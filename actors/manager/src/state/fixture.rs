@@ -62,6 +62,8 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),
+        result: false,
+        results: std::collections::BTreeSet::new(),
         workdir: None,
         user: None,
         resources: Resources {
@@ -188,6 +190,8 @@ pub(crate) fn report_of(slot: &loom_schemas::ids::Slot, run: RunId, state: RunSt
         exit: None,
         reason: None,
         unenforced: Vec::new(),
+        filled: BTreeMap::new(),
+        result: None,
         started_at: None,
         ended_at: None,
     }

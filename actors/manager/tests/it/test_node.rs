@@ -353,6 +353,8 @@ fn report(assigned: &Assigned) -> RunReport {
         exit: None,
         reason: None,
         unenforced: Vec::new(),
+        filled: BTreeMap::new(),
+        result: None,
         started_at: Some(Timestamp::now()),
         ended_at: None,
     }

@@ -57,7 +57,8 @@ impl State {
             .values()
             .filter(|place| place.is_running())
         {
-            let resources = &place.assigned.task.resources;
+            let assigned = &place.assigned;
+            let resources = assigned.task.resources_of(&assigned.slot.index);
             usage.cpu_millis = usage.cpu_millis.saturating_add(resources.cpu.0);
             usage.memory = usage.memory.saturating_add(resources.memory.0);
             usage.disk = usage.disk.saturating_add(resources.disk.0);

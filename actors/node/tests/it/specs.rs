@@ -28,6 +28,8 @@ fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),
+        result: false,
+        results: std::collections::BTreeSet::new(),
         workdir: None,
         user: None,
         resources: Resources {
@@ -72,6 +74,7 @@ fn assigned(job: &str, index: u32, task: TaskSpec) -> Assigned {
         task,
         labels: BTreeMap::new(),
         ports: BTreeMap::new(),
+        results: BTreeMap::new(),
         holds_address: true,
         replicas: 1,
         order: Order::Run,

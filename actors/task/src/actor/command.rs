@@ -252,6 +252,7 @@ impl State {
             restarts: self.machine.restarts(),
             directory: directory.map(|path| path.display().to_string()),
             unenforced: started.map(|s| s.unenforced.clone()).unwrap_or_default(),
+            filled: self.machine.filled().clone(),
         }
     }
 }

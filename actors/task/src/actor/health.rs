@@ -97,6 +97,7 @@ impl State {
         let place = Place {
             node: &self.node.name,
             address: &self.node.address,
+            labels: &self.node.labels,
         };
         let probe = Probe::new(&self.assigned, place, self.driver.kind());
         let driver = self.driver.clone();

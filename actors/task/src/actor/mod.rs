@@ -103,6 +103,8 @@ struct State {
     timer: Option<(Duration, Background)>,
     /// The run whose end is waited for.
     waiting: Option<(RunId, Background)>,
+    /// Measures what the files of the run take, where that is limited.
+    measuring: Option<(RunId, Background)>,
     /// The run that waits at the gate, and the restart that it carries out.
     gate: Option<((RunId, u32), Background)>,
     /// The run whose needs are being got.
@@ -195,6 +197,7 @@ impl State {
             origin: Instant::now(),
             timer: None,
             waiting: None,
+            measuring: None,
             gate: None,
             preparing: None,
             permit: None,

@@ -17,6 +17,12 @@ use crate::launch::Launch;
 use crate::machine::{Call, Happened, StartError};
 use crate::operator::{self, Place};
 
+/// The pause between two looks at what the files of a run take.
+const MEASURE_EVERY: Duration = Duration::from_secs(2);
+
+/// A look is followed by a pause of so many times what it took.
+const MEASURE_REST: u32 = 20;
+
 /// The longest that ending and removing what is left of a run may take.
 const CLEANING: Duration = Duration::from_secs(30);
 
@@ -45,6 +51,7 @@ impl State {
             self.wait_for_end(myself);
             self.ship_running(myself);
         }
+        self.measure_disk(myself);
         self.check_health(myself);
         self.refresh_addresses(myself);
         self.shipping.retain(|_, shipping| !shipping.is_done());
@@ -164,6 +171,7 @@ impl State {
         let place = Place {
             node: &self.node.name,
             address: &self.node.address,
+            labels: &self.node.labels,
         };
         operator::launch(&self.assigned, run, place)
             .map_err(|error| StartError::Rejected(chain(&error)))
@@ -175,6 +183,7 @@ impl State {
             Ok(launch) => launch,
             Err(error) => return self.happen(Happened::Started(run, Err(error))),
         };
+        self.machine.fill(launch.filled.clone());
         let driver = self.driver.clone();
         self.refresh_addresses(myself);
         let subscribed = self.addresses.subscribed();
@@ -209,6 +218,33 @@ impl State {
             cast(&myself, Happened::Ended(run, outcome));
         });
         self.waiting = Some((run, waiting));
+    }
+
+    /// Looks again and again at what the files of a run take that may take only so much.
+    fn measure_disk(&mut self, myself: &ActorRef<TaskMessage>) {
+        let run = self.machine.run();
+        let resources = self.assigned.task.resources_of(&self.assigned.slot.index);
+        if !self.machine.is_running() || resources.disk.0 == 0 {
+            self.measuring = None;
+            return;
+        }
+        if self.measuring.as_ref().is_some_and(|(of, _)| *of == run) {
+            return;
+        }
+        let driver = self.driver.clone();
+        let myself = myself.clone();
+        let measuring = Background::spawn(async move {
+            loop {
+                let begun = Instant::now();
+                if let Ok(Ok(Some(taken))) = caught(driver.disk(run)).await {
+                    cast(&myself, Happened::Measured(run, taken));
+                }
+                // A look at very many files is taken more seldom.
+                let pause = MEASURE_EVERY.max(begun.elapsed() * MEASURE_REST);
+                tokio::time::sleep(pause).await;
+            }
+        });
+        self.measuring = Some((run, measuring));
     }
 
     fn send_signal(&self, run: RunId, signal: Signal, tree: bool) {

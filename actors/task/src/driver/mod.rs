@@ -3,8 +3,10 @@
 //! Every call may be repeated: starting what runs, stopping what ended and removing what is gone
 //! all succeed.
 
+mod disk;
 pub mod docker;
 pub mod process;
+mod result;
 pub mod sim;
 pub mod usage;
 
@@ -22,6 +24,8 @@ use nix::sys::signal::Signal;
 
 use crate::launch::Launch;
 use usage::Usage;
+
+pub use result::{Left, RESULT};
 
 /// What runs launches.
 pub trait Driver: Send + Sync + 'static {
@@ -80,6 +84,11 @@ pub trait Driver: Send + Sync + 'static {
 
     /// What a run that runs uses now, and has used so far.
     fn usage(&self, run: RunId) -> BoxFuture<'_, Result<Usage, DriverError>>;
+
+    /// The bytes that the files of a run that runs take on the node's disk; none where it has none.
+    fn disk(&self, _run: RunId) -> BoxFuture<'_, Result<Option<u64>, DriverError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Forgets a run that has ended: its cgroup, its sockets, and with `files` its directory.
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>>;
@@ -142,6 +151,8 @@ pub struct Ended {
     pub at: Timestamp,
     /// A cause beside the exit, in words: `could not start: ...`.
     pub reason: Option<String>,
+    /// What it left for `$LOOM_RESULT`, where it exited with code 0.
+    pub left: Left,
 }
 
 /// The most that is kept of the output of an [`exec`](Driver::exec), in bytes: its beginning.

@@ -193,6 +193,7 @@ impl Run {
 
     fn end(&mut self, exit: Exit) {
         self.ended = Some(Ended {
+            left: crate::driver::Left::Nothing,
             exit,
             at: Timestamp::now(),
             reason: None,

@@ -13,7 +13,7 @@ use super::{
     ADOPT_AGAIN, ADOPT_AGAIN_MAX, Call, End, Happened, KEPT, KILL_AGAIN, Live, Machine, Moment,
     Phase, START_TOLD_AFTER, StartError, Stopping,
 };
-use crate::driver::{Adopted, Ended, Started};
+use crate::driver::{Adopted, Ended, Left, Started};
 
 impl Machine {
     /// Takes what happened; returns what the leader is to be told, in order.
@@ -54,6 +54,12 @@ impl Machine {
                 self.found(desired, finding, now);
                 reports.push(self.report(desired));
             }
+            Happened::Measured(run, taken) if run == self.run => {
+                let limit = desired.task.resources_of(&desired.slot.index).disk.0;
+                if let Phase::Running(live) = &mut self.phase {
+                    live.over_disk = (limit > 0 && taken > limit).then_some(taken);
+                }
+            }
             // The rest is only about time or orders, or about a run that is not there any more.
             Happened::Ordered
             | Happened::Passed
@@ -63,6 +69,7 @@ impl Machine {
             | Happened::Adopted(..)
             | Happened::Ended(..)
             | Happened::Paused(..)
+            | Happened::Measured(..)
             | Happened::Checked(..) => {}
         }
         self.settle(desired, now, &mut reports);
@@ -174,6 +181,7 @@ impl Machine {
             state,
             reason: Some(reason),
             exit: None,
+            result: None,
             at: now.at,
             cause,
         };
@@ -240,6 +248,7 @@ impl Machine {
                     exit,
                     at: now.at,
                     reason: Some(reason.to_owned()),
+                    left: Left::Nothing,
                 };
                 self.ended(desired, &ended, now, reports);
             }
@@ -280,6 +289,7 @@ impl Machine {
             since: now.clock,
             elapsed_before: age,
             warned: adopted && warned,
+            over_disk: None,
             stopping: None,
         });
         self.pass_start();
@@ -331,6 +341,7 @@ impl Machine {
         report.will_restart = pause.is_some();
         report.reason = self.with_attempts(desired, &end, pause.is_some());
         report.exit = end.exit;
+        report.result = end.result;
         report.ended_at = Some(end.at);
         reports.push(report);
         self.kept.push(self.run);
@@ -350,6 +361,7 @@ impl Machine {
         self.reported = RunState::Pending;
         self.passed.clear();
         self.started = None;
+        self.filled.clear();
         self.phase = Phase::Idle {
             not_before: now.clock + pause,
         };
@@ -379,6 +391,7 @@ impl Machine {
                     state: RunState::Killed,
                     reason: self.stopped.clone(),
                     exit: None,
+                    result: None,
                     at: now.at,
                     cause: Cause::Hopeless,
                 };

@@ -88,6 +88,8 @@ pub enum Happened {
     Ended(RunId, Result<Ended, String>),
     /// The health checks of a run have come to this.
     Checked(RunId, Finding),
+    /// The files of a run take so many bytes.
+    Measured(RunId, u64),
     /// A run was paused or resumed.
     Paused(RunId, bool),
 }

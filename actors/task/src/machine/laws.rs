@@ -156,6 +156,7 @@ impl World {
             ..Exit::default()
         };
         let ended = Ended {
+            left: crate::driver::Left::Nothing,
             exit,
             at: self.at(),
             reason: None,

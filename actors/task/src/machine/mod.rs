@@ -23,7 +23,7 @@ pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -65,6 +65,8 @@ pub struct Machine {
     restart: u32,
     kept: Vec<RunId>,
     started: Option<Started>,
+    /// What references in its launch were filled with; empty once an agent took over from another.
+    filled: BTreeMap<String, String>,
     /// Why it shall end, once it was told to: it never starts again.
     stopped: Option<String>,
     phase: Phase,
@@ -113,6 +115,8 @@ struct Live {
     /// How long it had run by then; more than the whole clock under a young agent.
     elapsed_before: Duration,
     warned: bool,
+    /// What its files take, where that is more than they may.
+    over_disk: Option<u64>,
     stopping: Option<Stopping>,
 }
 
@@ -170,6 +174,7 @@ impl Machine {
             restart: progress.restart,
             kept: progress.kept,
             started: None,
+            filled: BTreeMap::new(),
             stopped: None,
             phase,
             tidy: VecDeque::new(),
@@ -199,6 +204,16 @@ impl Machine {
     /// What the driver said of the run's start.
     pub fn started(&self) -> Option<&Started> {
         self.started.as_ref()
+    }
+
+    /// What references in the launch of the run were filled with.
+    pub fn filled(&self) -> &BTreeMap<String, String> {
+        &self.filled
+    }
+
+    /// Notes what references in the launch of the run were filled with.
+    pub fn fill(&mut self, filled: BTreeMap<String, String>) {
+        self.filled = filled;
     }
 
     /// Whether the run has been started and has not ended.
@@ -293,6 +308,8 @@ impl Machine {
             exit: None,
             reason: None,
             unenforced: started.map(|s| s.unenforced.clone()).unwrap_or_default(),
+            filled: self.filled.clone(),
+            result: None,
             started_at: started.map(|started| started.at),
             ended_at: None,
         }
@@ -304,6 +321,8 @@ struct End {
     state: RunState,
     reason: Option<String>,
     exit: Option<Exit>,
+    /// What it left as its result.
+    result: Option<String>,
     at: Timestamp,
     cause: Cause,
 }

@@ -67,6 +67,8 @@ pub(crate) fn assigned() -> Assigned {
             env: BTreeMap::new(),
             params: BTreeMap::new(),
             vars: BTreeMap::new(),
+            result: false,
+            results: std::collections::BTreeSet::new(),
             workdir: None,
             user: None,
             resources: Resources {
@@ -100,6 +102,7 @@ pub(crate) fn assigned() -> Assigned {
         },
         labels: BTreeMap::new(),
         ports: BTreeMap::new(),
+        results: BTreeMap::new(),
         holds_address: true,
         replicas: 1,
         order: Order::Run,

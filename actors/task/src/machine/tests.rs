@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use loom_schemas::ids::RunId;
 use loom_schemas::record::{Exit, Order};
 use loom_schemas::spec::{RestartOn, TimeoutSpec, TimeoutWarning};
-use loom_schemas::units::Millis;
+use loom_schemas::units::{Bytes, Millis};
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::RunState;
 use nix::sys::signal::Signal;
 
 use super::samples::{assigned, id, started};
 use super::{Call, Happened, Machine, Moment, StartError};
-use crate::driver::Ended;
+use crate::driver::{Ended, Left};
 
 mod adoption;
 mod health;
@@ -90,8 +90,13 @@ impl Life {
     }
 
     fn exits(&mut self, exit: Exit) {
+        self.leaves(exit, Left::Nothing);
+    }
+
+    fn leaves(&mut self, exit: Exit, left: Left) {
         let run = self.machine.run();
         let ended = Ended {
+            left,
             exit,
             at: self.at(),
             reason: None,
@@ -448,4 +453,41 @@ fn only_the_last_ended_run_keeps_its_files() {
         life.passes(Duration::from_mins(1));
     }
     assert_eq!(removed.len(), 3);
+}
+
+#[test]
+fn a_result_is_told_with_the_end_and_a_wrong_one_fails_the_run() {
+    let mut life = Life::new(assigned());
+    life.starts();
+    life.leaves(code(0), Left::Result("[1]".into()));
+    let end = life.last_end();
+    assert_eq!(end.state, RunState::Completed);
+    assert_eq!(end.result.as_deref(), Some("[1]"));
+    let mut life = Life::new(assigned());
+    life.starts();
+    life.leaves(code(0), Left::Wrong("its result is not JSON: ...".into()));
+    let end = life.last_end();
+    assert_eq!((end.state, &end.result), (RunState::Failed, &None));
+    let reason = end.reason.as_deref().unwrap();
+    assert!(
+        reason.starts_with("its result is not JSON: ..."),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_run_whose_files_take_more_than_they_may_is_ended() {
+    let mut life = Life::new(assigned());
+    life.desired.task.resources.disk = Bytes::mib(20);
+    let run = life.starts();
+    life.happens(Happened::Measured(run, 20 << 20));
+    assert!(matches!(life.call(), Call::Wait { .. }));
+    life.happens(Happened::Measured(run, 21 << 20));
+    assert!(matches!(life.call(), Call::Signal { tree: false, .. }));
+    life.exits(signalled(15));
+    let end = life.last_end();
+    assert_eq!(end.state, RunState::Failed);
+    let reason = end.reason.as_deref().unwrap();
+    let expected = "disk: its files take 21MiB, more than the 20MiB of `disk`";
+    assert!(reason.starts_with(expected), "{reason}");
 }

@@ -1,14 +1,14 @@
 //! What the end of a run means.
 
 use loom_schemas::record::Exit;
-use loom_schemas::units::Millis;
+use loom_schemas::units::{Bytes, Millis};
 use loom_schemas::wire::Assigned;
 use loom_schemas::words::RunState;
 use nix::sys::signal::Signal;
 
 use super::restart::Cause;
 use super::{End, Live, Moment};
-use crate::driver::Ended;
+use crate::driver::{Ended, Left};
 
 /// Why a run is being ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum Why {
     Restart,
     /// Its time limit passed.
     TimedOut(Millis),
+    /// Its files take so many bytes, more than they may.
+    Disk(u64),
     /// Its health checks failed; the last failure in words.
     Unhealthy(String),
 }
@@ -40,7 +42,10 @@ impl Why {
             Some(timeout) if now.clock >= live.reaches(timeout.after.into()) => {
                 Some(Self::TimedOut(timeout.after))
             }
-            _ => (desired.restart > restart_done).then_some(Self::Restart),
+            _ => live
+                .over_disk
+                .map(Self::Disk)
+                .or_else(|| (desired.restart > restart_done).then_some(Self::Restart)),
         }
     }
 }
@@ -54,6 +59,12 @@ pub(super) fn verdict(why: Option<&Why>, ended: &Ended, ran: bool, desired: &Ass
             let reason = format!("timed out after {after}");
             (RunState::Failed, Some(reason), Cause::Failed)
         }
+        Some(Why::Disk(taken)) => {
+            let limit = desired.task.resources_of(&desired.slot.index).disk;
+            let taken = Bytes(*taken);
+            let reason = format!("disk: its files take {taken}, more than the {limit} of `disk`");
+            (RunState::Failed, Some(reason), Cause::Failed)
+        }
         Some(Why::Ordered(reason)) => (RunState::Killed, Some(reason.clone()), Cause::Hopeless),
         Some(Why::Unhealthy(reason)) => {
             let reason = format!("unhealthy: {reason}");
@@ -65,12 +76,25 @@ pub(super) fn verdict(why: Option<&Why>, ended: &Ended, ran: bool, desired: &Ass
             let reason = reason.unwrap_or_else(|| "it could not be started".to_owned());
             (RunState::Rejected, Some(reason), Cause::Failed)
         }
-        None => by_itself(&exit, ended.reason.as_deref(), desired),
+        None => match (
+            by_itself(&exit, ended.reason.as_deref(), desired),
+            &ended.left,
+        ) {
+            ((RunState::Completed, ..), Left::Wrong(why)) => {
+                (RunState::Failed, Some(why.clone()), Cause::Failed)
+            }
+            (verdict, _) => verdict,
+        },
+    };
+    let result = match &ended.left {
+        Left::Result(text) if state == RunState::Completed => Some(text.clone()),
+        _ => None,
     };
     End {
         state,
         reason,
         exit: (ran || exit != Exit::default()).then_some(exit),
+        result,
         at: ended.at,
         cause,
     }
@@ -105,6 +129,6 @@ fn by_itself(
 }
 
 fn out_of_memory(who: &str, desired: &Assigned) -> String {
-    let limit = desired.task.resources.memory;
+    let limit = desired.task.resources_of(&desired.slot.index).memory;
     format!("out of memory: {who} was killed at the limit of {limit}")
 }

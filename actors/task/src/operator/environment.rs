@@ -24,6 +24,9 @@ pub(super) fn of_run(
         ("LOOM_NODE_IP".to_owned(), place.address.to_owned()),
         ("LOOM_VERSION".to_owned(), assigned.version.to_string()),
     ]);
+    for (name, value) in &assigned.task.vars {
+        env.insert(of_name("LOOM_VAR_", name), value.clone());
+    }
     for (name, port) in &assigned.ports {
         let inside = container::listens_on(assigned, name, *port);
         env.insert(of_name("LOOM_PORT_", name), inside.to_string());
@@ -42,11 +45,30 @@ pub(super) fn variable(reference: &Reference) -> String {
         Reference::TaskIndex => "LOOM_TASK_INDEX".to_owned(),
         Reference::NodeName => "LOOM_NODE".to_owned(),
         Reference::NodeIp => "LOOM_NODE_IP".to_owned(),
+        Reference::NodeLabel(key) => format!("LOOM_NODE_LABEL_{}", of_key(key)),
         Reference::Port(name) => of_name("LOOM_PORT_", name),
+        Reference::Var(name) => of_name("LOOM_VAR_", name),
+        Reference::Result(of) => {
+            let task = of_name("LOOM_RESULT_OF_", &of.task);
+            format!("{task}__{}", of_key(&of.key))
+        }
     }
 }
 
-fn of_name(prefix: &str, name: &Name) -> String {
+/// A key as a part of a variable's name; no two keys become the same.
+fn of_key(key: &str) -> String {
+    let mut name = String::with_capacity(key.len());
+    for c in key.chars() {
+        if c.is_ascii_alphanumeric() {
+            name.push(c);
+        } else {
+            name.push_str(&format!("_{:02X}", u32::from(c)));
+        }
+    }
+    name
+}
+
+pub(super) fn of_name(prefix: &str, name: &Name) -> String {
     let name = name.as_str().to_ascii_uppercase().replace('-', "_");
     format!("{prefix}{name}")
 }

@@ -17,10 +17,12 @@ pub mod bash;
 mod container;
 mod environment;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::spec::reference::{Context, Reference, ReferenceError, Template};
+use loom_schemas::spec::reference::{Context, Reference, ReferenceError, ResultUse, Template};
 use loom_schemas::spec::{HealthCheck, Operator, Script, TaskSpec};
 use loom_schemas::wire::Assigned;
 
@@ -33,6 +35,9 @@ const SCRIPT_MODE: u32 = 0o755;
 /// every exit code into 1 and keep signals to itself. File and arguments are never part of the text.
 const GO_BUILD: &str = r#"go build -o "$0.bin" "$0" && exec "$0.bin" "$@""#;
 
+/// So many characters of a value that was filled in are told of.
+const FILLED_SHOWN: usize = 256;
+
 /// Where a launch is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -40,6 +45,8 @@ pub struct Place<'a> {
     pub node: &'a Name,
     /// How others reach it.
     pub address: &'a str,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
 }
 
 /// Why no launch can be made of a task; such a run is rejected.
@@ -69,6 +76,32 @@ pub enum OperatorError {
         /// The port.
         port: Name,
     },
+    /// A reference to a label that the node does not have.
+    #[error("{place}: node {node} has no label `{key}`; start it with `--label {key}=...`")]
+    NoLabel {
+        /// Where it stands.
+        place: String,
+        /// The node.
+        node: Name,
+        /// The label.
+        key: String,
+    },
+    /// A reference to a var of which the manager did not say the value.
+    #[error("{place}: `${{var.{name}}}` has no value")]
+    NoVar {
+        /// Where it stands.
+        place: String,
+        /// The var.
+        name: Name,
+    },
+    /// A reference to a value that a task has not left in its result.
+    #[error("{place}: `${{{of}}}` has no value: task `{}` left no `{}` in its result", .of.task, .of.key)]
+    NoResult {
+        /// Where it stands.
+        place: String,
+        /// What was wanted.
+        of: ResultUse,
+    },
     /// No program to execute.
     #[error("`exec` names no program")]
     Empty,
@@ -85,10 +118,11 @@ pub enum OperatorError {
 
 /// Makes the launch of one run.
 pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launch, OperatorError> {
-    let task = &assigned.task;
-    let fill = Fill { assigned, place };
+    let task = &assigned.task.of_index(&assigned.slot.index);
+    let fill = Fill::new(assigned, place);
     let mut files = Vec::new();
-    let mut argv = program(&fill, &mut files)?;
+    let mut env = environment::of_run(assigned, run, place);
+    let mut argv = program(&fill, &mut files, &mut env)?;
     let builds = matches!(task.operator, Operator::Go(_)) && task.command.is_empty();
     let needs = builds.then(|| "go".to_owned()).into_iter().collect();
     let container = container::of(assigned, &mut argv)?;
@@ -96,7 +130,10 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         return Err(OperatorError::Empty);
     }
     argv.extend(fill.words("args", &task.args)?);
-    let mut env = environment::of_run(assigned, run, place);
+    for (name, value) in &task.params {
+        let value = fill.text(&format!("params.{name}"), value)?;
+        env.insert(environment::of_name("LOOM_PARAM_", name), value);
+    }
     for (key, value) in &task.env {
         // What Loom says of the run is not for the job file to change.
         if !env.contains_key(key) {
@@ -111,6 +148,7 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
     if let Some(pattern) = &logs.to {
         logs.to = Some(fill.text("logs.to", pattern)?);
     }
+    let result = container.is_some() && (task.result || !files.is_empty());
     Ok(Launch {
         run,
         slot: assigned.slot.clone(),
@@ -123,12 +161,18 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         user,
         resources: task.resources.clone(),
         logs,
+        result,
+        filled: fill.filled.into_inner(),
         sim: task.sim.clone(),
     })
 }
 
-/// The program of a task with its first arguments; the files it needs are added to `files`.
-fn program(fill: &Fill<'_>, files: &mut Vec<LaunchFile>) -> Result<Vec<Word>, OperatorError> {
+/// The program of a task with its first arguments; the files and variables it needs are added.
+fn program(
+    fill: &Fill<'_>,
+    files: &mut Vec<LaunchFile>,
+    env: &mut BTreeMap<String, String>,
+) -> Result<Vec<Word>, OperatorError> {
     let task = &fill.assigned.task;
     Ok(match &task.operator {
         Operator::Bash(script) => {
@@ -137,7 +181,7 @@ fn program(fill: &Fill<'_>, files: &mut Vec<LaunchFile>) -> Result<Vec<Word>, Op
                     place: named("bash", script),
                     source,
                 })?;
-            fill.check_ports(&script.text, &named("bash", script))?;
+            fill.variables(&script.text, &named("bash", script), env)?;
             scripted(fill, task, &["bash"], "script.sh", &text, files)?
         }
         Operator::Python(script) => {
@@ -166,7 +210,7 @@ pub fn health_check(
     check: &HealthCheck,
     place: Place<'_>,
 ) -> Result<HealthCheck, OperatorError> {
-    let fill = Fill { assigned, place };
+    let fill = Fill::new(assigned, place);
     Ok(match check {
         HealthCheck::Http { path, port } => HealthCheck::Http {
             path: fill.text("health.http", path)?,
@@ -216,9 +260,19 @@ fn named(operator: &str, script: &Script) -> String {
 struct Fill<'a> {
     assigned: &'a Assigned,
     place: Place<'a>,
+    /// What was filled in so far.
+    filled: RefCell<BTreeMap<String, String>>,
 }
 
-impl Fill<'_> {
+impl<'a> Fill<'a> {
+    fn new(assigned: &'a Assigned, place: Place<'a>) -> Self {
+        Self {
+            assigned,
+            place,
+            filled: RefCell::default(),
+        }
+    }
+
     fn words(&self, field: &str, texts: &[String]) -> Result<Vec<Word>, OperatorError> {
         let word = |(index, text): (usize, &String)| {
             self.text(&format!("{field}[{index}]"), text)
@@ -237,18 +291,39 @@ impl Fill<'_> {
         template.try_fill(|reference| self.value(place, reference))
     }
 
-    fn check_ports(&self, text: &str, place: &str) -> Result<(), OperatorError> {
+    /// Adds the variables that stand for the references of a shell script.
+    fn variables(
+        &self,
+        text: &str,
+        place: &str,
+        env: &mut BTreeMap<String, String>,
+    ) -> Result<(), OperatorError> {
         let template = Template::parse(text, Context::Script);
         let template = template.map_err(|source| OperatorError::Reference {
             place: place.to_owned(),
             source,
         })?;
-        template
-            .references()
-            .try_for_each(|reference| self.value(place, reference).map(drop))
+        for reference in template.references() {
+            let value = self.value(place, reference)?;
+            env.entry(environment::variable(reference)).or_insert(value);
+        }
+        Ok(())
     }
 
     fn value(&self, place: &str, reference: &Reference) -> Result<String, OperatorError> {
+        let value = self.known(place, reference)?;
+        let cut = value.char_indices().nth(FILLED_SHOWN);
+        let shown = match cut {
+            Some((at, _)) => format!("{}...", &value[..at]),
+            None => value.clone(),
+        };
+        let mut filled = self.filled.borrow_mut();
+        filled.insert(reference.to_string(), shown);
+        Ok(value)
+    }
+
+    fn known(&self, place: &str, reference: &Reference) -> Result<String, OperatorError> {
+        let place = || place.to_owned();
         let slot = &self.assigned.slot;
         Ok(match reference {
             Reference::JobName => slot.job.to_string(),
@@ -261,8 +336,36 @@ impl Fill<'_> {
                 Some(port) => container::listens_on(self.assigned, name, *port).to_string(),
                 None => {
                     return Err(OperatorError::NoPort {
-                        place: place.to_owned(),
+                        place: place(),
                         port: name.clone(),
+                    });
+                }
+            },
+            Reference::NodeLabel(key) => match self.place.labels.get(key) {
+                Some(value) => value.clone(),
+                None => {
+                    return Err(OperatorError::NoLabel {
+                        place: place(),
+                        node: self.place.node.clone(),
+                        key: key.clone(),
+                    });
+                }
+            },
+            Reference::Var(name) => match self.assigned.task.vars.get(name) {
+                Some(value) => value.clone(),
+                None => {
+                    return Err(OperatorError::NoVar {
+                        place: place(),
+                        name: name.clone(),
+                    });
+                }
+            },
+            Reference::Result(of) => match self.assigned.results.get(&of.to_string()) {
+                Some(value) => value.clone(),
+                None => {
+                    return Err(OperatorError::NoResult {
+                        place: place(),
+                        of: of.clone(),
                     });
                 }
             },

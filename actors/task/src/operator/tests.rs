@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use loom_schemas::spec::{IndexSpec, ResourceChange};
+
 use super::*;
 use crate::machine::samples::{assigned, id};
 
@@ -16,6 +18,7 @@ fn launched(assigned: &Assigned) -> Result<Launch, OperatorError> {
     let place = Place {
         node: &node,
         address,
+        labels: &BTreeMap::from([("disk.type".to_owned(), "ssd".to_owned())]),
     };
     launch(assigned, id(5), place)
 }
@@ -110,4 +113,100 @@ fn the_environment_says_which_run_it_is() {
         assert_eq!(env.get(key).map(String::as_str), Some(value), "{key}");
     }
     assert_eq!(env["LOOM_RUN"], id(5).to_string());
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+#[test]
+fn values_are_handed_on_and_what_was_filled_in_is_told() {
+    let mut task = assigned();
+    task.task.vars.insert(name("tag"), "a $(b) 'c'".into());
+    let of = ResultUse {
+        task: name("build"),
+        key: "images.0".into(),
+    };
+    task.results.insert(of.to_string(), "web:7".into());
+    let params = [
+        ("day", "${var.tag}"),
+        ("from-image", "${task.build.result.images.0}"),
+    ];
+    task.task.params = params.map(|(key, text)| (name(key), text.into())).into();
+    task.task.args = vec!["${node.label.disk.type}".into()];
+    task.task.operator = Operator::Bash(script(
+        "echo ${var.tag} ${task.build.result.images.0} ${node.label.disk.type}",
+    ));
+    let launch = launched(&task).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&launch.files[0].contents),
+        "echo \"${LOOM_VAR_TAG}\" \"${LOOM_RESULT_OF_BUILD__images_2E0}\" \
+         \"${LOOM_NODE_LABEL_disk_2Etype}\""
+    );
+    for (key, value) in [
+        ("LOOM_VAR_TAG", "a $(b) 'c'"),
+        ("LOOM_RESULT_OF_BUILD__images_2E0", "web:7"),
+        ("LOOM_NODE_LABEL_disk_2Etype", "ssd"),
+        ("LOOM_PARAM_DAY", "a $(b) 'c'"),
+        ("LOOM_PARAM_FROM_IMAGE", "web:7"),
+    ] {
+        assert_eq!(
+            launch.env.get(key).map(String::as_str),
+            Some(value),
+            "{key}"
+        );
+    }
+    let filled = [
+        ("node.label.disk.type", "ssd"),
+        ("task.build.result.images.0", "web:7"),
+        ("var.tag", "a $(b) 'c'"),
+    ];
+    assert_eq!(
+        launch.filled,
+        filled.map(|(k, v)| (k.into(), v.into())).into()
+    );
+    task.task.vars.insert(name("tag"), "ä".repeat(300));
+    let shown = &launched(&task).unwrap().filled["var.tag"];
+    assert_eq!(shown.chars().count(), 259);
+}
+
+#[test]
+fn a_value_that_is_not_there_is_said_to_be_missing() {
+    let mut task = assigned();
+    for (word, message) in [
+        (
+            "${node.label.gpu}",
+            "exec[0]: node node-1 has no label `gpu`; start it with `--label gpu=...`",
+        ),
+        (
+            "${task.build.result.tag}",
+            "exec[0]: `${task.build.result.tag}` has no value: task `build` left no `tag` in its \
+             result",
+        ),
+        ("${var.tag}", "exec[0]: `${var.tag}` has no value"),
+    ] {
+        task.task.operator = Operator::Exec(vec![word.into()]);
+        assert_eq!(launched(&task).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn a_slot_is_launched_as_its_index_says() {
+    let mut task = assigned();
+    task.task.operator = Operator::Exec(vec!["srv".into()]);
+    task.task.args = vec!["all".into()];
+    let own = IndexSpec {
+        args: Some(vec!["own".into()]),
+        env: BTreeMap::from([("A".into(), "${task.index}".into())]),
+        resources: ResourceChange {
+            pids: Some(7),
+            ..ResourceChange::default()
+        },
+    };
+    task.task.per_index.insert(2, own);
+    assert_eq!(argv(&task), ["srv", "all"]);
+    task.slot.index = 2;
+    let launch = launched(&task).unwrap();
+    assert_eq!(argv(&task), ["srv", "own"]);
+    assert_eq!((&*launch.env["A"], launch.resources.pids), ("2", 7));
 }

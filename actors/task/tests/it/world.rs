@@ -221,6 +221,8 @@ pub(crate) fn bash(text: &str) -> Assigned {
             env: BTreeMap::new(),
             params: BTreeMap::new(),
             vars: BTreeMap::new(),
+            result: false,
+            results: std::collections::BTreeSet::new(),
             workdir: None,
             user: None,
             resources: Resources {
@@ -254,6 +256,7 @@ pub(crate) fn bash(text: &str) -> Assigned {
         },
         labels: BTreeMap::new(),
         ports: BTreeMap::new(),
+        results: BTreeMap::new(),
         holds_address: true,
         replicas: 1,
         order: Order::Run,

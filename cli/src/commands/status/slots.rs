@@ -175,6 +175,12 @@ pub(super) fn run_detail(slot: &str, run: &RunRecord) -> String {
     for what in &run.unenforced {
         table::field(&mut text, "Not held", what);
     }
+    for (name, value) in &run.filled {
+        table::field(&mut text, "Filled in", &format!("{name} = {value}"));
+    }
+    if let Some(result) = &run.result {
+        table::field(&mut text, "Result", result);
+    }
     if run.restarts > 0 {
         table::field(&mut text, "Restarts", &run.restarts.to_string());
     }

@@ -143,9 +143,9 @@ fn a_slot_has_what_its_index_says() {
          1: {args: [b, '${task.index}'], env: {B: own}, cpu: 1, memory: 1GiB, disk: 2GiB, \
          disk_rate: 5MiB/s, pids: 9, cpu_limit: 2}\n  2: {args: []}",
     );
-    assert_eq!(task.of_index(0).args, ["a"]);
-    assert_eq!(task.of_index(2).args, Vec::<String>::new());
-    let one = task.of_index(1);
+    assert_eq!(task.of_index(&0.into()).args, ["a"]);
+    assert_eq!(task.of_index(&2.into()).args, Vec::<String>::new());
+    let one = task.of_index(&1.into());
     assert_eq!(one.args, ["b", "${task.index}"]);
     assert_eq!((&*one.env["A"], &*one.env["B"]), ("all", "own"));
     assert!(one.per_index.is_empty());
@@ -158,8 +158,8 @@ fn a_slot_has_what_its_index_says() {
         pids: 9,
     };
     assert_eq!(one.resources, expected);
-    assert_eq!(task.resources_of(1), expected);
-    assert_eq!(task.resources_of(0), task.resources);
+    assert_eq!(task.resources_of(&1.into()), expected);
+    assert_eq!(task.resources_of(&0.into()), task.resources);
 }
 
 #[test]
@@ -175,9 +175,9 @@ fn params_and_sub_jobs_arrive() {
 #[test]
 fn vars_have_types() {
     let job = whole(
-        "name: a\nbash: x\nvars:\n  a: text\n  b: 3\n  c: true\n  d: {string: {max: 5}}\n  \
+        "name: a\nbash: x\nvars:\n  a: text\n  b: 3\n  c: true\n  d: {string: {max: 5}, default: x}\n  \
          e: {int: {min: -1, max: 5}, default: 0, help: how many}\n  f: {enum: [x, 1], default: 1}\n  \
-         g: {bool: {}}",
+         g: {bool: {}, default: true}",
     );
     let of = |name: &str| job.vars[name].of.clone();
     assert_eq!(of("a"), VarType::String { max: None });
@@ -188,7 +188,6 @@ fn vars_have_types() {
     };
     assert_eq!((of("b"), of("c")), (any, VarType::Bool));
     assert_eq!(of("d"), VarType::String { max: Some(5) });
-    assert_eq!(job.vars["d"].value(), None);
     let bounded = VarType::Int {
         min: Some(-1),
         max: Some(5),

@@ -34,7 +34,9 @@ fn examples() -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn read_any(text: &[u8], syntax: Syntax, name: &str) -> Result<JobSpec, Report> {
-    read_with_files(text, syntax, name, &mut |_| Ok("print()".to_owned()))
+    read_with_files(text, syntax, name, &Sets::new(), &mut |_| {
+        Ok("print()".to_owned())
+    })
 }
 
 /// A block as a whole job.

@@ -24,6 +24,8 @@ fn all_defaults_are_filled_in() {
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),
+        result: false,
+        results: std::collections::BTreeSet::new(),
         workdir: None,
         user: None,
         resources: Resources {
@@ -297,7 +299,14 @@ fn script_files_are_put_in() {
         "c.sh" => Ok("echo \"${job.name}\"".to_owned()),
         _ => Err("no such file".to_owned()),
     };
-    let spec = read_with_files(text.as_bytes(), Syntax::Yaml, "job", &mut files).unwrap();
+    let spec = read_with_files(
+        text.as_bytes(),
+        Syntax::Yaml,
+        "job",
+        &Sets::new(),
+        &mut files,
+    )
+    .unwrap();
     let Operator::Python(script) = &spec.tasks["b"].operator else {
         panic!("{spec:?}");
     };
@@ -305,13 +314,20 @@ fn script_files_are_put_in() {
         (&*script.text, script.file.as_deref()),
         ("print(1)", Some("b.py"))
     );
-    let embedded = embed_files(text.as_bytes(), Syntax::Yaml, "job", &mut files).unwrap();
+    let embedded = embed_files(
+        text.as_bytes(),
+        Syntax::Yaml,
+        "job",
+        &Sets::new(),
+        &mut files,
+    )
+    .unwrap();
     assert_eq!(Syntax::guess(&embedded), Syntax::Json);
     assert_eq!(read(&embedded, Syntax::Json, "job").unwrap(), spec);
     // Without files the text stays as it is, byte for byte.
     let plain = b"# mine\nname:   a\nbash: x";
     assert_eq!(
-        embed_files(plain, Syntax::Yaml, "job", &mut files).unwrap(),
+        embed_files(plain, Syntax::Yaml, "job", &Sets::new(), &mut files).unwrap(),
         plain
     );
 }
@@ -320,7 +336,7 @@ fn script_files_are_put_in() {
 fn a_script_file_that_cannot_be_read_has_its_place() {
     let read = |files: &mut dyn FnMut(&str) -> Result<String, String>| {
         let text = b"name: a\nbash: {file: x.sh}";
-        read_with_files(text, Syntax::Yaml, "job", files)
+        read_with_files(text, Syntax::Yaml, "job", &Sets::new(), files)
             .unwrap_err()
             .to_string()
     };

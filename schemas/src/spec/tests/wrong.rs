@@ -34,10 +34,15 @@ fn cases() -> Vec<Case<'static>> {
 fn every_wrong_file_is_refused_with_place_and_help() {
     let cases = cases();
     assert!(cases.len() >= 60, "{}", cases.len());
+    let mut wrong = String::new();
     for case in cases {
         let report = read(case.text.as_bytes(), case.syntax, "job").unwrap_err();
-        assert_eq!(format!("{report}\n"), case.report, "{}", case.title);
+        let report = format!("{report}\n");
+        if report != case.report {
+            wrong.extend([case.title, "\n", &report]);
+        }
     }
+    assert!(wrong.is_empty(), "{wrong}");
 }
 
 /// The report on a wrong job.

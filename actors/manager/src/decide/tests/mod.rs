@@ -1,6 +1,7 @@
 //! Decisions, one line of a leader's life at a time.
 
 mod nodes;
+mod placing;
 mod requests;
 mod rolling;
 mod slots;

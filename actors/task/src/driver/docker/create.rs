@@ -23,6 +23,9 @@ pub(super) const RUN: &str = "loom.run";
 /// Where a launch's files are in its container.
 const FILES: &str = "/loom";
 
+/// What `$LOOM_RESULT` names in a container.
+pub(super) const RESULT_PATH: &str = "/loom/.loom-result.json";
+
 /// The period of a cpu quota, in microseconds; the kernel's default.
 const PERIOD_US: i64 = 100_000;
 
@@ -30,12 +33,17 @@ const PERIOD_US: i64 = 100_000;
 pub(super) fn body(launch: &Launch, container: &Container, owner: &Owner) -> ContainerCreateBody {
     let argv = words(&launch.argv);
     let env = launch.env.iter();
+    let result = launch.result.then(|| format!("LOOM_RESULT={RESULT_PATH}"));
     let exposed = container.ports.iter().map(inside).collect::<Vec<_>>();
     ContainerCreateBody {
         image: Some(container.image.name.clone()),
         entrypoint: container.entrypoint.as_deref().map(words),
         cmd: (!argv.is_empty()).then_some(argv),
-        env: Some(env.map(|(key, value)| format!("{key}={value}")).collect()),
+        env: Some(
+            env.map(|(key, value)| format!("{key}={value}"))
+                .chain(result)
+                .collect(),
+        ),
         user: launch.user.clone(),
         working_dir: launch
             .workdir
@@ -143,10 +151,19 @@ fn words(words: &[Word]) -> Vec<String> {
 
 /// The launch's files as an archive to be unpacked at the top of the container; none if it has none.
 pub(super) fn files(launch: &Launch) -> io::Result<Option<Vec<u8>>> {
-    if launch.files.is_empty() {
+    if launch.files.is_empty() && !launch.result {
         return Ok(None);
     }
     let mut archive = tar::Builder::new(Vec::new());
+    if launch.result {
+        // Whoever runs in the container may leave a result.
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o1777);
+        header.set_mtime(0);
+        archive.append_data(&mut header, "loom/", io::empty())?;
+    }
     for file in &launch.files {
         let mut header = tar::Header::new_gnu();
         header.set_size(file.contents.len() as u64);

@@ -50,6 +50,8 @@ fn launch() -> Launch {
             ship: true,
             to: None,
         },
+        result: false,
+        filled: BTreeMap::new(),
         sim: None,
     }
 }

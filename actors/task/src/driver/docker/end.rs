@@ -26,9 +26,10 @@ use tokio::time::{sleep, timeout};
 
 use super::engine::Engine;
 use super::record;
+use super::result;
 use super::run::{Run, inspect, time};
 use super::trouble;
-use crate::driver::{DriverError, Ended};
+use crate::driver::{DriverError, Ended, Left};
 
 /// How long the engine may take to see what the kernel has seen: that a container ended.
 const SEEN: Duration = Duration::from_secs(20);
@@ -80,6 +81,9 @@ impl Run {
             self.copied().await;
             self.explain(&mut ended).await;
         }
+        if self.container.result && ended.exit.code == Some(0) {
+            ended.left = result::fetch(engine, &self.container.id).await?;
+        }
         let (run, engine, told) = (Arc::clone(self), Arc::clone(engine), ended.clone());
         tokio::spawn(async move {
             if !through {
@@ -111,6 +115,7 @@ impl Run {
             reason: self.killed_by_somebody(exit.signal),
             exit,
             at,
+            left: Left::Nothing,
         }
     }
 
@@ -246,6 +251,7 @@ fn ended(state: &ContainerState) -> Ended {
         exit: exit(code, state.oom_killed == Some(true)),
         at: time(state.finished_at.as_deref()).unwrap_or_else(Timestamp::now),
         reason: error,
+        left: Left::Nothing,
     }
 }
 
@@ -271,6 +277,7 @@ pub(super) fn removed() -> Ended {
             "its container was removed by somebody else (`docker rm`?), so the exit code is not known"
                 .to_owned(),
         ),
+        left: Left::Nothing,
     }
 }
 

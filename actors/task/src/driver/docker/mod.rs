@@ -26,6 +26,7 @@ mod image;
 mod logs;
 mod record;
 mod remove;
+mod result;
 mod run;
 mod start;
 mod trouble;
@@ -279,6 +280,10 @@ impl Driver for DockerDriver {
 
     fn usage(&self, run: RunId) -> BoxFuture<'_, Result<Usage, DriverError>> {
         async move { self.find(run).await?.usage() }.boxed()
+    }
+
+    fn disk(&self, run: RunId) -> BoxFuture<'_, Result<Option<u64>, DriverError>> {
+        async move { self.find(run).await?.disk(&self.0.engine).await.map(Some) }.boxed()
     }
 
     fn remove(&self, run: RunId, files: bool) -> BoxFuture<'_, Result<(), DriverError>> {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use loom_schemas::spec::LogSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::driver::{Ended, Started, StartedContainer};
+use crate::driver::{Ended, Left, RESULT, Started, StartedContainer};
 use crate::shim::record::{self, Process, STARTED, STATUS, StartedRecord, StatusRecord};
 use loom_schemas::record::Exit;
 
@@ -26,6 +26,9 @@ pub(super) struct ContainerRecord {
     pub name: String,
     /// What is kept of its output.
     pub logs: LogSpec,
+    /// Whether what it leaves in `$LOOM_RESULT` is wanted.
+    #[serde(default)]
+    pub result: bool,
 }
 
 impl ContainerRecord {
@@ -102,6 +105,9 @@ pub(super) fn write_ended(directory: &Path, ended: &Ended, end: Option<u64>) -> 
         out_of_memory,
         ..
     } = ended.exit;
+    if let Left::Result(text) = &ended.left {
+        record::put(directory, RESULT, text.as_bytes())?;
+    }
     let status = StatusRecord {
         // One of the two stands for the other; neither, for an end of which nothing is known.
         code: code.filter(|_| signal.is_none()),
@@ -127,5 +133,9 @@ pub(super) fn read_ended(directory: &Path) -> Option<Ended> {
         },
         at: status.at,
         reason: (!status.notes.is_empty()).then(|| status.notes.join("; ")),
+        left: match status.code {
+            Some(0) => Left::read(&directory.join(RESULT)),
+            _ => Left::Nothing,
+        },
     })
 }

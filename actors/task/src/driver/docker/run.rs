@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::KillContainerOptions;
+use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions};
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
+use loom_schemas::units::Bytes;
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, Signal as RawSignal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
@@ -20,6 +21,7 @@ use super::events::Fate;
 use super::logs::Copying;
 use super::record::ContainerRecord;
 use super::trouble;
+use crate::driver::disk;
 use crate::driver::usage::{Groups, Usage};
 use crate::driver::{DriverError, Ended, Started};
 use crate::shim::tree::send;
@@ -189,6 +191,36 @@ impl Run {
         self.main
             .as_ref()
             .is_some_and(|main| main.groups.is_frozen())
+    }
+
+    /// What its files take: what it wrote into its container, and its output.
+    pub(super) async fn disk(&self, engine: &Engine) -> Result<u64, DriverError> {
+        let docker = engine.docker().await?;
+        let options = InspectContainerOptions { size: true };
+        let found = docker.inspect_container(&self.container.id, Some(options));
+        let found = found
+            .await
+            .map_err(|error| engine.failed("measure a container", &error))?;
+        let written = found.size_rw.and_then(|size| u64::try_from(size).ok());
+        let directory = self.directory.clone();
+        let output = tokio::task::spawn_blocking(move || disk::taken(&directory)).await;
+        Ok(written.unwrap_or(0) + output.unwrap_or(0))
+    }
+
+    /// Holds it to a rate on disks; what it is not held to, a phrase each.
+    pub(super) fn limit_disk(pid: Option<u32>, container: &str, rate: Bytes) -> Vec<String> {
+        let groups = pid.map(|pid| Groups::of(pid, container));
+        let groups = groups.unwrap_or_default();
+        match groups.path("blkio") {
+            Some(group) => {
+                let version1 = group.join("blkio.throttle.read_bps_device").exists();
+                disk::limit(group, !version1, rate)
+            }
+            None => vec![
+                "disk rate: the container's control groups are not to be seen from the node's agent"
+                    .to_owned(),
+            ],
+        }
     }
 
     pub(super) fn usage(&self) -> Result<Usage, DriverError> {

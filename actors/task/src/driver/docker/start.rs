@@ -46,6 +46,7 @@ pub(super) async fn start(inner: &Arc<Inner>, launch: &Launch) -> Result<Arc<Run
         image: prepared.clone().unwrap_or_default(),
         name: container.image.name.clone(),
         logs: launch.logs.clone(),
+        result: launch.result,
     };
     // Before it runs: an agent that dies now is followed by one that knows where the output goes.
     keep(launch.run, &directory, &record)?;
@@ -55,7 +56,23 @@ pub(super) async fn start(inner: &Arc<Inner>, launch: &Launch) -> Result<Arc<Run
         keep(launch.run, &directory, &record)?;
     }
     let state = found.state.unwrap_or_default();
-    follow(inner, launch.run, &directory, record, &state)
+    let notes = held(launch, &record.id, &state).await;
+    follow(inner, launch.run, &directory, record, &state, notes)
+}
+
+/// Holds a container that was started to what the engine does not; returns what it is not held to.
+async fn held(launch: &Launch, container: &str, state: &ContainerState) -> Vec<String> {
+    let Some(rate) = launch.resources.disk_rate else {
+        return Vec::new();
+    };
+    let (pid, container) = (pid_of(state), container.to_owned());
+    let limit = move || Run::limit_disk(pid, &container, rate);
+    tokio::task::spawn_blocking(limit).await.unwrap_or_default()
+}
+
+fn pid_of(state: &ContainerState) -> Option<u32> {
+    let pid = state.pid.and_then(|pid| u32::try_from(pid).ok());
+    pid.filter(|pid| *pid > 0)
 }
 
 /// Starts a container that is created. Where nobody can say whether it was, the error says that: a
@@ -194,6 +211,7 @@ fn follow(
     directory: &Path,
     container: ContainerRecord,
     state: &ContainerState,
+    held: Vec<String>,
 ) -> Result<Arc<Run>, DriverError> {
     let known = record::read_started(directory);
     let (writer, note) = logs::open(directory, &container.logs);
@@ -204,10 +222,15 @@ fn follow(
         ),
         _ => (Cursor::default(), writer.offset()),
     };
-    let pid = state.pid.and_then(|pid| u32::try_from(pid).ok());
-    let pid = pid.filter(|pid| *pid > 0);
+    let pid = pid_of(state);
     let at = run::time(state.started_at.as_deref()).unwrap_or_else(Timestamp::now);
-    let notes: Vec<String> = note.into_iter().collect();
+    // What was said at the start holds for the run, whoever follows it.
+    let held = match known {
+        Some(known) => known.notes.clone(),
+        None => held,
+    };
+    let mut notes: Vec<String> = note.into_iter().chain(held).collect();
+    notes.dedup();
     record::write_started(directory, pid, at, writer.path(), base, &notes)
         .map_err(|source| not_kept(id, directory, source))?;
     let engine = Arc::clone(&inner.engine);
@@ -296,7 +319,7 @@ pub(super) async fn adopt(
             container
         }
     };
-    let run = follow(inner, id, &directory, container, &state)?;
+    let run = follow(inner, id, &directory, container, &state, Vec::new())?;
     if state.running == Some(true) {
         let adopted = Adopted::Running {
             started: run.describe(),
@@ -338,5 +361,6 @@ async fn described(
             ship: true,
             to: None,
         },
+        result: false,
     })
 }

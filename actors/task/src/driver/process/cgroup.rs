@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use loom_schemas::spec::Resources;
 
 use self::mounts::{Mount, mounts};
+use crate::driver::disk;
 use crate::shim::tree::{Tree, TreeKind};
 
 /// The controllers that limits need, and the one that stops and kills under version 1.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
 /// Where the shims are, outside of what is frozen and killed.
 const SHIMS: &str = "shims";
@@ -37,6 +38,8 @@ pub(super) struct Cgroups {
     cpu: Option<Hierarchy>,
     memory: Option<Hierarchy>,
     pids: Option<Hierarchy>,
+    /// Entered only by runs that are held to a rate.
+    io: Option<Hierarchy>,
     /// Why there is none where there is none.
     why: String,
 }
@@ -84,12 +87,14 @@ impl Cgroups {
         // Version 1's freezer first: it is entered without the wait of `Hierarchy::entry`.
         let tree = of("freezer")
             .or_else(|| version2.filter(|h| h.path.join(SHIMS).join("cgroup.freeze").exists()));
-        let [cpu, memory, pids] = CONTROLLERS.map(of);
+        let [cpu, memory, pids, io] = CONTROLLERS.map(of);
+        let io = io.or_else(|| of("blkio"));
         let found = Self {
             tree,
             cpu,
             memory,
             pids,
+            io,
             why,
         };
         let used: Vec<_> = found.used().filter_map(Hierarchy::identity).collect();
@@ -103,7 +108,7 @@ impl Cgroups {
 
     /// The hierarchies that are used, some of them more than once.
     fn used(&self) -> impl Iterator<Item = &Hierarchy> {
-        [&self.tree, &self.cpu, &self.memory, &self.pids]
+        [&self.tree, &self.cpu, &self.memory, &self.pids, &self.io]
             .into_iter()
             .flatten()
     }
@@ -131,7 +136,9 @@ impl Cgroups {
     /// Makes the groups of a run and sets its limits.
     pub(super) fn make(&self, run: &str, wanted: &Resources) -> RunGroups {
         let mut made = RunGroups::default();
-        for hierarchy in self.used() {
+        let always = [&self.tree, &self.cpu, &self.memory, &self.pids];
+        let io = self.io.iter().filter(|_| wanted.disk_rate.is_some());
+        for hierarchy in always.into_iter().flatten().chain(io) {
             let group = hierarchy.path.join(run);
             if made.groups.contains(&group) {
                 continue;
@@ -156,6 +163,7 @@ impl Cgroups {
         self.limit_cpu(run, wanted, &mut made);
         self.limit_memory(run, wanted, &mut made);
         self.limit_pids(run, wanted, &mut made);
+        self.limit_io(run, wanted, &mut made);
         match &self.tree {
             Some(tree) if made.groups.contains(&tree.path.join(run)) => {
                 let kind = if tree.version2 {
@@ -279,6 +287,20 @@ impl Cgroups {
             None => made
                 .unenforced
                 .push(format!("pids limit: {}", self.reason())),
+        }
+    }
+
+    fn limit_io(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
+        let Some(rate) = wanted.disk_rate else { return };
+        match &self.io {
+            Some(hierarchy) => {
+                let group = hierarchy.path.join(run);
+                let notes = disk::limit(&group, hierarchy.version2, rate);
+                made.unenforced.extend(notes);
+            }
+            None => made
+                .unenforced
+                .push(format!("disk rate: {}", self.reason())),
         }
     }
 

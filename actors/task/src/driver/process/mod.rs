@@ -30,7 +30,7 @@ use nix::sys::signal::Signal;
 use self::cgroup::Cgroups;
 use self::program::ShimProgram;
 use self::run::Run;
-use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
+use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started, disk};
 use crate::driver::usage::Usage;
 use crate::launch::Launch;
 
@@ -234,6 +234,15 @@ impl Driver for ProcessDriver {
         async move {
             let run = self.find(run).await?;
             self.blocking(move |_| run.usage()).await
+        }
+        .boxed()
+    }
+
+    fn disk(&self, run: RunId) -> BoxFuture<'_, Result<Option<u64>, DriverError>> {
+        async move {
+            let run = self.find(run).await?;
+            self.blocking(move |_| Ok(Some(disk::taken(run.directory()))))
+                .await
         }
         .boxed()
     }

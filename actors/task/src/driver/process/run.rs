@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::cgroup;
 use crate::driver::usage::{self, Groups, Usage};
-use crate::driver::{Adopted, DriverError, Ended, Started};
+use crate::driver::{Adopted, DriverError, Ended, Left, RESULT, Started};
 use crate::shim::record::{Process, STATUS, ShimLaunch, StartedRecord, StatusRecord, start_ticks};
 use crate::shim::tree::{self, descendants, send, strays};
 
@@ -269,6 +269,10 @@ impl Run {
                 },
                 at: status.at,
                 reason: (!status.notes.is_empty()).then(|| status.notes.join("; ")),
+                left: match status.code {
+                    Some(0) => Left::read(&super::work(&self.directory).join(RESULT)),
+                    _ => Left::Nothing,
+                },
             },
             None => Ended {
                 exit: Exit::default(),
@@ -279,6 +283,7 @@ impl Run {
                     "its shim was killed, so its processes were, and the exit code is not known"
                         .into()
                 }),
+                left: Left::Nothing,
             },
         };
         if left > 0 {

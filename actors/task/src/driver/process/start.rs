@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::diagnose::{self, User};
 use super::run::{Run, Shim};
 use super::{Inner, adopt, failed, work};
-use crate::driver::DriverError;
+use crate::driver::{DriverError, RESULT};
 use crate::launch::{Launch, LaunchFile};
 use crate::limits::{OPEN_FILES, open_files_before};
 use crate::shim::SHIM_WORD;
@@ -106,7 +106,9 @@ fn plan(inner: &Inner, launch: &Launch, directory: &Path) -> Result<ShimLaunch, 
     prepare(directory, launch, user.as_ref())?;
     let workdir = launch.workdir.clone().unwrap_or_else(|| work(directory));
     diagnose::workdir(&workdir)?;
-    let env = environment(&launch.env, user.as_ref(), &workdir);
+    let mut env = environment(&launch.env, user.as_ref(), &workdir);
+    let result = work(directory).join(RESULT);
+    env.insert("LOOM_RESULT".to_owned(), result.display().to_string());
     let argv = launch.argv_in(&work(directory));
     let program = diagnose::program(&argv, &env["PATH"], &workdir)?;
     for needed in &launch.needs {

@@ -19,6 +19,8 @@ fn launch(number: u128, script: SimScript) -> Launch {
         user: None,
         resources: assigned.task.resources,
         logs: assigned.task.logs,
+        result: false,
+        filled: BTreeMap::new(),
         sim: Some(script),
     }
 }

@@ -64,6 +64,7 @@ fn probe(assigned: &Assigned, kind: DriverKind) -> Result<Option<Probe>, String>
     let place = Place {
         node: &node,
         address,
+        labels: &std::collections::BTreeMap::new(),
     };
     Probe::new(assigned, place, kind)
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod away;
+mod held;
 mod lives;
 mod pulls;
 mod rig;

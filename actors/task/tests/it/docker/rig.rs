@@ -178,6 +178,8 @@ pub(super) fn launch(image: &str, argv: &[&str]) -> Launch {
             ship: true,
             to: None,
         },
+        result: false,
+        filled: BTreeMap::new(),
         sim: None,
     }
 }

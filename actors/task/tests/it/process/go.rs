@@ -37,6 +37,7 @@ fn launch(program: &str, args: &[&str], path: &str) -> Launch {
     let place = Place {
         node: &node,
         address: "127.0.0.1",
+        labels: &std::collections::BTreeMap::new(),
     };
     let mut launch = operator::launch(&assigned, RunId(Uuid::now_v7()), place).unwrap();
     launch.env.insert("PATH".into(), path.into());

@@ -12,3 +12,4 @@ mod kernel;
 mod output;
 mod refused;
 mod rig;
+mod values;

@@ -150,6 +150,8 @@ pub(super) fn launch(argv: &[&str]) -> Launch {
             ship: true,
             to: None,
         },
+        result: false,
+        filled: BTreeMap::new(),
         sim: None,
     }
 }

@@ -1,0 +1,130 @@
+//! What fields of a job say about where and as what its slots run.
+
+use loom_schemas::spec::{IndexSpec, ResourceChange, ResultUse};
+use loom_schemas::units::{Bytes, MilliCores};
+
+use super::*;
+use crate::plan::assigned;
+
+fn with_priority(job_name: &str, priority: u8, replicas: u32) -> JobSpec {
+    let mut spec = job(job_name, Kind::Service, task(replicas));
+    spec.priority = priority;
+    spec
+}
+
+fn placed(leader: &Leader, job: &str) -> usize {
+    let job = name(job);
+    let slots = leader.state.slots_of(&job);
+    slots.filter(|record| record.current.is_some()).count()
+}
+
+#[test]
+fn the_job_of_the_highest_priority_gets_the_room_there_is() {
+    let mut leader = Leader::new(1);
+    for (job, priority) in [("a", 10), ("b", 90), ("c", 50)] {
+        leader.submit(&with_priority(job, priority, 3)).unwrap();
+    }
+    leader.plan(1);
+    // The node has four cores.
+    assert_eq!([placed(&leader, "b"), placed(&leader, "c")], [3, 1]);
+    assert_eq!(placed(&leader, "a"), 0);
+    // What becomes free goes to who waits in the same order.
+    leader
+        .decide(|draft| stop(draft, &whole("b"), ANNA))
+        .0
+        .unwrap();
+    leader.plan(2);
+    for index in 0..3 {
+        let killed = leader.said(&slot("b", index), RunState::Killed, 3);
+        leader.report(&[killed], 3);
+    }
+    leader.plan(4);
+    assert_eq!([placed(&leader, "c"), placed(&leader, "a")], [3, 1]);
+}
+
+#[test]
+fn a_job_with_more_slots_than_a_pass_takes_is_not_overtaken() {
+    let mut leader = Leader::new(1);
+    leader.submit(&with_priority("big", 60, 3)).unwrap();
+    leader.submit(&with_priority("late", 50, 3)).unwrap();
+    let options = PlanOptions {
+        slots: 2,
+        ..PlanOptions::default()
+    };
+    let mut ids = counter();
+    for _ in 0..8 {
+        leader.decide(|draft| plan(draft, at(1), &options, &mut ids));
+    }
+    assert_eq!([placed(&leader, "big"), placed(&leader, "late")], [3, 1]);
+}
+
+#[test]
+fn a_job_runs_in_its_datacenters_alone() {
+    let mut leader = Leader::new(3);
+    for (node, datacenter) in [("node-1", "fra"), ("node-2", "ams")] {
+        let mut info = info(4, 8);
+        info.datacenter = Some(datacenter.to_owned());
+        let said = hello_of(info, Vec::new());
+        leader.decide(|draft| hello(draft, &name(node), &said, false, at(1)));
+    }
+    let mut spec = job("web", Kind::Service, task(5));
+    spec.datacenters = vec!["ams".to_owned(), "lon".to_owned()];
+    leader.submit(&spec).unwrap();
+    leader.plan(1);
+    assert_eq!(placed(&leader, "web"), 4);
+    for index in 0..4 {
+        assert_eq!(leader.node_of(&slot("web", index)), name("node-2"));
+    }
+    let waiting = leader.slot(&slot("web", 4)).waiting.as_deref();
+    let expected = "no node fits: 2 in another datacenter, 1 not enough cpu";
+    assert_eq!(waiting, Some(expected));
+}
+
+#[test]
+fn a_slot_reserves_and_is_told_what_its_index_says() {
+    let mut leader = Leader::new(1);
+    let mut main = task(2);
+    let own = IndexSpec {
+        args: Some(vec!["own".to_owned()]),
+        resources: ResourceChange {
+            cpu: Some(MilliCores(2500)),
+            memory: Some(Bytes::mib(1)),
+            ..ResourceChange::default()
+        },
+        ..IndexSpec::default()
+    };
+    main.per_index.insert(1, own.clone());
+    main.per_index.insert(7, IndexSpec::default());
+    leader.running(&job("web", Kind::Service, main));
+    assert_eq!(leader.current(&slot("web", 0)).reserved.cpu.0, 1000);
+    let reserved = &leader.current(&slot("web", 1)).reserved;
+    assert_eq!((reserved.cpu.0, reserved.memory), (2500, Bytes::mib(1)));
+    let record = leader.slot(&slot("web", 1));
+    let told = assigned(&leader.state, record, record.current.as_ref().unwrap()).unwrap();
+    // Of the others it is told nothing.
+    assert_eq!(told.task.per_index, [(1, own)].into());
+}
+
+#[test]
+fn what_a_task_left_is_told_to_those_that_use_it() {
+    let mut leader = Leader::new(1);
+    let mut spec = job("etl", Kind::Batch, task(1));
+    let of = ResultUse {
+        task: Name::main(),
+        key: "rows".to_owned(),
+    };
+    let mut load = spec.tasks["main"].clone();
+    load.results.insert(of.clone());
+    spec.tasks.insert(name("load"), load);
+    leader.running(&spec);
+    let mut done = leader.said(&slot("etl", 0), RunState::Completed, 5);
+    done.result = Some("{\"rows\": 7}".to_owned());
+    done.filled.insert("job.name".to_owned(), "etl".to_owned());
+    leader.report(&[done], 5);
+    let run = leader.current(&slot("etl", 0));
+    assert_eq!(run.result.as_deref(), Some("{\"rows\": 7}"));
+    assert_eq!(run.filled["job.name"], "etl");
+    let record = leader.slot(&Slot::new(name("etl"), name("load"), 0));
+    let told = assigned(&leader.state, record, record.current.as_ref().unwrap()).unwrap();
+    assert_eq!(told.results, [(of.to_string(), "7".to_owned())].into());
+}
