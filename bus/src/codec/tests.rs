@@ -189,3 +189,78 @@ proptest! {
         prop_assert!(decode_msgpack::<Value>(short).is_err());
     }
 }
+
+/// Messages as nodes, managers and clients send them.
+fn messages() -> Vec<(&'static str, Bytes)> {
+    let slot = json!({"job": "web", "task": "main", "index": 0});
+    let run = "0198c0de-0000-7000-8000-000000000001";
+    let report = json!({
+        "run": run, "placement": run, "slot": slot, "version": 1, "state": "running",
+        "passed": ["starting"], "marks": {"paused": true}, "pid": 7, "filled": {"var.x": "1"},
+        "exit": {"code": 0}, "result": "{}", "unenforced": ["x"], "ended_at": "2026-01-01T00:00:00Z",
+    });
+    let status = json!({"cluster": "c", "runs": [report, report]});
+    let stop = json!({"address": {"job": "web", "task": "api", "index": 1}, "reason": "because"});
+    let scale = json!({"job": "web", "replicas": 3});
+    [("status", status), ("stop", stop), ("scale", scale)]
+        .map(|(name, value)| (name, encode_msgpack(&value).unwrap()))
+        .to_vec()
+}
+
+/// Reads what may be anything as each message; it may be refused.
+fn read_all(form: Form, bytes: &[u8]) {
+    use loom_schemas::wire::{Assign, Hello, JobRequest, ScaleRequest, StatusReport};
+    let _ = decode::<StatusReport>(form, bytes);
+    let _ = decode::<JobRequest>(form, bytes);
+    let _ = decode::<ScaleRequest>(form, bytes);
+    let _ = decode::<Hello>(form, bytes);
+    let _ = decode::<Assign>(form, bytes);
+}
+
+#[test]
+fn the_messages_that_are_changed_are_right() {
+    use loom_schemas::wire::{JobRequest, ScaleRequest, StatusReport};
+    let of = |name: &str| {
+        messages()
+            .into_iter()
+            .find(|(of, _)| *of == name)
+            .unwrap()
+            .1
+    };
+    decode::<StatusReport>(Form::MessagePack, &of("status")).unwrap();
+    decode::<JobRequest>(Form::MessagePack, &of("stop")).unwrap();
+    decode::<ScaleRequest>(Form::MessagePack, &of("scale")).unwrap();
+}
+
+/// A few cases; with `LOOM_LONG=1` very many.
+fn cases() -> ProptestConfig {
+    let long = std::env::var_os("LOOM_LONG").is_some();
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(if long { 5_000_000 } else { 1024 })
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn a_changed_message_is_an_error_or_a_message_never_a_panic(
+        which in 0..3_usize,
+        changes in prop::collection::vec((any::<usize>(), any::<u8>(), 0..4_u8), 1..12),
+    ) {
+        let mut bytes = messages()[which].1.to_vec();
+        for (at, byte, what) in changes {
+            let at = at % bytes.len().max(1);
+            match what {
+                0 if !bytes.is_empty() => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                2 if !bytes.is_empty() => drop(bytes.remove(at)),
+                _ => bytes.truncate(at),
+            }
+        }
+        for form in [Form::MessagePack, Form::Json, Form::Text] {
+            read_all(form, &bytes);
+        }
+    }
+}

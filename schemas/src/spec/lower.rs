@@ -20,7 +20,7 @@ use crate::units::Bytes;
 use crate::words::Kind;
 
 /// The most tasks of a job.
-pub const TASKS_MAX: usize = 100;
+pub const TASKS_MAX: usize = 1000;
 /// The most replicas of a job's tasks together.
 pub const REPLICAS_MAX: u64 = 10_000;
 /// The most arguments, or variables, of a task.

@@ -73,8 +73,8 @@ fn results(state: &State, slot: &Slot, task: &TaskSpec) -> BTreeMap<String, Stri
             index: 0.into(),
         };
         let record = state.slot(&before)?;
-        let runs = record.current.iter().chain(record.ended.iter().rev());
-        let left = runs.filter_map(|run| run.result.as_deref()).next()?;
+        let mut runs = record.current.iter().chain(record.ended.iter().rev());
+        let left = runs.find_map(|run| run.result.as_deref())?;
         Some((of.to_string(), of.of(left)?))
     };
     task.results.iter().filter_map(value).collect()

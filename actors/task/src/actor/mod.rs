@@ -64,7 +64,7 @@ const BESIDE_MAX: usize = 16;
 pub struct Internal(Returned);
 
 enum Returned {
-    Happened(Happened),
+    Happened(Box<Happened>),
     /// Let through the gate, with the restart that the node has written down.
     Entered((RunId, u32), StartPermit),
     Asked(Box<Asked>),
@@ -156,7 +156,7 @@ impl Actor for TaskActor {
                     state.asked(*asked, &myself);
                     return Ok(());
                 }
-                Returned::Happened(happened) => state.returned(happened, &myself),
+                Returned::Happened(happened) => state.returned(*happened, &myself),
                 Returned::Entered(entry, permit) => state.entered(entry, permit),
                 Returned::Done(done) => state.done(*done, &myself),
                 Returned::Unshipped(run, directory) => state.ship(run, directory, &myself),

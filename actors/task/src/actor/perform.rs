@@ -346,9 +346,8 @@ fn cast_outcome(
 
 fn cast(actor: &ActorRef<TaskMessage>, happened: Happened) {
     // Nobody is left to tell if the actor is gone; the next one adopts.
-    let _ = actor.cast(TaskMessage::Internal(Internal(Returned::Happened(
-        happened,
-    ))));
+    let happened = Returned::Happened(Box::new(happened));
+    let _ = actor.cast(TaskMessage::Internal(Internal(happened)));
 }
 
 fn start_error(error: &DriverError) -> StartError {

@@ -177,14 +177,7 @@ impl Machine {
             Some(reason) => (RunState::Killed, reason.clone()),
             None => (RunState::Rejected, error.to_string()),
         };
-        let end = End {
-            state,
-            reason: Some(reason),
-            exit: None,
-            result: None,
-            at: now.at,
-            cause,
-        };
+        let end = End::unstarted(state, Some(reason), cause, now.at);
         self.finish(desired, end, now, reports);
     }
 
@@ -387,14 +380,8 @@ impl Machine {
             | Phase::Entered
                 if self.stopped.is_some() =>
             {
-                let end = End {
-                    state: RunState::Killed,
-                    reason: self.stopped.clone(),
-                    exit: None,
-                    result: None,
-                    at: now.at,
-                    cause: Cause::Hopeless,
-                };
+                let reason = self.stopped.clone();
+                let end = End::unstarted(RunState::Killed, reason, Cause::Hopeless, now.at);
                 self.finish(desired, end, now, reports);
             }
             Phase::Idle { not_before } if desired.restart > self.restart => {

@@ -326,3 +326,17 @@ struct End {
     at: Timestamp,
     cause: Cause,
 }
+
+impl End {
+    /// Of a run that never ran.
+    fn unstarted(state: RunState, reason: Option<String>, cause: Cause, at: Timestamp) -> Self {
+        Self {
+            state,
+            reason,
+            exit: None,
+            result: None,
+            at,
+            cause,
+        }
+    }
+}

@@ -62,7 +62,8 @@ fn of_key(key: &str) -> String {
         if c.is_ascii_alphanumeric() {
             name.push(c);
         } else {
-            name.push_str(&format!("_{:02X}", u32::from(c)));
+            name.extend(['_']);
+            name.extend(format!("{:02X}", u32::from(c)).chars());
         }
     }
     name

@@ -205,7 +205,7 @@ fn a_slot_is_launched_as_its_index_says() {
     };
     task.task.per_index.insert(2, own);
     assert_eq!(argv(&task), ["srv", "all"]);
-    task.slot.index = 2;
+    task.slot.index = 2.into();
     let launch = launched(&task).unwrap();
     assert_eq!(argv(&task), ["srv", "own"]);
     assert_eq!((&*launch.env["A"], launch.resources.pids), ("2", 7));

@@ -4,7 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const GOOD: [(Syntax, &str); 5] = [
+const GOOD: [(Syntax, &str); 6] = [
+    (
+        Syntax::Yaml,
+        "name: all\nkind: batch\npriority: 7\ndatacenters: [a]\ndepends_on: [b, {job: c, task: d, on: \
+         healthy}]\nvars: {x: 1, y: {enum: [p, q], default: p}}\nlabels: {a: b}\ntasks:\n  \
+         one: {bash: 'echo ${var.x}', disk: 1GiB, disk_rate: 5MiB/s, result: true}\n  \
+         two: {exec: [a, '${task.one.result.k.0}'], after: [{task: one}], replicas: 2, \
+         per_index: {1: {args: [x], cpu: 1, env: {A: b}}}, params: {p: '${node.label.z}'}}\n",
+    ),
     (Syntax::Yaml, include_str!("../../../../examples/web.yaml")),
     (Syntax::Yaml, include_str!("../../../../examples/sim.yaml")),
     (
@@ -95,8 +103,17 @@ fn check(text: &[u8], syntax: Syntax) {
     }
 }
 
+/// A few cases; with `LOOM_LONG=1` so many that it takes about a quarter of an hour a test.
+fn cases() -> ProptestConfig {
+    let long = std::env::var_os("LOOM_LONG").is_some();
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(if long { 500_000 } else { 512 })
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+    #![proptest_config(cases())]
 
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {

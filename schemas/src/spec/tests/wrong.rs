@@ -179,3 +179,66 @@ fn a_report_answers_a_request_with_its_code() {
         assert_eq!(WireError::from(report).code, code, "{text}");
     }
 }
+
+/// A job of so many tasks, each with these lines of one map.
+fn many_tasks(count: usize, task: impl Fn(usize) -> String) -> String {
+    let tasks = (0..count).map(|n| format!("  t{n}: {{{}}}\n", task(n)));
+    format!(
+        "name: a\nkind: batch\ntasks:\n{}",
+        tasks.collect::<String>()
+    )
+}
+
+#[test]
+fn a_job_at_its_limits_is_taken_and_past_them_refused_with_the_limit() {
+    let chain = |n: usize| match n {
+        0 => "bash: x".to_owned(),
+        n => format!("bash: x, after: [t{}]", n - 1),
+    };
+    let job = good(&many_tasks(TASKS_MAX, chain), Syntax::Yaml);
+    assert_eq!((job.tasks.len(), job.tasks["t999"].after.len()), (1000, 1));
+    assert_eq!(
+        refused(
+            many_tasks(10_000, |_| "bash: x".into()).as_bytes(),
+            Syntax::Yaml
+        ),
+        "job:4:3: tasks: 10000 tasks; at most 1000"
+    );
+
+    let replicas = |count: u32| format!("name: a\nbash: x\nreplicas: {count}");
+    assert_eq!(
+        good(&replicas(10_000), Syntax::Yaml).tasks["main"].replicas,
+        10_000
+    );
+    assert_eq!(
+        refused(replicas(100_000).as_bytes(), Syntax::Yaml),
+        "job:3:11: replicas: `100000` is out of range; from 0 to 10000"
+    );
+    let shared = many_tasks(11, |_| "bash: x, replicas: 10000".into());
+    assert_eq!(
+        refused(shared.as_bytes(), Syntax::Yaml),
+        "job:4:3: tasks: the tasks have 110000 replicas together; at most 10000 a job"
+    );
+
+    let depends = |count: usize| {
+        let jobs: Vec<String> = (0..count).map(|n| format!("j{n}")).collect();
+        format!("name: a\nbash: x\ndepends_on: [{}]", jobs.join(", "))
+    };
+    let job = good(&depends(DEPENDENCIES_MAX), Syntax::Yaml);
+    assert_eq!(job.depends_on.len(), 1000);
+    assert_eq!(
+        refused(depends(1001).as_bytes(), Syntax::Yaml),
+        "job:3:13: depends_on: 1001 dependencies; at most 1000"
+    );
+    let all = many_tasks(TASKS_MAX, |n| {
+        let others: Vec<String> = (0..n.min(45)).map(|of| format!("t{of}")).collect();
+        format!("bash: x, after: [{}]", others.join(", "))
+    });
+    assert_eq!(good(&all, Syntax::Yaml).tasks["t999"].after.len(), 45);
+    let circle = |n: usize| format!("bash: x, after: [t{}]", (n + 1) % TASKS_MAX);
+    let report = refused(many_tasks(TASKS_MAX, circle).as_bytes(), Syntax::Yaml);
+    assert!(
+        report.contains("the tasks wait for each other: "),
+        "{report}"
+    );
+}
