@@ -89,14 +89,15 @@ fn target<'a>(
     Ok(version)
 }
 
-/// Makes the child job that is the run of a slot; the run, or why it cannot be made.
+/// Makes the child job that is the run of a slot, of this version and with this id; the run, or why
+/// it cannot be made.
 pub fn start(
     draft: &mut Draft,
     job: &JobRecord,
     task: &TaskSpec,
     sub: &SubJob,
     slot: &Slot,
-    run: RunId,
+    (of_version, run): (u32, RunId),
     now: Timestamp,
 ) -> Result<RunRecord, String> {
     let state = draft.state().clone();
@@ -120,6 +121,7 @@ pub fn start(
     };
     child::create(draft, birth, now);
     Ok(RunRecord {
+        version: of_version,
         reason: Some(format!("job {name}")),
         child: Some(name),
         ..new_run(job, run, Resources::default(), now)
@@ -153,23 +155,33 @@ fn filled(job: &JobRecord, task: &TaskSpec, slot: &Slot) -> Result<BTreeMap<Name
 /// to end.
 pub fn mirror(draft: &mut Draft, job: &Name, now: Timestamp) {
     let state = draft.state().clone();
+    let spec = state.job(job).and_then(|job| state.spec(job));
+    let is_job = |task: &TaskSpec| matches!(task.operator, Operator::Job(_));
+    // A version that made jobs of its tasks may still have runs.
+    let made = state.children(job).any(|child| !child.status.is_terminal());
+    if !made && !spec.is_some_and(|spec| spec.tasks.values().any(is_job)) {
+        return;
+    }
     for record in state.slots_of(job) {
-        let Some(run) = record.current.as_ref().filter(|run| is_live(run)) else {
-            continue;
-        };
-        let Some(child) = &run.child else { continue };
-        let child_record = state.job(child).map(AsRef::as_ref);
-        let ends = run.order != Order::Run || run.restart_orders > 0;
-        if let Some(child) = child_record.filter(|_| ends) {
-            stop(draft, child, job, run);
+        let mut next = SlotRecord::clone(record);
+        let runs = next.current.iter_mut().chain(&mut next.incoming);
+        for run in runs.filter(|run| is_live(run)) {
+            let Some(child) = run.child.clone() else {
+                continue;
+            };
+            let child_record = state.job(&child).map(AsRef::as_ref);
+            let ends = run.order != Order::Run || run.restart_orders > 0;
+            if let Some(child) = child_record.filter(|_| ends) {
+                stop(draft, child, job, run);
+            }
+            let seen = seen(run, &child, child_record, now);
+            if seen != *run {
+                draft.event(run_event(now, &record.slot, &seen, seen.state.as_str()));
+                *run = seen;
+            }
         }
-        let seen = seen(run, child, child_record, now);
-        if seen != *run {
-            draft.event(run_event(now, &record.slot, &seen, seen.state.as_str()));
-            draft.put_slot(SlotRecord {
-                current: Some(seen),
-                ..SlotRecord::clone(record)
-            });
+        if next != **record {
+            draft.put_slot(next);
         }
     }
 }

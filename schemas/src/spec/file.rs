@@ -97,8 +97,8 @@ pub(crate) struct JobFile {
     pub(crate) tasks: Field<Entries<TaskFile>>,
 }
 
-/// A task: exactly one of `image`, `bash`, `python`, `go` and `exec` says what it runs; a script may
-/// stand beside `image`, and then runs in its container.
+/// A task: exactly one of `image`, `bash`, `python`, `go`, `exec` and `job` says what it runs; a
+/// script may stand beside `image`, and then runs in its container.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Task")]

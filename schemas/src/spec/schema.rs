@@ -63,8 +63,10 @@ fn operators() -> Vec<Value> {
     let scripts = ["bash", "python", "go"];
     let script = |name: &str| json!({ "required": [name] });
     let mut all: Vec<Value> = scripts.iter().map(|name| script(name)).collect();
-    all.push(json!({ "required": ["exec"], "properties": without(&["image"]) }));
-    let others = without(&["bash", "python", "go", "exec"]);
+    for alone in ["exec", "job"] {
+        all.push(json!({ "required": [alone], "properties": without(&["image"]) }));
+    }
+    let others = without(&["bash", "python", "go", "exec", "job"]);
     all.push(json!({ "required": ["image"], "properties": others }));
     all
 }

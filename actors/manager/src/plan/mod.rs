@@ -246,6 +246,8 @@ impl Pass<'_> {
         for step in found.steps {
             more |= self.carry_out(draft, &facts, step, &mut turns);
         }
+        // What was ordered to end just now ends with its job.
+        subjob::mirror(draft, name, now);
         settle_job(draft, &job, version, &gates, now);
         for waiting in decided_by(draft.state(), name) {
             draft.state_mut().mark_dirty(&waiting);
@@ -314,8 +316,8 @@ impl Pass<'_> {
             .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, &name));
         record.not_before = None;
         if let Operator::Job(sub) = &task.operator {
-            let run = (self.ids)();
-            return match subjob::start(draft, facts.job, task, sub, &record.slot, run, facts.now) {
+            let made = (version, (self.ids)());
+            return match subjob::start(draft, facts.job, task, sub, &record.slot, made, facts.now) {
                 Ok(new) => {
                     draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
                     record.waiting = None;
