@@ -15,7 +15,6 @@
 //! | [`subject`] | the names of the bus |
 //! | [`error`] | the error every request can be answered with |
 
-mod child;
 pub mod error;
 pub mod event;
 pub mod ids;

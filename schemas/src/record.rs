@@ -2,6 +2,7 @@
 //!
 //! Records carry effects, not commands: the leader decides, a follower only puts them in place.
 
+mod child;
 mod slot;
 mod update;
 
@@ -10,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use crate::child::{MadeBy, Parent, ScheduleRecord};
 use crate::ids::{Index, Name, RunId, Slot};
 use crate::spec::{JobSpec, Resources};
 use crate::units::{Bytes, MilliCores};
 use crate::wire::SubmitOutcome;
 use crate::words::{DriverKind, HealthStatus, JobStatus, RunState, Strategy};
 
+pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use update::{UpdatePhase, UpdateState};
 
 /// How many versions of a job are kept.

@@ -151,7 +151,7 @@ pub fn create(draft: &mut Draft, birth: Birth<'_>, now: Timestamp) {
         text: version.text.clone(),
         at: now,
         by: by.map_or_else(|| version.by.clone(), |(user, _)| user.to_owned()),
-        reason: None,
+        reason: Some(reason.clone()),
     });
     let mut event = job_event(now, &job, "accepted");
     event.reason = Some(reason);

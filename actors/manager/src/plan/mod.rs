@@ -6,6 +6,7 @@
 mod assign;
 mod diff;
 mod parts;
+mod place;
 mod preview;
 mod settle;
 mod silent;
@@ -21,17 +22,16 @@ use jiff::Timestamp;
 use loom_schemas::event::Event;
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{
-    ClusterRecord, JobRecord, NodeStatus, RunRecord, SlotRecord,
+    JobRecord, NodeStatus, SlotRecord,
 };
-use loom_schemas::spec::{Operator, PRIORITY, TaskSpec};
+use loom_schemas::spec::PRIORITY;
 use loom_schemas::words::{RunState, Strategy};
 
 use crate::depend::{Gates, decided_by};
-use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile, version_of};
+use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile};
 use crate::schedule;
-use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
+use crate::scheduler::{Cluster, Request};
 use crate::state::{Draft, Key, State, run_event};
-use crate::subjob;
 use crate::system;
 
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
@@ -295,136 +295,6 @@ impl Pass<'_> {
         let waits = record.waiting.is_some();
         draft.put_slot(record);
         waits && !waited
-    }
-
-    /// Finds a node for a run of the slot's version, or writes down why there is none.
-    fn place(
-        &mut self,
-        draft: &mut Draft,
-        facts: &Facts<'_>,
-        record: &mut SlotRecord,
-        turns: &mut BTreeMap<(Name, u32), TaskTurn>,
-    ) -> Option<RunRecord> {
-        let name = record.slot.task.clone();
-        let version = match record.version {
-            0 => version_of(record, facts.job),
-            version => version,
-        };
-        let task = facts.task_at(&name, version)?;
-        let turn = turns
-            .entry((name.clone(), version))
-            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, &name));
-        record.not_before = None;
-        if let Operator::Job(sub) = &task.operator {
-            let made = (version, (self.ids)());
-            return match subjob::start(draft, facts.job, task, sub, &record.slot, made, facts.now) {
-                Ok(new) => {
-                    draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
-                    record.waiting = None;
-                    Some(new)
-                }
-                Err(why) => {
-                    turn.wait(draft, facts.now, record, why);
-                    None
-                }
-            };
-        }
-        let request = turn.request_of(facts.spec, task, &record.slot.index);
-        let is_pinned = record.slot.index.node().is_some();
-        if !is_pinned && let Some(why) = self.refused.get(&request) {
-            let why = why.clone();
-            turn.wait(draft, facts.now, record, why);
-            return None;
-        }
-        let run = (self.ids)();
-        match self.find_node(draft.state(), task, &request, turn, record, run) {
-            Ok(placement) => {
-                *turn.replicas.entry(placement.node.clone()).or_default() += 1;
-                record.waiting = None;
-                let reserved = task.resources_of(&record.slot.index);
-                let new = RunRecord {
-                    node: Some(placement.node),
-                    ports: placement.ports,
-                    version,
-                    ..new_run(facts.job, run, reserved, facts.now)
-                };
-                draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
-                Some(new)
-            }
-            Err(why) => {
-                if !is_pinned {
-                    self.refused.insert(request, why.clone());
-                }
-                turn.wait(draft, facts.now, record, why);
-                None
-            }
-        }
-    }
-
-    /// Where a run goes: to the node that its slot is of, or to the best that has room. Why not, in
-    /// words, where there is none.
-    fn find_node(
-        &mut self,
-        state: &State,
-        task: &TaskSpec,
-        request: &Request,
-        turn: &TaskTurn,
-        record: &SlotRecord,
-        run: RunId,
-    ) -> Result<Placement, String> {
-        let strategy = self.options.strategy;
-        let cluster = self
-            .cluster
-            .get_or_insert_with(|| Cluster::of(state, strategy));
-        let placed = if let Some(node) = record.slot.index.node() {
-            let placed = cluster.place_on(node, task, request, run);
-            placed.map_err(|cause| format!("node {node}: {cause}"))
-        } else {
-            let last = record.ended.last().filter(|run| {
-                matches!(
-                    run.state,
-                    RunState::Failed | RunState::Rejected | RunState::Lost
-                )
-            });
-            let preferences = Preferences {
-                replicas: Some(&turn.replicas),
-                avoid: last.and_then(|run| run.node.as_ref()),
-            };
-            let placed = cluster.place(task, request, run, &preferences);
-            placed.map_err(|why| why.to_string())
-        };
-        recheck(state, placed?, request).map_err(|why| why.to_string())
-    }
-
-    /// Writes down where `round-robin` goes on.
-    fn keep_turn(&self, draft: &mut Draft) {
-        let Some(cluster) = self.cluster.as_ref() else {
-            return;
-        };
-        if self.options.strategy != Strategy::RoundRobin {
-            return;
-        }
-        let record = draft.state().cluster().cloned().unwrap_or_default();
-        if record.last_placed.as_ref() != cluster.last_placed() {
-            let last_placed = cluster.last_placed().cloned();
-            draft.put_cluster(ClusterRecord {
-                last_placed,
-                ..record
-            });
-        }
-    }
-}
-
-/// Looks at the state itself before a placement is written: nothing is ever promised twice.
-fn recheck(state: &State, placed: Placement, request: &Request) -> Result<Placement, WhyNot> {
-    let room = state
-        .node(&placed.node)
-        .map(|node| Room::of(node, state.load(&placed.node)));
-    match room.map_or(Err(Cause::Down), |room| fits(&room, request)) {
-        Ok(()) => Ok(placed),
-        Err(cause) => Err(WhyNot {
-            counts: BTreeMap::from([(cause, 1)]),
-        }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where child jobs come from, and how far a schedule is that makes them.
+//! Jobs that other jobs have made.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
