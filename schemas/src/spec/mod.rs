@@ -22,6 +22,7 @@ pub mod reference;
 mod resources;
 mod schedule;
 mod schema;
+pub mod shell;
 mod signals;
 mod syntax;
 mod toml;

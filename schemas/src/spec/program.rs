@@ -12,7 +12,7 @@ use super::later::{TASK, supported};
 use super::lower::{Lowering, TaskPlace, WORD_MAX, WORDS_MAX, entries};
 use super::problem::{Problem, ProblemKind, shown};
 use super::reference::{Context, Reference, ResultUse, Template};
-use super::{JOB_MAX, Operator, Script, SubJob, VARS_MAX, VarSpec};
+use super::{JOB_MAX, Operator, Script, SubJob, VARS_MAX, VarSpec, shell};
 use crate::ids::Name;
 use crate::units::Bytes;
 
@@ -61,6 +61,11 @@ impl<'a> Texts<'a> {
             Ok(template) => template,
             Err(error) => return Some(at.problem(error.to_string(), error.help())),
         };
+        if context == Context::Script
+            && let Err(error) = shell::with_variables(text)
+        {
+            return Some(at.problem(error.to_string(), error.help()));
+        }
         let mut used = self.used.borrow_mut();
         for reference in template.references() {
             let (what, known, name): (_, Vec<&str>, _) = match reference {

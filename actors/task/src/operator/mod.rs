@@ -11,9 +11,8 @@
 //! A script beside an image runs in its container, where the interpreter is looked for. `command`
 //! stands in for the interpreter of a script: `command: [bash, -eu]`. References are
 //! filled per argument, never through a shell; in a `bash` script a reference becomes a quoted
-//! environment variable (see [`bash`]), `python` and `go` read the environment.
+//! environment variable (see [`shell`]), `python` and `go` read the environment.
 
-pub mod bash;
 mod container;
 mod environment;
 
@@ -23,7 +22,7 @@ use std::path::PathBuf;
 
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::spec::reference::{Context, Reference, ReferenceError, ResultUse, Template};
-use loom_schemas::spec::{HealthCheck, Operator, Script, TaskSpec};
+use loom_schemas::spec::{HealthCheck, Operator, Script, TaskSpec, shell};
 use loom_schemas::wire::Assigned;
 
 use crate::launch::{Launch, LaunchFile, Word};
@@ -66,7 +65,7 @@ pub enum OperatorError {
         /// The script.
         place: String,
         /// What is wrong with it.
-        source: bash::ScriptError,
+        source: shell::ScriptError,
     },
     /// A reference to a port that the task does not have.
     #[error("{place}: the task has no port `{port}`")]
@@ -132,7 +131,7 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
     argv.extend(fill.words("args", &task.args)?);
     for (name, value) in &task.params {
         let value = fill.text(&format!("params.{name}"), value)?;
-        env.insert(environment::of_name("LOOM_PARAM_", name), value);
+        env.insert(shell::variable_of("LOOM_PARAM_", name), value);
     }
     for (key, value) in &task.env {
         // What Loom says of the run is not for the job file to change.
@@ -177,7 +176,7 @@ fn program(
     Ok(match &task.operator {
         Operator::Bash(script) => {
             let text =
-                bash::with_variables(&script.text).map_err(|source| OperatorError::Script {
+                shell::with_variables(&script.text).map_err(|source| OperatorError::Script {
                     place: named("bash", script),
                     source,
                 })?;
@@ -305,7 +304,7 @@ impl<'a> Fill<'a> {
         })?;
         for reference in template.references() {
             let value = self.value(place, reference)?;
-            env.entry(environment::variable(reference)).or_insert(value);
+            env.entry(shell::variable(reference)).or_insert(value);
         }
         Ok(())
     }

@@ -210,3 +210,23 @@ fn a_slot_is_launched_as_its_index_says() {
     assert_eq!(argv(&task), ["srv", "own"]);
     assert_eq!((&*launch.env["A"], launch.resources.pids), ("2", 7));
 }
+/// What bash itself makes of scripts whose references were replaced.
+#[test]
+fn bash_prints_what_the_references_say() {
+    for (script, expected) in [
+        (
+            r#"x="$(case a in a) echo '<@>' ;; esac)"; echo "$x""#,
+            "<a b>",
+        ),
+        ("echo \\${job.name} @", "${job.name} a b"),
+        ("y='a #b'; echo ${y/ #/} '@'", "ab a b"),
+        (r#"echo "`echo '@'`" "${x:-'} @'}""#, "a b '} a b'"),
+        ("cat <<E\n@E\nE", "a bE"),
+    ] {
+        let script = shell::with_variables(&script.replace('@', "${job.name}")).unwrap();
+        let mut bash = std::process::Command::new("bash");
+        let ran = bash.args(["-c", &script]).env("LOOM_JOB", "a b").output();
+        let printed = String::from_utf8(ran.unwrap().stdout).unwrap();
+        assert_eq!(printed.trim_end(), expected, "{script}");
+    }
+}
