@@ -19,6 +19,8 @@ use crate::options::Timings;
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     timings: Timings,
+    /// As this node was started with; the managers may be less patient.
+    own_lost_after: Duration,
     greet: bool,
     in_flight: Option<(Call, Duration)>,
     failures: u32,
@@ -69,6 +71,7 @@ impl Link {
         let young = |last: Duration| now.saturating_sub(last) < timings.lost_after;
         let withheld = !last_contact.is_some_and(young);
         Self {
+            own_lost_after: timings.lost_after,
             timings,
             greet: true,
             in_flight: None,
@@ -178,6 +181,20 @@ impl Link {
         self.away_since
             .filter(|_| !self.withheld)
             .map(|since| since + self.timings.lost_after)
+    }
+
+    /// The managers give a node up after so long: no longer than that runs start without contact.
+    /// Whether that changes anything.
+    pub(crate) fn lose_after(&mut self, managers: Duration) -> bool {
+        let former = self.timings.lost_after;
+        self.timings.lost_after = self.own_lost_after.min(managers);
+        self.timings.lost_after != former
+    }
+
+    /// A contact as the disk keeps it for the next agent, who counts from it with its own patience
+    /// until a leader has welcomed it.
+    pub(crate) fn contact_to_keep(&self, last: Duration) -> Duration {
+        last.saturating_sub(self.own_lost_after - self.timings.lost_after)
     }
 
     /// The last contact with a leader.

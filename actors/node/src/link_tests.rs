@@ -33,6 +33,29 @@ fn in_quiet_times_the_leader_is_asked_whether_it_is_there() {
 }
 
 #[test]
+fn the_managers_patience_holds_where_it_is_shorter() {
+    let mut link = welcomed(100 * SECOND);
+    assert!(!link.lose_after(60 * SECOND), "its own is 30 s");
+    assert_eq!(link.may_start_until(), Some(130 * SECOND));
+    assert_eq!(link.contact_to_keep(100 * SECOND), 100 * SECOND);
+    assert!(link.lose_after(9 * SECOND));
+    assert_eq!(link.may_start_until(), Some(109 * SECOND));
+    assert_eq!(
+        link.next(101 * SECOND, false),
+        Step::WaitUntil(103 * SECOND)
+    );
+    // The next agent counts with 30 s again: what it finds on disk has as long to live.
+    let kept = link.contact_to_keep(100 * SECOND);
+    let next = Link::new(Timings::default(), Some(kept), 101 * SECOND);
+    assert_eq!(next.may_start_until(), Some(109 * SECOND));
+    assert!(
+        link.lose_after(60 * SECOND),
+        "a leader that is started anew may say otherwise"
+    );
+    assert_eq!(link.may_start_until(), Some(130 * SECOND));
+}
+
+#[test]
 fn a_silent_leader_is_asked_again_after_a_doubling_pause() {
     let mut link = link();
     let mut now = SECOND;

@@ -57,8 +57,8 @@ pub(crate) struct ManagerStart {
     /// A node that is silent for so long is down
     #[arg(long, default_value = "10s", value_parser = parse_patience, value_name = "TIME")]
     down_after: Duration,
-    /// The tasks of a node that is down for so long are lost, and replaced elsewhere. No node may
-    /// have a longer one
+    /// The tasks of a node that is down for so long are lost, and replaced elsewhere; no node starts
+    /// anything without contact for longer
     #[arg(long, default_value = "30s", value_parser = parse_patience, value_name = "TIME")]
     lost_after: Duration,
     /// Credentials file for the bus's system account: with it, doctor knows whether writes reach

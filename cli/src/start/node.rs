@@ -47,7 +47,7 @@ pub(crate) struct NodeStart {
     /// process where that is allowed]
     #[arg(long, value_delimiter = ',', value_parser = parse_driver)]
     driver: Vec<DriverKind>,
-    /// Without a manager for so long it starts nothing more. No longer than the managers' own
+    /// Without a manager for so long it starts nothing more; the managers' own if that is shorter
     #[arg(long, default_value = "30s", value_parser = parse_patience, value_name = "TIME")]
     lost_after: Duration,
     /// Stop all tasks before it ends

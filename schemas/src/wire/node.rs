@@ -65,6 +65,10 @@ pub struct Welcome {
     pub cluster: String,
     /// The whole assignment.
     pub assignment: Assign,
+    /// After how long without contact the managers give the node's tasks up, in milliseconds: the
+    /// node starts nothing past it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_after_ms: Option<u64>,
     /// As [`StatusTaken::ahead_ms`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead_ms: Option<i64>,

@@ -246,9 +246,11 @@ impl Leading {
             // An answer is one message: the node is told the rest, after the whole once more.
             self.outboxes.want_whole(node);
         }
+        let lost_after = self.context.options.timings.lost_after;
         Welcome {
             cluster: assignment.cluster.clone(),
             assignment,
+            lost_after_ms: u64::try_from(lost_after.as_millis()).ok(),
             ahead_ms: self.context.hearts.ahead_ms(node),
         }
     }

@@ -174,6 +174,11 @@ async fn a_hello_in_parts_is_taken_whole_by_whoever_leads() {
     })
     .await;
     assert!(welcome.assignment.put.len() >= 2);
+    assert_eq!(
+        welcome.lost_after_ms,
+        Some(3_000),
+        "as the tests' managers are started"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

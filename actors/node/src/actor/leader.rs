@@ -142,6 +142,7 @@ impl State {
             return self.belongs_elsewhere(format!("this node's is {own}, the leader's {other}"));
         }
         self.note_clock(welcome.ahead_ms);
+        self.note_lost_after(welcome.lost_after_ms);
         let now = clock::since_boot();
         if verdict == Verdict::Stale {
             tracing::warn!("a leader that leads no more answered hello, asking again");
@@ -184,6 +185,20 @@ impl State {
         }
     }
 
+    /// The managers place elsewhere what they have given up, so nothing starts here past that.
+    fn note_lost_after(&mut self, told_ms: Option<u64>) {
+        let own = self.context.timings.lost_after;
+        let told = told_ms.map_or(own, Duration::from_millis);
+        if self.link.lose_after(told) && told < own {
+            let node = &self.context.name;
+            tracing::warn!(
+                %node,
+                "--lost-after {own:?} of this node is longer than the managers' {told:?}: theirs \
+                 holds"
+            );
+        }
+    }
+
     fn belongs_elsewhere(&mut self, reason: String) {
         let node = &self.context.name;
         tracing::error!(%node, reason, "the leader leads another cluster: this node ends");
@@ -213,7 +228,8 @@ impl State {
             .is_none_or(|kept| last >= kept + CONTACT_KEPT_EVERY)
         {
             self.contact_kept = Some(last);
-            self.record(contact(&self.context.boot_id, last));
+            let kept = self.link.contact_to_keep(last);
+            self.record(contact(&self.context.boot_id, kept));
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Said {
     pub byes: Vec<Bye>,
     pub heartbeats: Vec<(String, Heartbeat)>,
     pub probes: usize,
+    /// After how long it says that it gives a node up.
+    pub lost_after_ms: Option<u64>,
     /// How far this leader says that its clock is ahead.
     pub ahead_ms: Option<i64>,
     wanted: BTreeMap<Name, BTreeMap<RunId, Assigned>>,
@@ -136,6 +138,7 @@ impl Leader {
                 let welcome = Welcome {
                     cluster,
                     assignment,
+                    lost_after_ms: self.said().lost_after_ms,
                     ahead_ms: self.said().ahead_ms,
                 };
                 request.reply(&welcome).await;
