@@ -121,6 +121,11 @@ impl Parts {
 }
 
 impl Shared {
+    /// Why the bus cannot write now, as far as anybody here knows.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.options.trouble.as_ref()?.borrow().clone()
+    }
+
     /// What all actors share, before the log was read.
     pub(crate) fn new(options: ManagerOptions, streams: Streams) -> Context {
         let Streams {

@@ -8,6 +8,7 @@ use loom_bus::events::RelayOptions;
 use loom_bus::log::LogOptions;
 use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
+use tokio::sync::watch;
 
 /// How a manager is started.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct ManagerOptions {
     pub data_dir: PathBuf,
     /// How nodes that fit are ranked.
     pub strategy: Strategy,
+    /// Why the bus cannot write, for as long as it cannot, where somebody looks after it who knows.
+    pub trouble: Option<watch::Receiver<Option<String>>>,
     /// How many copies of each stream the bus keeps: 1, or 3 on a bus of three servers or more.
     pub replicas: usize,
     /// How the log is kept; its copies are those above.
@@ -106,6 +109,7 @@ impl ManagerOptions {
             system: None,
             data_dir,
             strategy: Strategy::default(),
+            trouble: None,
             replicas: 1,
             log: LogOptions::default(),
             timings: Timings::default(),

@@ -55,6 +55,8 @@ pub struct Writer {
     log_bytes: u64,
     /// Since when the log looks shorter than what was committed.
     short_since: Option<Instant>,
+    /// When it was last said that an append has no answer.
+    warned: Option<Instant>,
 }
 
 /// Whether the writer leads.
@@ -132,6 +134,7 @@ impl Log {
             pending: None,
             log_bytes: u64::MAX,
             short_since: None,
+            warned: None,
         }
     }
 

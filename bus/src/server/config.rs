@@ -80,9 +80,12 @@ pub(super) const SETTINGS: &str = "max_payload: 8MB\nping_interval: \"10s\"";
 
 /// The block that keeps streams in a directory, given quoted, and every write on the disk before
 /// it is acknowledged.
+///
+/// Each stream has a limit of its own. The server's, which is three quarters of what is free when
+/// it starts unless something is said, would keep it from its streams on a disk that has filled up.
 pub(super) fn jetstream(store: &str) -> String {
     format!(
-        "jetstream {{\n  store_dir: {store}\n  sync_interval: always\n  \
+        "jetstream {{\n  store_dir: {store}\n  max_file_store: 1TB\n  sync_interval: always\n  \
          limits {{ default_max_consumers: 20000 }}\n}}"
     )
 }

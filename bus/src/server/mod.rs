@@ -30,6 +30,9 @@ use secrets::Secrets;
 /// The account of everybody who is neither a manager nor a node, on a bus of our making.
 pub const USERS_ACCOUNT: &str = "USERS";
 
+/// So much room, in bytes, the server needs to start.
+const ROOM: u64 = 4 << 20;
+
 /// How to run the embedded server.
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
@@ -105,6 +108,18 @@ pub enum ServerError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Its disk is full: the server would wait for room without a word.
+    #[error(
+        "no room is left for the bus in {path}: it needs {} MiB and {} are free; make room and \
+         start it again, nothing is lost",
+        ROOM >> 20, free >> 20, path = path.display()
+    )]
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
     },
     /// A name in it cannot stand in the server's configuration.
     #[error("{path:?} cannot be the bus's directory: a control character or no UTF-8 in its name")]
@@ -243,8 +258,19 @@ impl Embedded {
         died(self.child.ended())
     }
 
+    /// Why it cannot write a stream, if it cannot. A stream that met a full disk is not written
+    /// again before the server is started again, however much room there is by then.
+    pub async fn write_error(&self) -> Option<String> {
+        ready::write_error(self.monitoring).await
+    }
+
+    /// Bytes that are free where it keeps its streams; none if that cannot be told.
+    pub fn room(&self) -> Option<u64> {
+        free_bytes(self.log.parent()?)
+    }
+
     /// Ends the server and waits for that: `SIGTERM`, and `SIGKILL` ten seconds later.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.child.stop().await;
     }
 }
@@ -284,6 +310,10 @@ impl Prepared {
         let dir = &options.data_dir;
         config::check_name(dir)?;
         make_private_dir(dir)?;
+        if let Some(free) = free_bytes(dir).filter(|free| *free < ROOM) {
+            let path = dir.clone();
+            return Err(ServerError::NoRoom { path, free });
+        }
         let lock = Lock::take(dir)?;
         ready::sweep(dir);
         let secrets = Secrets::load_or_make(dir)?;
@@ -338,6 +368,12 @@ fn make_private_dir(path: &Path) -> Result<(), ServerError> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(path).map_err(|source| failed(path, source))
+}
+
+/// Bytes that are free where a directory is; none if that cannot be told.
+fn free_bytes(dir: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(dir).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 fn failed(path: &Path, source: std::io::Error) -> ServerError {

@@ -123,16 +123,39 @@ fn read_ports(path: &Path) -> Option<Ports> {
 }
 
 async fn is_healthy(monitoring: SocketAddr) -> bool {
+    let answer = ask(monitoring, "/healthz?js-enabled-only=true").await;
+    answer.is_some_and(|answer| answer.starts_with("HTTP/1.0 200"))
+}
+
+/// Why a stream cannot be written, in the server's words; none if all can, or it does not say.
+pub(super) async fn write_error(monitoring: SocketAddr) -> Option<String> {
+    write_error_in(&ask(monitoring, "/healthz").await?)
+}
+
+/// `JetStream stream 'A > S' write error: write /a/b/1.blk: no space left on device`
+fn write_error_in(answer: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Health {
+        #[serde(default)]
+        error: String,
+    }
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    let health: Health = serde_json::from_str(body).ok()?;
+    let (_, error) = health.error.split_once(" write error: ")?;
+    let why = error.rsplit(": ").next()?;
+    Some(crate::header::one_line(why))
+}
+
+async fn ask(monitoring: SocketAddr, path: &str) -> Option<String> {
     let ask = async {
         let mut stream = TcpStream::connect(monitoring).await?;
-        let request = b"GET /healthz?js-enabled-only=true HTTP/1.0\r\n\r\n";
-        stream.write_all(request).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    let answer = timeout(Duration::from_secs(1), ask).await;
-    matches!(answer, Ok(Ok(answer)) if answer.starts_with(b"HTTP/1.0 200"))
+    timeout(Duration::from_secs(1), ask).await.ok()?.ok()
 }
 
 #[cfg(test)]
@@ -159,6 +182,16 @@ mod tests {
         assert_eq!(choose_port(any, dir.path()).unwrap(), 0);
         drop(taken);
         assert_eq!(choose_port(any, dir.path()).unwrap(), port);
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_written_says_why() {
+        let said = |body: &str| write_error_in(&format!("HTTP/1.0 503 X\r\nA: b\r\n\r\n{body}"));
+        let full = r#"{"status":"unavailable","error":"JetStream stream 'ORCH \u003e ORCH_LOG' write error: write /tmp/x: y/1.blk: no space left on device"}"#;
+        assert_eq!(said(full).as_deref(), Some("no space left on device"));
+        for other in [r#"{"status":"ok"}"#, r#"{"error":"no leader"}"#, "{", ""] {
+            assert_eq!(said(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -187,6 +187,7 @@ impl Dev {
         let mut options = ManagerOptions::new(name, connect, data_dir.join("manager-1"));
         options.strategy = self.scheduling.strategy.into();
         options.system = Some(bus.system("doctor"));
+        options.trouble = Some(bus.trouble());
         let manager = loom_manager::start(options)
             .await
             .map_err(|error| Failure::error(chain(&error)))?;

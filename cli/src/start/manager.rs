@@ -154,7 +154,9 @@ impl ManagerStart {
                 let system = Some(own.system("doctor"));
                 let connect = own.orch(&format!("manager {name}"));
                 write_agents_file(&agents_file(data_dir), own)?;
-                self.options(name.clone(), connect, data_dir, system, 1)
+                let mut options = self.options(name.clone(), connect, data_dir, system, 1);
+                options.trouble = Some(own.trouble());
+                options
             }
             None => self.join(global, name, data_dir).await?,
         };

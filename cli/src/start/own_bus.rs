@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use loom_bus::server::{Embedded, EmbeddedOptions};
 use loom_bus::{ConnectOptions, Login};
+use tokio::sync::watch;
 
 use crate::cli::Global;
 use crate::exit::{Failure, chain};
@@ -18,12 +19,32 @@ const RESTARTS: usize = 5;
 /// The time over which starts of the bus are counted.
 const RESTART_WINDOW: Duration = Duration::from_mins(1);
 
-/// The embedded bus, started again when it ends by itself.
+/// How often it is looked whether the bus can write.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// With less room than this, in bytes, a person is told.
+const LOW: u64 = 256 << 20;
+
+/// So much room, in bytes, makes it worth starting a bus again that could not write.
+const ENOUGH: u64 = 16 << 20;
+
+/// How often it is started again for that.
+const MEND_EVERY: Duration = Duration::from_secs(10);
+
+/// The embedded bus, started again when it ends by itself, or cannot write any more.
 pub(super) struct OwnBus {
     options: EmbeddedOptions,
     running: Embedded,
     /// When it ended by itself, of late.
     ended: Vec<Instant>,
+    /// Why it cannot write, for the manager.
+    trouble: watch::Sender<Option<String>>,
+    /// Whether a person was told that there is little room.
+    low: bool,
+    /// When it was last started again because it could not write.
+    mended: Option<Instant>,
+    /// Whether it was ended for that.
+    mends: bool,
 }
 
 impl OwnBus {
@@ -33,7 +54,16 @@ impl OwnBus {
             running: start(&options).await?,
             options,
             ended: Vec::new(),
+            trouble: watch::channel(None).0,
+            low: false,
+            mended: None,
+            mends: false,
         })
+    }
+
+    /// Why it cannot write, for as long as it cannot and is [kept](Self::keep).
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
     }
 
     /// Where clients on this host connect.
@@ -80,24 +110,77 @@ impl OwnBus {
         }
     }
 
-    /// Starts the bus again whenever it ends by itself, on its directory, where nothing
-    /// acknowledged is lost. Resolves when that is of no use any more.
+    /// Starts the bus again whenever it ends by itself or cannot write any more, on its directory,
+    /// where nothing acknowledged is lost. Resolves when that is of no use any more.
     pub(super) async fn keep(&mut self) -> Failure {
         loop {
-            let last_words = self.running.died().await;
-            self.ended.retain(|at| at.elapsed() < RESTART_WINDOW);
-            self.ended.push(Instant::now());
+            let last_words = tokio::select! {
+                last_words = self.running.died() => last_words,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    if self.is_worth_a_start().await {
+                        self.running.stop().await;
+                    }
+                    continue;
+                }
+            };
+            let mends = std::mem::take(&mut self.mends);
+            if !mends {
+                self.ended.retain(|at| at.elapsed() < RESTART_WINDOW);
+                self.ended.push(Instant::now());
+                tracing::warn!("nats-server ended by itself and is started again: {last_words}");
+            }
             if self.ended.len() > RESTARTS {
                 return Failure::error(format!(
                     "nats-server ended {} times within a minute; the last time: {last_words}",
                     self.ended.len()
                 ));
             }
-            tracing::warn!("nats-server ended by itself and is started again: {last_words}");
+            while self.running.room().is_some_and(|room| room < ENOUGH) {
+                self.cannot_write("no space left on device");
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
             match start(&self.options).await {
                 Ok(running) => self.running = running,
                 Err(failure) => return failure,
             }
+        }
+    }
+
+    /// Looks whether it can write, tells whoever has to know, and says whether to start it again:
+    /// the server never writes a stream again that met a full disk.
+    async fn is_worth_a_start(&mut self) -> bool {
+        let dir = self.options.data_dir.display();
+        let room = self.running.room();
+        let low = room.is_some_and(|room| room < LOW);
+        if low && !self.low {
+            let mib = room.unwrap_or_default() >> 20;
+            tracing::warn!("only {mib} MiB are left for {dir}: with none left nothing is taken in");
+        }
+        self.low = low;
+        let Some(why) = self.running.write_error().await else {
+            if self.trouble.send_replace(None).is_some() {
+                tracing::warn!("the bus can write again");
+            }
+            return false;
+        };
+        self.cannot_write(&why);
+        let lately = |at: Instant| at.elapsed() < MEND_EVERY;
+        if room.is_some_and(|room| room < ENOUGH) || self.mended.is_some_and(lately) {
+            return false;
+        }
+        tracing::warn!("there is room for the bus: nats-server is started again");
+        self.mended = Some(Instant::now());
+        self.mends = true;
+        true
+    }
+
+    fn cannot_write(&self, why: &str) {
+        let why = format!("{why}, in {}", self.options.data_dir.display());
+        if self.trouble.send_replace(Some(why.clone())).is_none() {
+            tracing::error!(
+                "the bus cannot write: {why}; tasks go on, but nothing is taken in before there is \
+                 room"
+            );
         }
     }
 

@@ -17,6 +17,7 @@ mod examples;
 mod files;
 mod follow;
 mod forms;
+mod full_disk;
 mod health;
 mod hosts;
 mod jobs;

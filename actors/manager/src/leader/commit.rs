@@ -289,15 +289,28 @@ impl Leading {
 
     /// Whether nothing is taken in for want of room.
     pub(super) fn is_full(&mut self) -> bool {
+        self.no_room().is_some()
+    }
+
+    /// Why nothing is taken in, if there is no room for it.
+    pub(super) fn no_room(&mut self) -> Option<WireError> {
         let now = Instant::now();
         self.full_until = self.full_until.filter(|until| *until > now);
-        self.full_until.is_some()
+        if let Some(trouble) = self.context.trouble() {
+            let message = format!("the bus cannot write, nothing is taken in: {trouble}");
+            return Some(WireError::unavailable(message));
+        }
+        let full = || WireError::unavailable("the log has no room, nothing is taken in");
+        self.full_until.map(|_| full())
     }
 
     /// Answers those who have waited too long: whether their commit lands is not known yet.
     pub(super) fn answer_overdue(&mut self) {
         let overdue = self.waiting.take_overdue(PATIENCE, Instant::now());
-        let message = "the log does not answer: whether this is carried out is not known yet";
+        let why = self.context.trouble();
+        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        let message =
+            format!("the log does not answer{why}: whether this is carried out is not known yet");
         refuse_waiting(overdue, &WireError::unavailable(message));
     }
 

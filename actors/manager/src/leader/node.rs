@@ -30,8 +30,7 @@ impl Leading {
     /// Takes in what a node says; it is answered once that is durable.
     pub(super) fn said(&mut self, request: Box<Request>, node: &Name, word: Word) {
         self.liveness.heard(node, Instant::now());
-        if self.is_full() {
-            let error = WireError::unavailable("the log has no room, nothing is taken in");
+        if let Some(error) = self.no_room() {
             return effect::refuse([request], &error);
         }
         if let Some(hello) = word.hello()

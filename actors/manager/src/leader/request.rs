@@ -25,8 +25,7 @@ impl Leading {
             wish,
             command,
         } = wanted;
-        if self.is_full() {
-            let error = WireError::unavailable("the log has no room, nothing is taken in");
+        if let Some(error) = self.no_room() {
             return effect::refuse([request], &error);
         }
         if let Some(error) = self.cannot_yet(&wish) {

@@ -1,5 +1,7 @@
 //! One attempt of an append, and how it is settled what became of it.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use loom_schemas::subject;
@@ -13,6 +15,9 @@ use crate::stream::{MESSAGE_TOO_LARGE, StreamError, WRONG_LAST_SEQUENCE};
 
 /// What a message costs in the stream beside its bytes.
 const MESSAGE_OVERHEAD: u64 = 100;
+
+/// How often it is said that an append has no answer.
+const WARN_EVERY: Duration = Duration::from_secs(30);
 
 /// What one attempt came to.
 pub(super) enum Attempt {
@@ -117,7 +122,7 @@ impl Writer {
             let bytes = self.pending.as_ref().map_or(0, |pending| pending.raw.len());
             return Attempt::Refused(AppendError::Entry(EntryError::TooLarge { bytes }));
         }
-        tracing::warn!(%error, sequence = self.position.sequence + 1, "an append has no answer");
+        self.warn_unheard(&error);
         match error {
             StreamError::TooLarge(bytes) => {
                 Attempt::Refused(AppendError::Entry(EntryError::TooLarge { bytes }))
@@ -125,6 +130,17 @@ impl Writer {
             // A stream that is gone looks like a bus that is only just starting.
             StreamError::NoResponders => self.nobody_is_next().await,
             _ => Attempt::Again,
+        }
+    }
+
+    /// It is tried for as long as it takes, and said now and then.
+    fn warn_unheard(&mut self, error: &StreamError) {
+        let sequence = self.position.sequence + 1;
+        if self.warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            tracing::debug!(%error, sequence, "an append has no answer");
+        } else {
+            self.warned = Some(Instant::now());
+            tracing::warn!(%error, sequence, "an append has no answer");
         }
     }
 
@@ -140,6 +156,7 @@ impl Writer {
             .log_bytes
             .saturating_add(committed.bytes + MESSAGE_OVERHEAD);
         self.short_since = None;
+        self.warned = None;
         self.position.note(&committed);
         Some(committed)
     }
