@@ -194,7 +194,7 @@ impl Link {
     /// A contact as the disk keeps it for the next agent, who counts from it with its own patience
     /// until a leader has welcomed it.
     pub(crate) fn contact_to_keep(&self, last: Duration) -> Duration {
-        last.saturating_sub(self.own_lost_after - self.timings.lost_after)
+        last.saturating_sub(self.own_lost_after.saturating_sub(self.timings.lost_after))
     }
 
     /// The last contact with a leader.

@@ -26,8 +26,7 @@ mod view;
 use silence::Silence;
 use view::{
     ended, is_waiting, next_firing, of_this_round, reason, settles_in, shipped_runs, unplaced,
-    update_ended,
-    waits_for_health, waits_for_others,
+    update_ended, waits_for_health, waits_for_others,
 };
 
 /// How long the rest of the output may take to come once the job has ended.

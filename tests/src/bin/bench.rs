@@ -3,6 +3,7 @@
 //! `bench process|signal|dev|chain`; started by `make bench`. `bench stamp FILE` is the task it measures.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -61,13 +62,13 @@ fn chain() {
             nats.request("orch.job.submit", gate.as_bytes())
                 .expect("accepted");
         } else {
-            text += &format!("depends_on: [{}]\n", job(number - 1));
+            let _ = writeln!(text, "depends_on: [{}]", job(number - 1));
         }
         text += "tasks:\n";
         for task in 0..TASKS {
-            text += &format!("  t{task:02}:\n    exec: [x]\n    sim: {{run: 0ms}}\n");
+            let _ = writeln!(text, "  t{task:02}:\n    exec: [x]\n    sim: {{run: 0ms}}");
             if task > 0 {
-                text += &format!("    after: [t{:02}]\n", task - 1);
+                let _ = writeln!(text, "    after: [t{:02}]", task - 1);
             }
         }
         nats.request("orch.job.submit", text.as_bytes())

@@ -12,8 +12,8 @@ use loom_schemas::words::JobStatus;
 
 use super::{Asker, new_round, update};
 use crate::depend;
-use crate::{schedule, subjob};
 use crate::state::{Draft, Key, job_event, live_runs};
+use crate::{schedule, subjob};
 
 /// A job as somebody hands it in.
 #[derive(Clone, Debug)]

@@ -21,9 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use loom_schemas::event::Event;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{
-    JobRecord, NodeStatus, SlotRecord,
-};
+use loom_schemas::record::{JobRecord, NodeStatus, SlotRecord};
 use loom_schemas::spec::PRIORITY;
 use loom_schemas::words::{RunState, Strategy};
 
