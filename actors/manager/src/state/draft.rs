@@ -164,6 +164,26 @@ impl Draft {
     pub fn finish(mut self) -> Result<Decided, CodecError> {
         self.collect_deltas();
         self.number_deltas();
+        self.encode()
+    }
+
+    /// [`finish`](Self::finish) without the bytes: what changed is only named.
+    #[cfg(test)]
+    pub(crate) fn finish_unwritten(mut self) -> (Decided, Vec<Key>) {
+        self.collect_deltas();
+        self.number_deltas();
+        let changed = |key: &&Key| !self.state.same_record(&self.base, key);
+        let keys = self.touched.iter().filter(changed).cloned().collect();
+        let decided = Decided {
+            state: self.state,
+            changes: Vec::new(),
+            events: self.events,
+            assigns: self.deltas,
+        };
+        (decided, keys)
+    }
+
+    fn encode(mut self) -> Result<Decided, CodecError> {
         let mut changes = Vec::with_capacity(self.touched.len());
         for key in &self.touched {
             if !self.state.same_record(&self.base, key) {

@@ -225,9 +225,15 @@ pub(crate) fn cases(count: u32) -> proptest::test_runner::Config {
     let asked = std::env::var("LOOM_HISTORIES")
         .ok()
         .and_then(|text| text.parse().ok());
+    let seed = std::env::var("LOOM_SEED").ok();
+    let seed = seed.and_then(|text| text.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(rand::random);
+    // Shown with what a test says when it fails.
+    println!("LOOM_SEED={seed} tries the same cases again");
     proptest::test_runner::Config {
         cases: asked.unwrap_or(count),
         failure_persistence: None,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(seed),
         ..proptest::test_runner::Config::default()
     }
 }

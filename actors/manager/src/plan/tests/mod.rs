@@ -2,6 +2,7 @@
 //! and report late, twice and in any order.
 
 mod checks;
+mod figures;
 mod happens;
 mod nodes;
 mod world;
@@ -19,8 +20,20 @@ use crate::state::fixture::{ANNA, at, cases, job, name, submission, task};
 use happens::Happens;
 use world::World;
 
-/// How many histories are tried in all; `LOOM_HISTORIES` says how many in each test.
+/// How many histories are tried in all; `LOOM_HISTORIES` says how many in each test, `LOOM_SEED`
+/// which ones: a failing test prints the seed that finds the same again.
 const HISTORIES: u32 = 20_000;
+
+/// As many where `LOOM_LONG` is set.
+const HISTORIES_LONG: u32 = 100_000;
+
+fn histories() -> u32 {
+    if std::env::var_os("LOOM_LONG").is_some() {
+        HISTORIES_LONG
+    } else {
+        HISTORIES
+    }
+}
 
 const STRATEGIES: [Strategy; 4] = [
     Strategy::Epvm,
@@ -36,8 +49,10 @@ fn history(which: Strategy, story: &[u32]) {
         world.plan();
         world.check_planned();
     }
+    world.check_told();
     world.settle();
     world.check_planned();
+    world.check_told();
     world.check_settled();
     for job in [0, 1] {
         world.happen(Happens::Stop { job, index: None });
@@ -51,7 +66,7 @@ fn history(which: Strategy, story: &[u32]) {
 }
 
 proptest! {
-    #![proptest_config(cases(HISTORIES / 2))]
+    #![proptest_config(cases(histories() / 2))]
 
     /// Planning settles, a stopped job gets no run, a slot no two, capacity is kept, everything
     /// that can run runs in the end, and nothing is held once all is stopped.

@@ -69,7 +69,7 @@ impl World {
     pub(super) fn decide<R>(&mut self, edit: impl FnOnce(&mut Draft, Timestamp) -> R) -> R {
         let mut draft = Draft::new(self.state.clone());
         let result = edit(&mut draft, self.now);
-        let decided = draft.finish().unwrap();
+        let (decided, _) = draft.finish_unwritten();
         for (node, delta) in &decided.assigns {
             let sim = self.nodes.get_mut(node).unwrap();
             let message = delta.message(&decided.state, "c", Epoch::default());
