@@ -13,19 +13,18 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use jiff::Timestamp;
 use loom_schemas::ids::Name;
 
 use super::ServerError;
 use super::secrets::write_private;
-use crate::caller::RESERVED;
 
 mod certificates;
 mod identity;
 mod member;
+mod users;
 
 use certificates::Authority;
-use identity::{Keys, Revoked};
+use identity::Keys;
 
 /// Where clients connect where nobody says otherwise.
 pub const PORT: u16 = 4222;
@@ -41,12 +40,6 @@ const ORCH: &str = crate::caller::OWN;
 
 /// As whom nodes connect.
 pub const NODE: &str = crate::caller::NODE;
-
-/// Public keys of users by name, one file each, so that their credentials need not stay here.
-const USERS: &str = "users";
-
-/// Who is taken no more.
-const REVOKED: &str = "revoked.json";
 
 /// As whom one may ask the servers about themselves.
 const SYSTEM: &str = "system";
@@ -237,86 +230,6 @@ impl Deployment {
         })
     }
 
-    /// Makes a user's credentials file and returns where it is.
-    pub fn add_user(&self, name: &Name) -> Result<PathBuf, DeployError> {
-        if RESERVED.contains(&name.as_str()) {
-            return Err(DeployError::Reserved(name.clone()));
-        }
-        let path = self.credentials_path(name.as_str());
-        if path.exists() {
-            return Err(DeployError::UserExists { path });
-        }
-        let made = self.keys.user_credentials(name.as_str())?;
-        // First the key: whoever gets in can be kept out again.
-        let known = private_dir(self.dir.join("keys").join(USERS))?;
-        write(&known.join(name.as_str()), &made.public_key)?;
-        write(&path, &made.text)?;
-        Ok(path)
-    }
-
-    /// Takes a user's credentials back: removes the file, if it is here, and tells it in the
-    /// configuration of every server, which have to be given to them. Returns where those are.
-    pub fn revoke_user(&self, name: &Name, now: Timestamp) -> Result<Vec<PathBuf>, DeployError> {
-        let known = self.dir.join("keys").join(USERS).join(name.as_str());
-        let key = match std::fs::read_to_string(&known) {
-            Ok(key) => key,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(DeployError::NoUser(name.clone()));
-            }
-            Err(source) => {
-                return Err(DeployError::File {
-                    path: known,
-                    source,
-                });
-            }
-        };
-        let mut revoked = self.revoked()?;
-        revoked.insert(key.trim().to_owned(), now.as_second());
-        let text = serde_json::to_string_pretty(&revoked);
-        let text = text.map_err(|error| DeployError::Sign(error.to_string()))?;
-        write(&self.dir.join("keys").join(REVOKED), &text)?;
-        let accounts = self.keys.tokens(&revoked)?.accounts;
-        let configs = self.configs()?;
-        for path in &configs {
-            write(path, &member::with_accounts(&read(path)?, &accounts))?;
-        }
-        for path in [self.credentials_path(name.as_str()), known] {
-            match std::fs::remove_file(&path) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(DeployError::File { path, source });
-                }
-                _ => {}
-            }
-        }
-        Ok(configs)
-    }
-
-    fn revoked(&self) -> Result<Revoked, DeployError> {
-        let path = self.dir.join("keys").join(REVOKED);
-        if !path.exists() {
-            return Ok(Revoked::new());
-        }
-        serde_json::from_str(&read(&path)?).map_err(|error| DeployError::Key {
-            path,
-            reason: error.to_string(),
-        })
-    }
-
-    /// The configuration of every server, by name.
-    fn configs(&self) -> Result<Vec<PathBuf>, DeployError> {
-        let servers = self.dir.join("servers");
-        let listed = std::fs::read_dir(&servers).map_err(|source| DeployError::File {
-            path: servers,
-            source,
-        })?;
-        let configs = listed
-            .flatten()
-            .map(|entry| entry.path().join(member::CONFIG));
-        let mut configs: Vec<PathBuf> = configs.filter(|path| path.exists()).collect();
-        configs.sort();
-        Ok(configs)
-    }
-
     /// Where the authority's certificate is, which clients need.
     pub fn authority(&self) -> PathBuf {
         self.dir.join("clients").join(AUTHORITY)
@@ -393,6 +306,7 @@ fn load_or_make(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::RESERVED;
 
     #[test]
     fn a_server_is_a_name_and_where_it_is() {
