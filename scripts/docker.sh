@@ -37,8 +37,12 @@ start_engine() {
   fi
   if ! command -v dockerd >/dev/null; then
     say "no Docker Engine is installed: running apt-get install docker.io docker-compose"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      docker.io docker-compose iptables >/dev/null || { say "SKIPPED: apt-get could not install docker.io"; return 1; }
+    apt-get update -qq
+    # From Debian 13 on the command `docker` is in a package of its own.
+    local client=
+    apt-cache show docker-cli >/dev/null 2>&1 && client=docker-cli
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      docker.io $client docker-compose iptables >/dev/null || { say "SKIPPED: apt-get could not install docker.io"; return 1; }
   fi
   engine_runs && return 0
   say "no Docker Engine runs: starting dockerd --live-restore with its data in $state"
