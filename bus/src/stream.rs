@@ -39,7 +39,7 @@ pub enum StreamError {
     #[error("a message of {0} bytes is more than the bus takes")]
     TooLarge(usize),
     /// The server refuses.
-    #[error("the bus refuses: {description} ({code})")]
+    #[error("the bus refuses: {description} ({code}){}", hint(*code))]
     Refused {
         /// The server's error code: 10071 and the like.
         code: u64,
@@ -63,13 +63,26 @@ pub enum StreamError {
     },
 }
 
+/// What to do about what a server says in too few words.
+fn hint(code: u64) -> &'static str {
+    match code {
+        INSUFFICIENT_STORAGE => {
+            ": the streams reserve 5 GB in all; set `max_file_store` in the jetstream block of the \
+             servers, which else take three quarters of what is free when they start"
+        }
+        _ => "",
+    }
+}
+
+/// "Insufficient storage resources available", to make a stream.
+const INSUFFICIENT_STORAGE: u64 = 10047;
 /// The server's code for "the last sequence is another one".
 pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
 /// "Message size exceeds maximum allowed".
 pub(crate) const MESSAGE_TOO_LARGE: u64 = 10054;
 /// Codes that mean there is no room: account resources, insufficient resources, memory or storage
 /// exceeded, maximum messages or bytes of the stream.
-const NO_SPACE: [u64; 5] = [10002, 10023, 10028, 10047, 10077];
+const NO_SPACE: [u64; 5] = [10002, 10023, 10028, INSUFFICIENT_STORAGE, 10077];
 
 impl StreamError {
     /// The server's error code, if it is the server that refuses.
