@@ -8,7 +8,7 @@ use loom_schemas::wire::{JobPlan, PlanAction, SubmitOutcome};
 
 use crate::cli::Global;
 use crate::client;
-use crate::commands::validate::read_job;
+use crate::commands::validate::{parse_set, read_job};
 use crate::exit::{Code, Failure};
 use crate::output::{self, table};
 
@@ -26,6 +26,9 @@ pub(crate) struct Plan {
     /// Only if this is the job's version now; 0 for a job that must not exist
     #[arg(long, value_name = "N")]
     if_version: Option<u32>,
+    /// Set a var of the job; repeatable
+    #[arg(long = "set", value_name = "VAR=VALUE", value_parser = parse_set)]
+    sets: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -58,12 +61,9 @@ impl Plan {
     }
 
     async fn ask(&self, global: &Global) -> Result<JobPlan, Failure> {
-        let file = read_job(&self.file)?;
+        let file = read_job(&self.file, &self.sets.iter().cloned().collect())?;
         let bus = global.bus.connect().await?;
-        let mut headers = vec![("Content-Type", file.content_type.to_owned())];
-        if let Some(version) = self.if_version {
-            headers.push(("Orch-If-Version", version.to_string()));
-        }
+        let headers = file.headers(self.if_version)?;
         let subject = subject::job("plan");
         let payload = bytes::Bytes::from(file.text);
         let reply = client::retried(|| {

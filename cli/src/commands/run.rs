@@ -122,7 +122,7 @@ impl Run {
             revision: submitted.revision,
             version: submitted.version,
         };
-        following.to_the_end(global, follow, output).await
+        following.follow_to_the_end(global, follow, output).await
     }
 }
 
@@ -152,10 +152,10 @@ impl Following {
             revision: submitted.revision,
             version: submitted.version,
         };
-        self.to_the_end(global, follow, None).await
+        self.follow_to_the_end(global, follow, None).await
     }
 
-    async fn to_the_end(
+    async fn follow_to_the_end(
         self,
         global: &Global,
         follow: Follow,
@@ -204,20 +204,8 @@ pub(crate) async fn submit(
     file: &JobFile,
     if_version: Option<u32>,
 ) -> Result<Submitted, Failure> {
-    let mut headers = vec![
-        ("Content-Type", file.content_type.to_owned()),
-        client::command_id(),
-    ];
-    if let Some(version) = if_version {
-        headers.push(("Orch-If-Version", version.to_string()));
-    }
-    if !file.sets.is_empty() {
-        let sets = serde_json::to_string(&file.sets);
-        headers.push((
-            "Orch-Set",
-            sets.map_err(|error| Failure::error(error.to_string()))?,
-        ));
-    }
+    let mut headers = file.headers(if_version)?;
+    headers.push(client::command_id());
     let subject = subject::job("submit");
     let payload = bytes::Bytes::from(file.text.clone());
     let reply = client::until_heard(|| {

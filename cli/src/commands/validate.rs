@@ -25,6 +25,25 @@ pub(crate) struct Validate {
     sets: Vec<(String, String)>,
 }
 
+impl JobFile {
+    /// What the leader is told beside the text.
+    pub(crate) fn headers(
+        &self,
+        if_version: Option<u32>,
+    ) -> Result<Vec<(&'static str, String)>, Failure> {
+        let mut headers = vec![("Content-Type", self.content_type.to_owned())];
+        if let Some(version) = if_version {
+            headers.push(("Orch-If-Version", version.to_string()));
+        }
+        if !self.sets.is_empty() {
+            let sets = serde_json::to_string(&self.sets);
+            let sets = sets.map_err(|error| Failure::error(error.to_string()))?;
+            headers.push(("Orch-Set", sets));
+        }
+        Ok(headers)
+    }
+}
+
 /// Reads `name=value`, as `--set` takes it.
 pub(crate) fn parse_set(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());

@@ -30,6 +30,7 @@ use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile};
 use crate::schedule;
 use crate::scheduler::{Cluster, Request};
 use crate::state::{Draft, Key, State, run_event};
+use crate::subjob;
 use crate::system;
 
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
