@@ -135,11 +135,15 @@ impl Leader {
                 }
                 let assignment = self.whole(&node);
                 let cluster = assignment.cluster.clone();
+                let (lost_after_ms, ahead_ms) = {
+                    let said = self.said();
+                    (said.lost_after_ms, said.ahead_ms)
+                };
                 let welcome = Welcome {
                     cluster,
                     assignment,
-                    lost_after_ms: self.said().lost_after_ms,
-                    ahead_ms: self.said().ahead_ms,
+                    lost_after_ms,
+                    ahead_ms,
                 };
                 request.reply(&welcome).await;
             }
