@@ -338,6 +338,37 @@ async fn an_actor_that_is_killed_costs_no_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_that_is_not_confirmed_in_time_is_what_the_driver_says() {
+    let pause = async |takes_effect: bool| {
+        let world = World::new().await;
+        let driver = Arc::new(Counting {
+            pause_hangs: Some(takes_effect),
+            ..Counting::default()
+        });
+        let _task = world.task(sim(forever()), driver).await;
+        world.state(RunState::Running).await;
+        let row = world.ask("pause", &TaskCommand::default()).await;
+        let error = row.error.unwrap();
+        assert_eq!(error.code, ErrorCode::Failed);
+        assert!(error.message.contains("did not answer"), "{error:?}");
+        // It stands behind the pause in the lane, so what that came to is known by then.
+        assert!(world.signal("HUP").await.is_done());
+        let row = world.ask("inspect", &TaskCommand::default()).await;
+        let inspect: Inspect = serde_json::from_value(row.value.unwrap()).unwrap();
+        assert_eq!(inspect.marks.paused, takes_effect);
+        assert_eq!(inspect.state, RunState::Running);
+        let told = world.reports().iter().any(|report| report.marks.paused);
+        assert_eq!(told, takes_effect, "the leader is told the same");
+        assert!(world.ask("resume", &TaskCommand::default()).await.is_done());
+        let row = world.ask("inspect", &TaskCommand::default()).await;
+        let inspect: Inspect = serde_json::from_value(row.value.unwrap()).unwrap();
+        assert!(!inspect.marks.paused);
+    };
+    // Each takes as long as a driver may, so both at once.
+    tokio::join!(pause(true), pause(false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_that_panics_is_an_error_and_no_end() {
     let world = World::new().await;
     let driver = Arc::new(Counting {

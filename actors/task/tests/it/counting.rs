@@ -20,6 +20,8 @@ pub(crate) struct Counting {
     pub(crate) signals: AtomicU32,
     pub(crate) checks: AtomicU32,
     pub(crate) panics: bool,
+    /// Whether a pause that is never confirmed takes effect; none if it is confirmed.
+    pub(crate) pause_hangs: Option<bool>,
 }
 
 impl Driver for Counting {
@@ -57,7 +59,16 @@ impl Driver for Counting {
     }
 
     fn pause(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
-        self.sim.pause(run)
+        match self.pause_hangs {
+            None => self.sim.pause(run),
+            Some(takes_effect) => async move {
+                if takes_effect {
+                    self.sim.pause(run).await?;
+                }
+                std::future::pending().await
+            }
+            .boxed(),
+        }
     }
 
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
