@@ -192,6 +192,7 @@ proptest! {
 
 /// Messages as nodes, managers and clients send them.
 fn messages() -> Vec<(&'static str, Bytes)> {
+    use loom_schemas::wire::{JobRequest, ScaleRequest, StatusReport};
     let slot = json!({"job": "web", "task": "main", "index": 0});
     let run = "0198c0de-0000-7000-8000-000000000001";
     let report = json!({
@@ -202,9 +203,14 @@ fn messages() -> Vec<(&'static str, Bytes)> {
     let status = json!({"cluster": "c", "runs": [report, report]});
     let stop = json!({"address": {"job": "web", "task": "api", "index": 1}, "reason": "because"});
     let scale = json!({"job": "web", "replicas": 3});
-    [("status", status), ("stop", stop), ("scale", scale)]
-        .map(|(name, value)| (name, encode_msgpack(&value).unwrap()))
-        .to_vec()
+    let status: StatusReport = serde_json::from_value(status).unwrap();
+    let stop: JobRequest = serde_json::from_value(stop).unwrap();
+    let scale: ScaleRequest = serde_json::from_value(scale).unwrap();
+    vec![
+        ("status", encode_msgpack(&status).unwrap()),
+        ("stop", encode_msgpack(&stop).unwrap()),
+        ("scale", encode_msgpack(&scale).unwrap()),
+    ]
 }
 
 /// Reads what may be anything as each message; it may be refused.

@@ -7,7 +7,7 @@ use super::*;
 const GOOD: [(Syntax, &str); 6] = [
     (
         Syntax::Yaml,
-        "name: all\nkind: batch\npriority: 7\ndatacenters: [a]\ndepends_on: [b, {job: c, task: d, on: \
+        "name: every\nkind: batch\npriority: 7\ndatacenters: [a]\ndepends_on: [b, {job: c, task: d, on: \
          healthy}]\nvars: {x: 1, y: {enum: [p, q], default: p}}\nlabels: {a: b}\ntasks:\n  \
          one: {bash: 'echo ${var.x}', disk: 1GiB, disk_rate: 5MiB/s, result: true}\n  \
          two: {exec: [a, '${task.one.result.k.0}'], after: [{task: one}], replicas: 2, \
