@@ -19,7 +19,7 @@ use loom_schemas::words::{JobStatus, Kind, RunState};
 
 use crate::child::{self, Birth};
 use crate::decide::with_params;
-use crate::plan::new_run;
+use crate::plan::{new_run, results};
 use crate::state::{Draft, State, is_live, run_event};
 
 /// How many jobs may stand below each other.
@@ -102,7 +102,7 @@ pub fn start(
 ) -> Result<RunRecord, String> {
     let state = draft.state().clone();
     let version = target(&state, &sub.job)?;
-    let params = filled(job, task, slot)?;
+    let params = filled(&state, job, task, slot)?;
     let said = |error: WireError| error.message;
     let spec = with_params(&version.spec, &params).map_err(said)?;
     let name = child::name_at(&sub.job, now).map_err(said)?;
@@ -129,24 +129,34 @@ pub fn start(
 }
 
 /// The values of a task's params, with what is known here filled in.
-fn filled(job: &JobRecord, task: &TaskSpec, slot: &Slot) -> Result<BTreeMap<Name, String>, String> {
-    let value = |(name, text): (&Name, &String)| {
-        let wrong = |error: &dyn std::fmt::Display| format!("param {name}: {error}");
-        let template = Template::parse(text, Context::Argument).map_err(|error| wrong(&error))?;
-        let mut value = String::new();
-        for piece in template.pieces() {
-            match piece {
-                Piece::Text(text) => value.push_str(text),
-                Piece::Reference(Reference::JobName) => value.push_str(job.name.as_str()),
-                Piece::Reference(Reference::JobVersion) => value.push_str(&job.version.to_string()),
-                Piece::Reference(Reference::TaskName) => value.push_str(slot.task.as_str()),
-                Piece::Reference(Reference::TaskIndex) => value.push_str(&slot.index.to_string()),
-                Piece::Reference(other) => {
-                    return Err(wrong(&format!("${{{other}}} is not known of a job")));
-                }
-            }
+fn filled(
+    state: &State,
+    job: &JobRecord,
+    task: &TaskSpec,
+    slot: &Slot,
+) -> Result<BTreeMap<Name, String>, String> {
+    let results = results(state, slot, task);
+    let known = |reference: &Reference| match reference {
+        Reference::JobName => Some(job.name.to_string()),
+        Reference::JobVersion => Some(job.version.to_string()),
+        Reference::TaskName => Some(slot.task.to_string()),
+        Reference::TaskIndex => Some(slot.index.to_string()),
+        Reference::Var(name) => task.vars.get(name).cloned(),
+        Reference::Result(of) => results.get(&of.to_string()).cloned(),
+        // It has no node.
+        Reference::NodeName | Reference::NodeIp | Reference::NodeLabel(_) | Reference::Port(_) => {
+            None
         }
-        Ok((name.clone(), value))
+    };
+    let value = |(name, text): (&Name, &String)| {
+        let template = Template::parse(text, Context::Argument)
+            .map_err(|error| format!("param {name}: {error}"))?;
+        let pieces = template.pieces().iter().map(|piece| match piece {
+            Piece::Text(text) => Ok(text.clone()),
+            Piece::Reference(reference) => known(reference)
+                .ok_or_else(|| format!("param {name}: ${{{reference}}} is not known here")),
+        });
+        Ok((name.clone(), pieces.collect::<Result<String, String>>()?))
     };
     task.params.iter().map(value).collect()
 }
@@ -174,7 +184,10 @@ pub fn mirror(draft: &mut Draft, job: &Name, now: Timestamp) {
             if let Some(child) = child_record.filter(|_| ends) {
                 stop(draft, child, job, run);
             }
-            let seen = seen(run, &child, child_record, now);
+            let seen = RunRecord {
+                result: child_record.and_then(|child| result(&state, child)),
+                ..seen(run, &child, child_record, now)
+            };
             if seen != *run {
                 draft.event(run_event(now, &record.slot, &seen, seen.state.as_str()));
                 *run = seen;
@@ -201,6 +214,17 @@ fn stop(draft: &mut Draft, child: &JobRecord, job: &Name, run: &RunRecord) {
         },
         ..child.clone()
     });
+}
+
+/// What a job has left that completed: the result of its only task.
+fn result(state: &State, child: &JobRecord) -> Option<String> {
+    let spec = state.spec(child)?;
+    if child.status != JobStatus::Completed || spec.tasks.len() != 1 {
+        return None;
+    }
+    let task = spec.tasks.keys().next()?;
+    let slot = state.slot(&Slot::new(child.name.clone(), task.clone(), 0))?;
+    slot.current.as_ref()?.result.clone()
 }
 
 /// The run as its job has it.

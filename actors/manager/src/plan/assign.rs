@@ -65,7 +65,7 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
 }
 
 /// The values that a task uses of results of the tasks before it, as far as these left them.
-fn results(state: &State, slot: &Slot, task: &TaskSpec) -> BTreeMap<String, String> {
+pub(crate) fn results(state: &State, slot: &Slot, task: &TaskSpec) -> BTreeMap<String, String> {
     let value = |of: &ResultUse| {
         let before = Slot {
             job: slot.job.clone(),

@@ -33,6 +33,7 @@ use crate::state::{Draft, Key, State, run_event};
 use crate::subjob;
 use crate::system;
 
+pub(crate) use assign::results;
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
 pub use parts::{PART_BYTES, parts};
 pub use preview::preview;
