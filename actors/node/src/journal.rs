@@ -12,6 +12,9 @@ use loom_schemas::wire::RunReport;
 use loom_schemas::words::RunState;
 use serde::{Deserialize, Serialize};
 
+/// The most bytes of results in one batch: what is said of them has to fit into one commit.
+const RESULTS_MAX: usize = 1024 * 1024;
+
 /// Reports to deliver, at least once each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Journal {
@@ -128,14 +131,20 @@ impl Journal {
         }
     }
 
-    /// The oldest reports, at most so many.
+    /// The oldest reports, at most so many, and with not too much of results.
     pub(crate) fn batch(&self, most: usize) -> Batch {
         let mut batch = Batch::default();
         let mut untold = self.folded.clone();
+        let mut results = 0;
         for run in self.order.values().take(most) {
             let Some(entry) = self.entries.get(run) else {
                 continue;
             };
+            let result = entry.report.result.as_ref().map_or(0, String::len);
+            results += result;
+            if results > RESULTS_MAX && results > result {
+                break;
+            }
             let mut report = entry.report.clone();
             // The first report of a placement tells, no other.
             let folded = untold.remove(&report.placement);

@@ -205,3 +205,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn large_results_are_told_a_few_at_a_time() {
+    let mut journal = Journal::default();
+    for number in 1..=20 {
+        let mut report = report(number, number, RunState::Completed);
+        report.result = Some("x".repeat(100 * 1024));
+        journal.record(report, NO_LIMIT);
+    }
+    let first = journal.batch(100);
+    assert_eq!(first.reports.len(), 10);
+    journal.acknowledge(&first.marks);
+    let second = journal.batch(100);
+    journal.acknowledge(&second.marks);
+    assert_eq!(second.reports.len(), 10);
+    assert!(journal.is_empty());
+}

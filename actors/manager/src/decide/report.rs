@@ -148,11 +148,24 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
     if record.ended.len() > ENDED_RUNS_KEPT {
         record.ended.remove(0);
     }
+    keep_last_result(&mut record);
     if is_incoming {
         std::mem::swap(&mut record.current, &mut record.incoming);
     }
     if record != before {
         draft.put_slot(record);
+    }
+}
+
+/// Of the results of a slot only the last is kept: six of them in each change of it would be more
+/// than a commit takes.
+fn keep_last_result(record: &mut SlotRecord) {
+    let runs = record
+        .current
+        .iter_mut()
+        .chain(record.ended.iter_mut().rev());
+    for run in runs.filter(|run| run.result.is_some()).skip(1) {
+        run.result = None;
     }
 }
 

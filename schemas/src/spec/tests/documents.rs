@@ -108,6 +108,27 @@ fn the_document_names_every_field() {
     }
 }
 
+/// Whether a text gives a field a value, in any of the syntaxes.
+fn gives(text: &str, field: &str) -> bool {
+    text.match_indices(field).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = &text[at + field.len()..];
+        let whole = !before.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        whole && [":", " = ", "]"].iter().any(|sign| after.starts_with(sign))
+    })
+}
+
+#[test]
+fn every_field_has_an_example_in_the_document() {
+    let good = |mark: &str| syntax_of(mark).is_some() && !mark.ends_with("wrong");
+    let blocks = blocks().into_iter().filter(|(mark, _)| good(mark));
+    let text: Vec<&str> = blocks.map(|(_, text)| text).collect();
+    let text = text.join("\n");
+    let fields = [supported(JOB, &JOB_FIELDS), supported(TASK, &TASK_FIELDS)].concat();
+    let missing: Vec<&str> = fields.into_iter().filter(|f| !gives(&text, f)).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
 #[test]
 fn the_schema_has_every_field_with_a_description() {
     let schema = json_schema();

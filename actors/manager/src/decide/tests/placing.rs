@@ -124,6 +124,10 @@ fn what_a_task_left_is_told_to_those_that_use_it() {
     let run = leader.current(&slot("etl", 0));
     assert_eq!(run.result.as_deref(), Some("{\"rows\": 7}"));
     assert_eq!(run.filled["job.name"], "etl");
+    // Only the last result of a slot is kept.
+    let record = leader.slot(&slot("etl", 0));
+    let results = record.current.iter().chain(&record.ended);
+    assert_eq!(results.filter(|run| run.result.is_some()).count(), 1);
     let record = leader.slot(&Slot::new(name("etl"), name("load"), 0));
     let told = assigned(&leader.state, record, record.current.as_ref().unwrap()).unwrap();
     assert_eq!(told.results, [(of.to_string(), "7".to_owned())].into());
