@@ -87,6 +87,19 @@ proptest! {
     }
 }
 
+/// A version that is as an earlier one was, with canaries and more replicas.
+#[test]
+fn histories_that_once_failed() {
+    let story = [
+        3_147_609_792,
+        503_316_480,
+        1_660_944_384,
+        125_210_186,
+        3_134_332_912,
+    ];
+    history(Strategy::Epvm, &story);
+}
+
 #[test]
 fn a_node_gone_for_long_is_replaced_and_one_that_said_bye_later() {
     let deadlines_of = |node: u8, bye: bool| {

@@ -136,7 +136,8 @@ impl Rollout {
                 // They make the better canaries: they serve nobody yet.
                 gate => gate.saturating_sub(progress.turned),
             };
-            if facts.healthy_version(name).is_none() {
+            let healthy = facts.healthy_version(name);
+            if healthy.is_none_or(|version| version == facts.job.version) {
                 progress.may_begin = u32::MAX;
             }
             let begins = fresh.min(progress.may_begin);
@@ -285,7 +286,10 @@ impl Facts<'_> {
     pub(super) fn healthy_version(&self, task: &Name) -> Option<u32> {
         let update = self.job.update.as_ref()?;
         let from = update.from.filter(|_| update.phase != UpdatePhase::Done)?;
-        (self.task_of)(task, from).map(|_| from)
+        let (old, new) = ((self.task_of)(task, from)?, self.spec.tasks.get(task)?);
+        // What is the same in place would only be adopted.
+        let same = same_in_place(old, new);
+        Some(if same { self.job.version } else { from })
     }
 
     /// Whether the old run of a slot of the task ends before the new one begins.
