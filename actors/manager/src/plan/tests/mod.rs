@@ -98,6 +98,15 @@ fn histories_that_once_failed() {
         3_134_332_912,
     ];
     history(Strategy::Epvm, &story);
+    // Stop-first while one is down and nobody knows yet how healthy the others are.
+    let story = [
+        120_062_915,
+        503_316_480,
+        1_241_513_984,
+        3_690_999_808,
+        3_618_149_284,
+    ];
+    history(Strategy::Spread, &story);
 }
 
 #[test]

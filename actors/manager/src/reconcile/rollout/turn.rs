@@ -50,11 +50,12 @@ impl Rollout {
                 Rank::Serving if facts.is_stop_first(task) => budget.saturating_sub(idle),
                 _ => budget,
             };
-            if rank > Rank::Free {
-                if spare == 0 {
-                    return;
-                }
-                budget -= 1;
+            if rank > Rank::Free && spare == 0 {
+                return;
+            }
+            // One that is on its way already was counted; one that is down is so from now on.
+            if !is_on_its_way(&entry.record) {
+                budget = budget.saturating_sub(1);
             }
             if rank < Rank::Serving {
                 idle = idle.saturating_sub(1);
@@ -63,6 +64,10 @@ impl Rollout {
             entry.turn(facts, facts.job.version);
         }
     }
+}
+
+fn is_on_its_way(record: &SlotRecord) -> bool {
+    record.incoming.is_some() || live_runs(record).any(|run| run.order != Order::Run)
 }
 
 /// Who takes the version over first.
