@@ -168,9 +168,9 @@ mod tests {
         let expected = "\
 build
 ├─ lint
+│  └─ deploy (and test)
 ├─ page
 └─ test (and seed)
-   └─ deploy (and lint)
 seed";
         assert_eq!(tree, expected);
     }

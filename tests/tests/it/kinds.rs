@@ -47,9 +47,9 @@ fn tasks_start_in_their_order_and_status_draws_them_as_a_tree() {
     let expected = [
         "TASK          STATE      REASON",
         "build         completed",
-        "lint          completed",
-        "└─ test       completed  also after build",
+        "└─ test       completed  also after lint",
         "   └─ deploy  completed",
+        "lint          completed",
     ];
     assert_eq!(tree, expected, "{}", said.out);
 }
