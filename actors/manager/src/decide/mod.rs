@@ -3,6 +3,7 @@
 //! Pure: the state, the request, who asks, the time and nothing else. A refusal leaves the draft
 //! as it was.
 
+mod adopt;
 mod change;
 mod cluster;
 mod command;

@@ -8,9 +8,9 @@ use loom_schemas::record::{ENDED_RUNS_KEPT, Marks, NodeStatus, Order, RunRecord,
 use loom_schemas::wire::{Hello, Holding, RunReport};
 use loom_schemas::words::{HealthStatus, RunState};
 
-use crate::plan::{new_run, unwanted};
-use crate::reconcile::unwanted_reason;
-use crate::state::{Draft, is_live, live_runs, run_event};
+use super::adopt::adopt;
+use crate::plan::unwanted;
+use crate::state::{Draft, is_live, run_event};
 
 /// What a node told that its placements hold.
 type Holdings<'a> = BTreeMap<RunId, &'a Holding>;
@@ -288,7 +288,7 @@ fn made_at(run: RunId) -> Option<Timestamp> {
 }
 
 /// Brings a run forward by a report; the order in which reports come makes no difference.
-fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timestamp) {
+pub(super) fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timestamp) {
     let was_over = run.state.is_terminal();
     if was_over && report.state.is_terminal() && run.state != report.state {
         // The first terminal state stays, with all that belongs to it.
@@ -349,7 +349,7 @@ fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, now: Timesta
     };
 }
 
-fn tell(
+pub(super) fn tell(
     draft: &mut Draft,
     slot: &loom_schemas::ids::Slot,
     was: Option<&RunRecord>,
@@ -414,54 +414,4 @@ fn tell_health(
         event.reason.clone_from(&health.reason);
         draft.event(event);
     }
-}
-
-/// After a rewound log: a run that the state has lost is taken up, if its slot is wanted and empty.
-fn adopt(
-    draft: &mut Draft,
-    node: &Name,
-    report: &RunReport,
-    held: Option<&Holding>,
-    now: Timestamp,
-) {
-    let state = draft.state();
-    let Some(job) = state.job(&report.slot.job).cloned() else {
-        return;
-    };
-    let Some(version) = state.version(&job.name, report.version) else {
-        return;
-    };
-    let Some(task) = version.spec.tasks.get(&report.slot.task) else {
-        return;
-    };
-    let resources = task.resources_of(&report.slot.index);
-    let mut record = match state.slot(&report.slot) {
-        Some(record) => SlotRecord::clone(record),
-        None => crate::plan::empty_slot(report.slot.clone()),
-    };
-    let Some(spec) = state.spec(&job) else { return };
-    let taken = live_runs(&record).next().is_some();
-    if taken || unwanted_reason(&job, spec, &record).is_some() {
-        return;
-    }
-    if record.current.is_some() {
-        crate::reconcile::retire(&mut record);
-    }
-    record.waiting = None;
-    record.not_before = None;
-    record.version = report.version;
-    let mut run = RunRecord {
-        placement: report.placement,
-        node: Some(node.clone()),
-        version: report.version,
-        restarts: report.restarts,
-        state: RunState::Pending,
-        ports: held.map(|held| held.ports.clone()).unwrap_or_default(),
-        restart_orders: held.map_or(0, |held| held.restart),
-        ..new_run(&job, report.run, resources, now)
-    };
-    merge(&mut run, report, true, now);
-    tell(draft, &report.slot, None, &run, report, now);
-    record.current = Some(run);
-    draft.put_slot(record);
 }

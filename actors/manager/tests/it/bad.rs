@@ -69,7 +69,6 @@ async fn what_is_not_built_yet_says_so() {
     let (cluster, _manager, _client) = Cluster::with_leader().await;
     let own = cluster.own_client().await;
     for subject in [
-        "orch.job.dispatch",
         "orch.job.remove",
         "orch.admin.node.drain",
         "orch.admin.cluster.snapshot",

@@ -1,5 +1,6 @@
 //! Control groups of version 1 and 2: one group a run in every hierarchy that is needed.
 
+mod limits;
 mod mounts;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,6 @@ use std::time::{Duration, Instant};
 use loom_schemas::spec::Resources;
 
 use self::mounts::{Mount, mounts};
-use crate::driver::disk;
 use crate::shim::tree::{Tree, TreeKind};
 
 /// The controllers that limits need, and the one that stops and kills under version 1.
@@ -20,9 +20,6 @@ const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
 /// Where the shims are, outside of what is frozen and killed.
 const SHIMS: &str = "shims";
-
-/// The period of a cpu quota, in microseconds; the kernel's default.
-const PERIOD_US: u64 = 100_000;
 
 /// How long a group may take to be empty before its removal is left to the next clean-up.
 const REMOVE_PATIENCE: Duration = Duration::from_millis(100);
@@ -189,118 +186,6 @@ impl Cgroups {
             "no cgroup"
         } else {
             &self.why
-        }
-    }
-
-    fn limit_cpu(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
-        let shares = u64::from(wanted.cpu.0);
-        let cap = wanted
-            .cpu_limit
-            .map(|cap| u64::from(cap.0) * PERIOD_US / 1000);
-        let Some(hierarchy) = &self.cpu else {
-            if shares > 0 {
-                made.unenforced
-                    .push(format!("cpu share: {}", self.reason()));
-            }
-            if cap.is_some() {
-                made.unenforced
-                    .push(format!("cpu limit: {}", self.reason()));
-            }
-            return;
-        };
-        let group = hierarchy.path.join(run);
-        if shares > 0 {
-            let (file, value) = if hierarchy.version2 {
-                // 100 is the default of a group, 1024 under version 1: both are one core here.
-                ("cpu.weight", (shares / 10).clamp(1, 10_000))
-            } else {
-                ("cpu.shares", (shares * 1024 / 1000).clamp(2, 262_144))
-            };
-            set(&group, file, &value.to_string(), "cpu share", made);
-        }
-        if let Some(cap) = cap {
-            let cap = cap.max(1000);
-            if hierarchy.version2 {
-                set(
-                    &group,
-                    "cpu.max",
-                    &format!("{cap} {PERIOD_US}"),
-                    "cpu limit",
-                    made,
-                );
-            } else {
-                set(
-                    &group,
-                    "cpu.cfs_quota_us",
-                    &cap.to_string(),
-                    "cpu limit",
-                    made,
-                );
-            }
-        }
-    }
-
-    fn limit_memory(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
-        let Some(hierarchy) = &self.memory else {
-            if wanted.memory.0 > 0 {
-                made.unenforced
-                    .push(format!("memory limit: {}", self.reason()));
-            }
-            return;
-        };
-        let group = hierarchy.path.join(run);
-        let limit = wanted.memory.0.to_string();
-        let (oom, file) = if hierarchy.version2 {
-            ("memory.events", "memory.max")
-        } else {
-            ("memory.oom_control", "memory.limit_in_bytes")
-        };
-        if wanted.memory.0 > 0 {
-            set(&group, file, &limit, "memory limit", made);
-            // Swap would only make the limit later. Not every kernel counts it.
-            let _ = if hierarchy.version2 {
-                fs::write(group.join("memory.swap.max"), "0")
-            } else {
-                fs::write(group.join("memory.memsw.limit_in_bytes"), &limit)
-            };
-        }
-        made.oom = Some(group.join(oom));
-    }
-
-    fn limit_pids(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
-        if wanted.pids == 0 {
-            return;
-        }
-        match &self.pids {
-            Some(hierarchy) => {
-                // Under version 1 the shim stays in the group and counts.
-                let shim = u32::from(self.tree.as_ref() != Some(hierarchy));
-                let limit = wanted.pids.saturating_add(shim).to_string();
-                set(
-                    &hierarchy.path.join(run),
-                    "pids.max",
-                    &limit,
-                    "pids limit",
-                    made,
-                );
-            }
-            None => made
-                .unenforced
-                .push(format!("pids limit: {}", self.reason())),
-        }
-    }
-
-    fn limit_io(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
-        let Some(rate) = wanted.disk_rate else { return };
-        match &self.io {
-            Some(hierarchy) => {
-                let group = hierarchy.path.join(run);
-                let notes = disk::limit(&group, hierarchy.version2, rate);
-                made.unenforced.extend(notes);
-            }
-            None => made
-                .unenforced
-                .push(format!("disk rate: {}", self.reason())),
         }
     }
 
