@@ -7,7 +7,7 @@
 //! - A batch of which a slot has spent its attempts is over: its other slots are stopped, nothing
 //!   is placed any more, and once none is live the job is `failed`.
 //! - A service's slot is placed again after a pause that grows, on another node if there is one.
-//! - A new version takes slots over as `update` of the job says; see [`rollout`].
+//! - A new version takes slots over as `update` of the job says, which `rollout` decides.
 //! - Runs on a silent node are marked `unknown`, and `lost` once its time is up.
 
 mod action;
