@@ -73,11 +73,15 @@ impl Promote {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum UpdateCommand {
     /// Let no further slot take the version over; what is begun is finished
+    #[command(after_help = "Example:
+  loomctl update pause web")]
     Pause {
         /// The job
         job: Name,
     },
     /// Go on after a pause
+    #[command(after_help = "Example:
+  loomctl update continue web")]
     Continue {
         /// The job
         job: Name,

@@ -70,6 +70,10 @@ async fn what_is_put_twice_under_a_command_id_is_done_once_whoever_leads() {
     .await;
     manager.stop().await;
     let _second = cluster.manager("m2").await;
+    until("the second answers", async || {
+        client.send("orch.api.event.list", b"{}").await.is_ok()
+    })
+    .await;
     // A batch that has ended would run again if it were submitted again.
     put(batch, "c-1").await;
     put(&batch.replace("true", "false"), "c-1").await;
