@@ -254,6 +254,7 @@ impl Machine {
                 };
                 if self.state == RunState::Running && !self.marks.unknown {
                     self.marks.unknown = true;
+                    self.doubt_health(&error, now);
                     let mut report = self.report(desired);
                     report.reason = Some(error);
                     reports.push(report);

@@ -55,6 +55,19 @@ impl Machine {
         }
     }
 
+    /// Nobody can ask after the run, so nobody knows its health: the checks may not have come to it.
+    pub(super) fn doubt_health(&mut self, why: &str, now: Moment) {
+        if let Some(health) = self.health.as_mut()
+            && health.status != HealthStatus::Unknown
+        {
+            *health = Health {
+                status: HealthStatus::Unknown,
+                reason: Some(why.to_owned()),
+                since: now.at,
+            };
+        }
+    }
+
     /// Why the run is to end for its health, if it is: what is never restarted goes on as it is.
     pub(super) fn unhealthy(&self, desired: &Assigned) -> Option<String> {
         let health = self.health.as_ref()?;

@@ -173,3 +173,19 @@ fn an_adopted_run_is_as_healthy_as_it_was() {
     assert_eq!(life.machine.health().unwrap().since, since);
     assert!(life.machine.is_checked());
 }
+
+#[test]
+fn nobody_knows_the_health_of_a_run_that_cannot_be_asked_after() {
+    let mut life = checked();
+    let run = life.starts();
+    life.found(HealthStatus::Healthy, None);
+    life.happens(Happened::Ended(run, Err("socket gone".into())));
+    life.call();
+    life.happens(Happened::Adopted(run, Err("socket gone".into())));
+    assert_eq!(
+        life.told(),
+        (RunState::Running, Some(HealthStatus::Unknown))
+    );
+    let health = life.machine.health().unwrap();
+    assert_eq!(health.reason.as_deref(), Some("socket gone"));
+}
