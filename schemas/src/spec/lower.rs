@@ -245,15 +245,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn task(&mut self, task: TaskFile, kind: Kind, place: &TaskPlace) -> Option<TaskSpec> {
+        self.nothing_beside_job(&task);
+        self.no_command_beside_exec(&task);
         let ports = self.ports(task.ports);
         let names: BTreeSet<Name> = ports.keys().cloned().collect();
         let texts = Texts::new(&names, &self.vars);
-        if task.exec.present && task.command.present {
-            let help = "put the program and its arguments into `exec`; `command` is the \
-                        interpreter of a script";
-            let message = "`command` stands beside `exec`";
-            self.push(task.command.problem(message, help));
-        }
         let command = self.words(task.command, &texts, true);
         let args = self.words(task.args, &texts, false);
         let env = self.env(task.env, &texts);
@@ -315,6 +311,15 @@ impl<'a> Lowering<'a> {
             logs,
             sim,
         })
+    }
+
+    fn no_command_beside_exec(&mut self, task: &TaskFile) {
+        if task.exec.present && task.command.present {
+            let help = "put the program and its arguments into `exec`; `command` is the \
+                        interpreter of a script";
+            let message = "`command` stands beside `exec`";
+            self.push(task.command.problem(message, help));
+        }
     }
 
     fn replicas(&mut self, field: &Field<Whole>, kind: Kind) -> u32 {

@@ -24,6 +24,7 @@ mod schedule;
 mod schema;
 pub mod shell;
 mod signals;
+mod subjob;
 mod syntax;
 mod toml;
 mod tree;
