@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loom_bus::log::{AppendError, EntryKind, Followed, Replica};
 use tokio::task::JoinSet;
@@ -18,13 +18,18 @@ type Hashes = BTreeMap<u64, String>;
 async fn reign(mut manager: Manager, tag: usize) -> (Manager, Vec<String>) {
     manager.lead().await;
     let mut acknowledged = Vec::new();
+    let mut append = Duration::from_millis(1);
     for n in 0.. {
         let key = format!("r{tag}-{n}");
         // Who never pauses cannot be overtaken: a standby would always be one entry behind. So
-        // the pauses differ, and takeovers fall into them and onto their ends.
+        // the pauses differ, and takeovers fall into them and onto their ends. They are as long
+        // as the machine is slow: a takeover is a few appends.
         let pause = (tag * 7 + n * 5) % 6;
-        tokio::time::sleep(Duration::from_millis(pause as u64)).await;
-        match manager.append(put(&key, "v", 1)).await {
+        tokio::time::sleep(append * u32::try_from(pause).unwrap()).await;
+        let began = Instant::now();
+        let appended = manager.append(put(&key, "v", 1)).await;
+        append = began.elapsed().max(Duration::from_millis(1));
+        match appended {
             Ok(_) => acknowledged.push(key),
             Err(AppendError::Deposed { .. }) => break,
             Err(error) => panic!("{error}"),
