@@ -274,3 +274,41 @@ impl fmt::Display for Strategy {
         f.pad(self.as_str())
     }
 }
+
+/// What a taint of a node does to the runs that do not tolerate it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaintEffect {
+    /// No new run goes to the node; those there stay.
+    NoSchedule,
+    /// New runs go to the node only where no other has room.
+    PreferNot,
+    /// No new run goes to the node, and those there have to leave.
+    Evict,
+    /// An effect this build does not know, from a newer one; taken for `no-schedule`.
+    #[serde(other)]
+    Unknown,
+}
+
+impl TaintEffect {
+    /// Those that can be asked for.
+    pub const ALL: [Self; 3] = [Self::NoSchedule, Self::PreferNot, Self::Evict];
+
+    /// The word as it stands in files and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSchedule => "no-schedule",
+            Self::PreferNot => "prefer-not",
+            Self::Evict => "evict",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for TaintEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -57,6 +57,10 @@ pub(crate) fn task() -> TaskSpec {
             pids: 16,
         },
         ports: BTreeMap::new(),
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        spread: Vec::new(),
+        tolerations: Vec::new(),
         restart: RestartSpec {
             on: RestartOn::Never,
             attempts: 1,

@@ -6,21 +6,23 @@ use serde::Deserialize;
 
 use super::depend::{AfterFile, DependsOnFile};
 use super::field::{Cores, Entries, Field, Form, Rate, Scalar, Size, Span, Text, Whole};
+use super::placement::{AffinityFile, SpreadFile, TolerationFile};
 use super::resources::IndexFile;
 use super::schedule::ScheduleFile;
 use super::update::UpdateFile;
 use super::vars::VarFile;
 use super::{Network, Protocol, Pull, RestartOn};
 use crate::ids::Name;
-use crate::words::Kind;
+use crate::words::{Kind, Strategy};
 
 /// The fields of a job beside those of its only task.
-pub(crate) const JOB_FIELDS: [&str; 11] = [
+pub(crate) const JOB_FIELDS: [&str; 12] = [
     "name",
     "owner",
     "kind",
     "priority",
     "datacenters",
+    "strategy",
     "schedule",
     "depends_on",
     "vars",
@@ -30,7 +32,7 @@ pub(crate) const JOB_FIELDS: [&str; 11] = [
 ];
 
 /// The fields of a task.
-pub(crate) const TASK_FIELDS: [&str; 30] = [
+pub(crate) const TASK_FIELDS: [&str; 34] = [
     "image",
     "bash",
     "python",
@@ -54,6 +56,10 @@ pub(crate) const TASK_FIELDS: [&str; 30] = [
     "disk_rate",
     "pids",
     "ports",
+    "constraints",
+    "affinities",
+    "spread",
+    "tolerations",
     "restart",
     "stop",
     "timeout",
@@ -82,6 +88,8 @@ pub(crate) struct JobFile {
     /// The datacenters it may run in. Default: any.
     #[schemars(length(min = 1, max = 64))]
     pub(crate) datacenters: Field<Vec<Field<Text>>>,
+    /// How nodes are chosen for its tasks. Default: as the managers were started.
+    pub(crate) strategy: Field<Strategy>,
     /// When it runs again and again: a cron expression, or a map. Default: never.
     pub(crate) schedule: Field<Form<String, ScheduleFile>>,
     /// The jobs it waits for: each a name, or a map. Default: none.
@@ -159,6 +167,20 @@ pub(crate) struct TaskFile {
     pub(crate) pids: Field<Whole>,
     /// Ports by name: the container's port, or a map. Default: none.
     pub(crate) ports: Field<Entries<Form<Whole, PortFile>>>,
+    /// What its nodes have to be: each `attribute op value`, such as `arch == amd64`. Default: none.
+    #[schemars(length(max = 64))]
+    pub(crate) constraints: Field<Vec<Field<Text>>>,
+    /// What its nodes would better be: each as a constraint, or a map. Default: none.
+    #[schemars(length(max = 64))]
+    pub(crate) affinities: Field<Vec<Field<Form<String, AffinityFile>>>>,
+    /// Attributes of nodes over whose values its replicas are spread: each its name, or a map.
+    /// Default: over nodes.
+    #[schemars(length(max = 64))]
+    pub(crate) spread: Field<Vec<Field<Form<String, SpreadFile>>>>,
+    /// The taints of nodes that it puts up with: each `key`, `key=value` or `key=value:effect`, or a
+    /// map. Default: none.
+    #[schemars(length(max = 64))]
+    pub(crate) tolerations: Field<Vec<Field<Form<Text, TolerationFile>>>>,
     /// Restarts on the same node: a map, or only its `on`.
     pub(crate) restart: Field<Form<RestartOn, RestartFile>>,
     /// How it is asked to end.

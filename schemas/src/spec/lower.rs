@@ -131,6 +131,7 @@ impl<'a> Lowering<'a> {
             kind,
             priority,
             datacenters,
+            strategy: job.strategy.value,
             schedule,
             depends_on,
             vars: Rc::unwrap_or_clone(std::mem::take(&mut self.vars)),
@@ -247,6 +248,7 @@ impl<'a> Lowering<'a> {
     fn task(&mut self, task: TaskFile, kind: Kind, place: &TaskPlace) -> Option<TaskSpec> {
         self.nothing_beside_job(&task);
         self.no_command_beside_exec(&task);
+        let resources = self.resources(&Amounts::of(&task));
         let ports = self.ports(task.ports);
         let names: BTreeSet<Name> = ports.keys().cloned().collect();
         let texts = Texts::new(&names, &self.vars);
@@ -256,16 +258,12 @@ impl<'a> Lowering<'a> {
         let replicas = self.replicas(&task.replicas, kind);
         let workdir = self.absolute(task.workdir, &texts);
         let user = self.user(task.user);
-        let resources = self.resources(&Amounts {
-            cpu: &task.cpu,
-            cpu_limit: &task.cpu_limit,
-            memory: &task.memory,
-            disk: &task.disk,
-            disk_rate: &task.disk_rate,
-            pids: &task.pids,
-        });
         let per_index = self.per_index(task.per_index, &resources, replicas, &texts);
         let params = self.params(task.params, &texts);
+        let constraints = self.constraints(task.constraints, kind);
+        let affinities = self.affinities(task.affinities);
+        let spread = self.spread(task.spread);
+        let tolerations = self.tolerations(task.tolerations);
         let after = self.after(task.after, place);
         let restart = self.restart(task.restart, kind);
         let stop = self.stop(task.stop);
@@ -303,6 +301,10 @@ impl<'a> Lowering<'a> {
             network,
             resources,
             ports,
+            constraints,
+            affinities,
+            spread,
+            tolerations,
             restart,
             stop,
             timeout,

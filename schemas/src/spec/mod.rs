@@ -3,6 +3,8 @@
 //! The forms people write (YAML, TOML, JSON) are read into these types; these are what the log
 //! keeps, what a node is sent and what two versions are compared by.
 
+mod attribute;
+mod constraint;
 pub mod cron;
 mod depend;
 mod field;
@@ -13,6 +15,7 @@ mod json;
 mod later;
 mod lower;
 mod msgpack;
+mod placement;
 mod policy;
 mod problem;
 mod program;
@@ -30,6 +33,7 @@ mod toml;
 mod tree;
 mod update;
 mod vars;
+mod version;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,11 +42,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Name;
 use crate::units::{Bytes, MilliCores, Millis};
-use crate::words::{DriverKind, Kind};
+use crate::words::{DriverKind, Kind, Strategy};
 
+pub use attribute::{Attribute, AttributeKind};
+pub use constraint::{Comparison, Constraint, ConstraintError, Predicate, regexp, words};
 pub use depend::{After, DEPENDENCIES_MAX, DependOn, DependsOn, SubJob};
 pub use image::{ImageSpec, Network, Pull};
 pub use lower::{PORTS_MAX, REPLICAS_MAX, TASKS_MAX, WORD_MAX, WORDS_MAX};
+pub use placement::{
+    Affinity, SpreadOver, Toleration, WEIGHT, check_taint_key, check_taint_value, taint_parts,
+};
+pub use policy::SimScript;
 pub use problem::{Problem, ProblemKind, Report};
 pub use read::{embed_files, read, read_set, read_with_files};
 pub use reference::ResultUse;
@@ -53,6 +63,7 @@ pub use signals::nearest_signal;
 pub use syntax::Syntax;
 pub use update::{OnUpdateFailure, UpdateOrder, UpdateSpec};
 pub use vars::{RESULT_MAX, Sets, VARS_MAX, VarSpec, VarType};
+pub use version::{Version, VersionRange};
 
 /// The largest job file that is read, in bytes, scripts put in from files included.
 ///
@@ -76,6 +87,9 @@ pub struct JobSpec {
     /// The datacenters its nodes are in; any if none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub datacenters: Vec<String>,
+    /// How nodes are chosen for its tasks; as the cluster says if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
     /// When it runs again and again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleSpec>,
@@ -158,6 +172,18 @@ pub struct TaskSpec {
     /// Ports by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<Name, PortSpec>,
+    /// What its nodes have to be; each counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// What its nodes would better be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub affinities: Vec<Affinity>,
+    /// Over what its replicas would better be spread, beside nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<SpreadOver>,
+    /// The taints of nodes that it puts up with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
     /// What happens when a run ends.
     pub restart: RestartSpec,
     /// How it is asked to end.
@@ -395,32 +421,6 @@ pub struct LogSpec {
     /// Where the files are on the node, as a pattern; the run's own directory if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-}
-
-/// What the `sim` driver plays.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SimScript {
-    /// How long a start takes.
-    #[serde(default)]
-    pub start: Millis,
-    /// How long it runs; until stopped if none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<Millis>,
-    /// The exit code after that.
-    #[serde(default)]
-    pub exit: i32,
-    /// The error a start ends with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_error: Option<String>,
-    /// Whether the stop signal is ignored, so that only `SIGKILL` ends it.
-    #[serde(default)]
-    pub ignore_stop: bool,
-    /// Health checks fail until it has run so long.
-    #[serde(default)]
-    pub healthy_after: Millis,
-    /// Health checks fail once it has run so long.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unhealthy_after: Option<Millis>,
 }
 
 #[cfg(test)]

@@ -1,15 +1,41 @@
 //! Lowering of what happens around a run: restarts, its end, its limits and its output.
 
+use serde::{Deserialize, Serialize};
+
 use super::field::{Field, Form, Span, Text};
 use super::file::{LogsFile, RestartFile, SimFile, StopFile, TimeoutFile, WarnFile};
 use super::lower::Lowering;
 use super::program::Texts;
 use super::reference::{Context, Reference, Template};
-use super::{
-    LogSpec, RestartOn, RestartSpec, SimScript, StopSpec, TimeoutSpec, TimeoutWarning, signals,
-};
+use super::{LogSpec, RestartOn, RestartSpec, StopSpec, TimeoutSpec, TimeoutWarning, signals};
 use crate::units::{Bytes, Millis};
 use crate::words::Kind;
+
+/// What the `sim` driver plays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SimScript {
+    /// How long a start takes.
+    #[serde(default)]
+    pub start: Millis,
+    /// How long it runs; until stopped if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Millis>,
+    /// The exit code after that.
+    #[serde(default)]
+    pub exit: i32,
+    /// The error a start ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_error: Option<String>,
+    /// Whether the stop signal is ignored, so that only `SIGKILL` ends it.
+    #[serde(default)]
+    pub ignore_stop: bool,
+    /// Health checks fail until it has run so long.
+    #[serde(default)]
+    pub healthy_after: Millis,
+    /// Health checks fail once it has run so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy_after: Option<Millis>,
+}
 
 impl Lowering<'_> {
     pub(super) fn restart(

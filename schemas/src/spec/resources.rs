@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::field::{Cores, Entries, Field, Rate, Size, Text, Whole};
+use super::file::TaskFile;
 use super::lower::{Lowering, REPLICAS_MAX, entries};
 use super::problem::shown;
 use super::program::Texts;
@@ -140,6 +141,19 @@ pub(super) struct Amounts<'a> {
     pub(super) disk: &'a Field<Size>,
     pub(super) disk_rate: &'a Field<Rate>,
     pub(super) pids: &'a Field<Whole>,
+}
+
+impl<'a> Amounts<'a> {
+    pub(super) fn of(task: &'a TaskFile) -> Self {
+        Self {
+            cpu: &task.cpu,
+            cpu_limit: &task.cpu_limit,
+            memory: &task.memory,
+            disk: &task.disk,
+            disk_rate: &task.disk_rate,
+            pids: &task.pids,
+        }
+    }
 }
 
 impl Lowering<'_> {

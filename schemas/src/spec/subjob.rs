@@ -21,8 +21,30 @@ impl Lowering<'_> {
             )*};
         }
         refuse!(
-            command, args, per_index, env, workdir, user, network, cpu, cpu_limit, memory, disk,
-            disk_rate, pids, ports, restart, stop, timeout, health, logs, sim
+            command,
+            args,
+            per_index,
+            env,
+            workdir,
+            user,
+            network,
+            cpu,
+            cpu_limit,
+            memory,
+            disk,
+            disk_rate,
+            pids,
+            ports,
+            constraints,
+            affinities,
+            spread,
+            tolerations,
+            restart,
+            stop,
+            timeout,
+            health,
+            logs,
+            sim
         );
     }
 }

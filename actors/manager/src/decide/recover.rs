@@ -121,6 +121,7 @@ fn take_up_version(draft: &mut Draft, lot: &[&Assigned], now: Timestamp) {
             kind: placement.kind,
             priority: PRIORITY,
             datacenters: Vec::new(),
+            strategy: None,
             schedule: None,
             depends_on: Vec::new(),
             vars: BTreeMap::new(),

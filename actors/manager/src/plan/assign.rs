@@ -132,6 +132,10 @@ fn nothing() -> TaskSpec {
         user: None,
         resources: Resources::default(),
         ports: BTreeMap::new(),
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        spread: Vec::new(),
+        tolerations: Vec::new(),
         restart: RestartSpec {
             on: RestartOn::Never,
             attempts: 1,

@@ -24,6 +24,10 @@ pub fn same_in_place(old: &TaskSpec, new: &TaskSpec) -> bool {
         user,
         resources,
         ports,
+        constraints,
+        affinities,
+        spread,
+        tolerations,
         restart: _,
         stop,
         timeout: _,
@@ -47,6 +51,10 @@ pub fn same_in_place(old: &TaskSpec, new: &TaskSpec) -> bool {
         && *user == new.user
         && *resources == new.resources
         && *ports == new.ports
+        && *constraints == new.constraints
+        && *affinities == new.affinities
+        && *spread == new.spread
+        && *tolerations == new.tolerations
         && *stop == new.stop
         && *after == new.after
         && *logs == new.logs

@@ -75,6 +75,10 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
             pids: 512,
         },
         ports: BTreeMap::new(),
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        spread: Vec::new(),
+        tolerations: Vec::new(),
         restart: RestartSpec {
             on: RestartOn::Any,
             attempts: 3,
@@ -121,6 +125,7 @@ pub(crate) fn job(job: &str, kind: Kind, mut main: TaskSpec) -> JobSpec {
         kind,
         priority: PRIORITY,
         datacenters: Vec::new(),
+        strategy: None,
         schedule: None,
         depends_on: Vec::new(),
         vars: BTreeMap::new(),

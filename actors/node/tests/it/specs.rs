@@ -41,6 +41,10 @@ fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
             pids: 64,
         },
         ports: BTreeMap::new(),
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        spread: Vec::new(),
+        tolerations: Vec::new(),
         restart: RestartSpec {
             on: RestartOn::Never,
             attempts: 1,

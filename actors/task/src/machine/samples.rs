@@ -78,6 +78,10 @@ pub(crate) fn assigned() -> Assigned {
                 ..Resources::default()
             },
             ports: BTreeMap::new(),
+            constraints: Vec::new(),
+            affinities: Vec::new(),
+            spread: Vec::new(),
+            tolerations: Vec::new(),
             restart: RestartSpec {
                 on: RestartOn::Any,
                 attempts: 3,

@@ -232,6 +232,10 @@ pub(crate) fn bash(text: &str) -> Assigned {
                 ..Resources::default()
             },
             ports: BTreeMap::new(),
+            constraints: Vec::new(),
+            affinities: Vec::new(),
+            spread: Vec::new(),
+            tolerations: Vec::new(),
             restart: RestartSpec {
                 on: RestartOn::Never,
                 attempts: 1,

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::spec::read::read_ahead;
+use crate::words::TaintEffect;
 
 fn whole(text: &str) -> JobSpec {
     let read = read_ahead(text.as_bytes(), Syntax::Yaml, "job");
@@ -200,6 +201,111 @@ fn vars_have_types() {
 }
 
 #[test]
+fn constraints_arrive_in_one_spelling() {
+    let job = whole(
+        "name: a\nstrategy: binpack\nbash: x\nconstraints: [arch   == amd64, os.version >= 12, \
+         node.label.disk == ssd, ip.external is_set, 'docker.version version >= 20.10, < 25', \
+         'node.label.a regexp ^x(y|z) ', 'node.label.zones set_contains a, b', driver == docker, \
+         memory >= 8GiB, distinct_hosts, datacenter distinct_property, \
+         node.label.rack distinct_property 2, node.label.old is_not_set]",
+    );
+    assert_eq!(job.strategy, Some(crate::words::Strategy::Binpack));
+    let texts: Vec<String> = job.tasks["main"]
+        .constraints
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "arch == amd64",
+            "os.version >= 12",
+            "node.label.disk == ssd",
+            "ip.external is_set",
+            "docker.version version >= 20.10, < 25",
+            "node.label.a regexp ^x(y|z)",
+            "node.label.zones set_contains a, b",
+            "driver == docker",
+            "memory >= 8GiB",
+            "distinct_hosts",
+            "datacenter distinct_property",
+            "node.label.rack distinct_property 2",
+            "node.label.old is_not_set",
+        ]
+    );
+    assert_eq!(
+        job.tasks["main"].constraints[0],
+        Constraint::Node(Predicate {
+            attribute: Attribute::Arch,
+            comparison: Comparison::Equal,
+            value: "amd64".into(),
+        })
+    );
+    super::laws::keeps_its_form(&job);
+}
+
+#[test]
+fn every_attribute_reads_as_it_is_named() {
+    let label = Attribute::Label("a/b.c".into());
+    for attribute in Attribute::all().chain([label]) {
+        assert_eq!(
+            attribute.to_string().parse::<Attribute>().unwrap(),
+            attribute
+        );
+    }
+}
+
+#[test]
+fn preferences_and_tolerations_have_their_defaults_and_their_fields() {
+    let task = main(
+        "bash: x\naffinities: [arch == arm64, {match: node.label.disk == ssd, weight: -20}]\n\
+         spread: [datacenter, {over: node.label.rack, weight: 80}]\n\
+         tolerations: [gpu, a=b, 'a=b:prefer-not', '*', {key: a, for: 5m}, \
+         {key: b, value: 1, effect: evict}]",
+    );
+    let weights = |list: &[Affinity]| {
+        let pair = |affinity: &Affinity| (affinity.predicate.to_string(), affinity.weight);
+        list.iter().map(pair).collect::<Vec<_>>()
+    };
+    let expected = [
+        ("arch == arm64".to_owned(), WEIGHT),
+        ("node.label.disk == ssd".to_owned(), -20),
+    ];
+    assert_eq!(weights(&task.affinities), expected);
+    let rack = Attribute::Label("rack".into());
+    let over = |over, weight| SpreadOver { over, weight };
+    assert_eq!(
+        task.spread,
+        [over(Attribute::Datacenter, WEIGHT), over(rack, 80)]
+    );
+    let of = |key: Option<&str>, value: Option<&str>, effect, stay| Toleration {
+        key: key.map(str::to_owned),
+        value: value.map(str::to_owned),
+        effect,
+        stay,
+    };
+    assert_eq!(
+        task.tolerations,
+        [
+            of(Some("gpu"), None, None, None),
+            of(Some("a"), Some("b"), None, None),
+            of(Some("a"), Some("b"), Some(TaintEffect::PreferNot), None),
+            of(None, None, None, None),
+            of(
+                Some("a"),
+                None,
+                Some(TaintEffect::Evict),
+                Some(Millis::secs(300))
+            ),
+            of(Some("b"), Some("1"), Some(TaintEffect::Evict), None),
+        ]
+    );
+    let job =
+        whole("name: a\nbash: x\ntolerations: [gpu, {key: a, for: 5m}]\nspread: [datacenter]");
+    super::laws::keeps_its_form(&job);
+}
+
+#[test]
 fn the_syntaxes_say_the_same_of_all_fields() {
     let yaml = "name: a\nkind: batch\npriority: 7\ndatacenters: [x]\nschedule: {cron: '0 3 * * *'}\n\
                 depends_on: [b]\nvars: {n: 3}\nupdate: {parallel: 2}\ntasks:\n  b: {bash: x}\n  \
@@ -244,6 +350,11 @@ fn an_old_job_reads_with_the_defaults() {
         "schedule",
         "per_index",
         "params",
+        "strategy",
+        "constraints",
+        "affinities",
+        "spread",
+        "tolerations",
     ] {
         assert!(!text.contains(field), "{field}: {text}");
     }

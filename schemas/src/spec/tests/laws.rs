@@ -1,6 +1,6 @@
 //! What holds for every text and every job.
 
-use proptest::prelude::*;
+use proptest::prelude::{Strategy, *};
 
 use super::*;
 

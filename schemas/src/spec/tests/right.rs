@@ -37,6 +37,10 @@ fn all_defaults_are_filled_in() {
             pids: 512,
         },
         ports: BTreeMap::new(),
+        constraints: vec![],
+        affinities: vec![],
+        spread: vec![],
+        tolerations: vec![],
         restart: RestartSpec {
             on: RestartOn::Any,
             attempts: 3,
@@ -67,6 +71,7 @@ fn all_defaults_are_filled_in() {
             kind: Kind::Service,
             priority: PRIORITY,
             datacenters: vec![],
+            strategy: None,
             schedule: None,
             depends_on: vec![],
             vars: BTreeMap::new(),
