@@ -245,7 +245,7 @@ pub(crate) struct RestartFile {
     /// batch.
     pub(crate) on: Field<RestartOn>,
     /// How many starts within `window`, the first included. Default: 3.
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000))]
     pub(crate) attempts: Field<Whole>,
     /// The pause before the first restart; it doubles with each. Default: 1s.
     pub(crate) delay: Field<Span>,

@@ -48,7 +48,9 @@ impl Lowering<'_> {
             Some(Form::Short(on)) => RestartFile {
                 on: Field {
                     value: Some(on),
-                    ..Field::default()
+                    present: true,
+                    place: field.place,
+                    path: field.path,
                 },
                 ..RestartFile::default()
             },
@@ -59,6 +61,11 @@ impl Lowering<'_> {
             Kind::Batch => (RestartOn::Failure, None),
         };
         let delay = span(&file.delay).unwrap_or(Millis::secs(1));
+        if kind == Kind::Batch && file.on.value == Some(RestartOn::Any) {
+            let message = "`any` would do the finished work of a batch again";
+            let help = "`failure` tries again what failed; what shall never end is `kind: service`";
+            self.push(file.on.problem(message, help));
+        }
         // A longer delay alone lengthens the longest with it.
         let max_delay = span(&file.max_delay).unwrap_or(Millis::secs(60).max(delay));
         if max_delay < delay {
@@ -69,7 +76,7 @@ impl Lowering<'_> {
         self.not_zero(&file.window);
         RestartSpec {
             on: file.on.value.unwrap_or(on),
-            attempts: self.whole(&file.attempts, 1..=1_000_000, 3),
+            attempts: self.whole(&file.attempts, 1..=1_000, 3),
             delay,
             max_delay,
             window: span(&file.window).or(window),

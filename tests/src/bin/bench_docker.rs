@@ -260,8 +260,9 @@ async fn back(bare: &Bare, dev: &Dev, raw: &Sample) {
         killed.expect("killed");
         last = await_events(&mut events, ".running", 1);
         back.push(ms(begun));
-        // What is left of the former is removed before the next round.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // What is left of the former is removed before the next round, and a node holds back what
+        // starts more than five times in ten seconds.
+        tokio::time::sleep(Duration::from_millis(2100)).await;
     }
     let ratio = back.iter().map(|back| back / raw.median()).collect();
     figure(

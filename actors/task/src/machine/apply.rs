@@ -91,7 +91,7 @@ impl Machine {
                 self.phase = Phase::Entering;
             }
             (Phase::Entered, Call::Start { .. }) => {
-                self.attempts.push(now.at);
+                self.attempt(now);
                 self.prune_attempts(desired, now);
                 self.go(RunState::Preparing);
                 self.go(RunState::Starting);
@@ -155,7 +155,7 @@ impl Machine {
         match outcome {
             Ok(()) => self.phase = Phase::Prepared,
             Err(error) => {
-                self.attempts.push(now.at);
+                self.attempt(now);
                 self.could_not_start(desired, &error, now, reports);
             }
         }

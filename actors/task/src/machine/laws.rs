@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::restart::{CRASH_LOOP, STARTS_MAX};
 use super::samples::{self, assigned, image, started};
 use super::{Call, Happened, Machine, Moment, StartError};
 use crate::driver::{Adopted, Ended};
@@ -234,6 +235,10 @@ impl World {
             runs.len() <= restart.attempts as usize,
             "attempts are never exceeded"
         );
+        let recent = CRASH_LOOP.as_millis();
+        let often = self.starts_since_order.iter().rev();
+        let often = often.take_while(|(_, at)| u128::from(self.clock - at) < recent);
+        assert!(often.count() <= STARTS_MAX, "it never starts too often");
     }
 
     fn returns(&mut self, how: u8) {

@@ -62,6 +62,8 @@ pub struct Machine {
     health: Option<Health>,
     restarts: u32,
     attempts: Vec<Timestamp>,
+    /// When it was last started here, oldest first: at most so many as are allowed at once.
+    recent: VecDeque<Duration>,
     restart: u32,
     kept: Vec<RunId>,
     started: Option<Started>,
@@ -171,6 +173,7 @@ impl Machine {
             health: progress.health,
             restarts: progress.restarts,
             attempts: progress.attempts,
+            recent: VecDeque::new(),
             restart: progress.restart,
             kept: progress.kept,
             started: None,

@@ -11,6 +11,13 @@ use super::{End, Machine, Moment};
 /// The part of a pause that jitter may take away.
 const JITTER: f64 = 0.25;
 
+/// A task starts at most so often within [`CRASH_LOOP`], whatever its pauses and its window are:
+/// each start costs its node and the cluster work, and one task must not take all of it.
+pub(super) const STARTS_MAX: usize = 5;
+
+/// See [`STARTS_MAX`].
+pub(super) const CRASH_LOOP: Duration = Duration::from_secs(10);
+
 /// What an end means for the restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -53,7 +60,27 @@ impl Machine {
         }
         let longest = restart.max_delay.max(restart.delay).into();
         let pause = doubled(restart.delay.into(), attempts.saturating_sub(1), longest);
-        Some(pause.mul_f64(1.0 - JITTER * now.jitter.clamp(0.0, 1.0)))
+        let pause = pause.mul_f64(1.0 - JITTER * now.jitter.clamp(0.0, 1.0));
+        Some(pause.max(self.crash_loop_pause(now)))
+    }
+
+    /// Counts a start, or what should have become one.
+    pub(super) fn attempt(&mut self, now: Moment) {
+        self.attempts.push(now.at);
+        if self.recent.len() == STARTS_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now.clock);
+    }
+
+    /// How long it must wait so that it does not start too often.
+    fn crash_loop_pause(&self, now: Moment) -> Duration {
+        match self.recent.front() {
+            Some(first) if self.recent.len() == STARTS_MAX => {
+                (*first + CRASH_LOOP).saturating_sub(now.clock)
+            }
+            _ => Duration::ZERO,
+        }
     }
 
     /// Forgets attempts that are older than the window.

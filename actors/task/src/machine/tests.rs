@@ -5,14 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
 use loom_schemas::record::{Exit, Order};
-use loom_schemas::spec::{RestartOn, TimeoutSpec, TimeoutWarning};
+use loom_schemas::spec::{RestartOn, RestartSpec, TimeoutSpec, TimeoutWarning};
 use loom_schemas::units::{Bytes, Millis};
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::RunState;
 use nix::sys::signal::Signal;
 
 use super::samples::{assigned, id, started};
-use super::{Call, Happened, Machine, Moment, StartError};
+use super::{Call, Happened, Machine, Moment, Phase, StartError};
 use crate::driver::{Ended, Left};
 
 mod adoption;
@@ -209,6 +209,33 @@ fn attempts_older_than_the_window_do_not_count() {
         assert!(life.last_end().will_restart);
         life.passes(Duration::from_secs(1));
     }
+}
+
+#[test]
+fn no_pause_and_no_window_make_a_task_start_without_end() {
+    let mut desired = assigned();
+    desired.task.restart = RestartSpec {
+        on: RestartOn::Any,
+        attempts: 1_000,
+        delay: Millis(0),
+        max_delay: Millis(0),
+        window: Some(Millis(1)),
+    };
+    let mut life = Life::new(desired);
+    let mut starts = 0;
+    while life.clock < Duration::from_secs(60) {
+        life.starts();
+        starts += 1;
+        life.passes(Duration::from_millis(2));
+        life.exits(code(1));
+        assert!(life.last_end().will_restart);
+        let Phase::Idle { not_before } = life.machine.phase else {
+            panic!("it is to start again");
+        };
+        life.passes(not_before.saturating_sub(life.clock));
+    }
+    assert!(starts <= 35, "{starts} starts in a minute");
+    assert!(starts >= 25, "{starts} starts in a minute");
 }
 
 #[test]
