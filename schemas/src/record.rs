@@ -211,6 +211,9 @@ pub struct RunRecord {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// `RunReport.change` of what is known of it.
+    #[serde(default)]
+    pub change: u64,
 }
 
 /// Marks on a running run.

@@ -146,6 +146,7 @@ impl Journal {
                 break;
             }
             let mut report = entry.report.clone();
+            report.change = entry.change;
             // The first report of a placement tells, no other.
             let folded = untold.remove(&report.placement);
             if let Some(count) = folded {

@@ -261,7 +261,9 @@ impl Ledger {
             .collect();
         let (entries, _) = self.journal.parts();
         inventory.extend(entries.map(|entry| (entry.report.run, entry.report.clone())));
-        inventory.into_values().collect()
+        let change = self.journal.changes();
+        let now = |report| RunReport { change, ..report };
+        inventory.into_values().map(now).collect()
     }
 
     /// What the placements hold that have not ended, where it is anything.
@@ -403,6 +405,7 @@ fn first_report(assigned: &Assigned) -> RunReport {
         result: None,
         started_at: None,
         ended_at: None,
+        change: 0,
     }
 }
 

@@ -141,6 +141,7 @@ pub(crate) fn report(run_number: u8, placement: u8, state: RunState) -> RunRepor
         result: None,
         started_at: None,
         ended_at: None,
+        change: 0,
     }
 }
 

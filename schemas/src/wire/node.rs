@@ -257,6 +257,10 @@ pub struct RunReport {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// How many changes of its runs the node had seen: of two reports of a run in the same state
+    /// that with fewer is the older.
+    #[serde(default)]
+    pub change: u64,
 }
 
 /// Node to leader, `orch.ctl.<node>.bye`: this agent ends; its tasks go on.

@@ -277,6 +277,7 @@ fn restarted(pattern: &RunRecord, report: &RunReport, now: Timestamp) -> RunReco
         created_at: made_at(report.run).unwrap_or(now),
         started_at: None,
         ended_at: None,
+        change: 0,
         ..pattern.clone()
     }
 }
@@ -296,7 +297,9 @@ pub(super) fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, n
         return;
     }
     let ahead = report.state.rank() > run.state.rank();
-    if report.state.rank() == run.state.rank() || ahead {
+    let later = report.state.rank() == run.state.rank() && report.change >= run.change;
+    if later || ahead {
+        run.change = report.change;
         run.pid = report.pid.or(run.pid);
         run.image = report.image.clone().or(run.image.take());
         run.started_at = report.started_at.or(run.started_at);

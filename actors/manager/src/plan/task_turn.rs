@@ -123,5 +123,6 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         created_at: now,
         started_at: None,
         ended_at: None,
+        change: 0,
     }
 }

@@ -199,6 +199,7 @@ pub(crate) fn report_of(slot: &loom_schemas::ids::Slot, run: RunId, state: RunSt
         result: None,
         started_at: None,
         ended_at: None,
+        change: 0,
     }
 }
 

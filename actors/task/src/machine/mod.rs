@@ -315,6 +315,7 @@ impl Machine {
             result: None,
             started_at: started.map(|started| started.at),
             ended_at: None,
+            change: 0,
         }
     }
 }

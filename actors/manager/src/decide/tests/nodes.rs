@@ -159,7 +159,8 @@ fn marks_are_told() {
     assert_eq!(leader.last, ["task.web.main.0.resumed"]);
 }
 
-/// The reports of a placement with restarts, in the order its node made them.
+/// The reports of a placement with restarts, in the order its node made them: some of one run in
+/// one state, with other health and marks.
 fn life(web: &Slot, first: RunId, restarts: u32) -> Vec<RunReport> {
     let mut reports = Vec::new();
     for number in 0..=restarts {
@@ -168,10 +169,26 @@ fn life(web: &Slot, first: RunId, restarts: u32) -> Vec<RunReport> {
         } else {
             run_id(500 + u64::from(number))
         };
-        for state in [RunState::Preparing, RunState::Running, RunState::Failed] {
+        for (state, health, paused) in [
+            (RunState::Preparing, None, false),
+            (RunState::Running, Some(HealthStatus::Pending), false),
+            (RunState::Running, Some(HealthStatus::Healthy), false),
+            (RunState::Running, Some(HealthStatus::Healthy), true),
+            (RunState::Failed, None, false),
+        ] {
             let seconds = i64::from(10 * number);
             let over = state == RunState::Failed;
             reports.push(RunReport {
+                change: reports.len() as u64 + 1,
+                health: health.map(|status| Health {
+                    status,
+                    since: at(seconds),
+                    reason: None,
+                }),
+                marks: Marks {
+                    paused,
+                    ..Marks::default()
+                },
                 placement: first,
                 restarts: number,
                 will_restart: over && number < restarts,
