@@ -20,7 +20,7 @@ use loom_schemas::words::{JobStatus, Kind, RunState};
 use crate::child::{self, Birth};
 use crate::decide::with_params;
 use crate::plan::{new_run, results};
-use crate::state::{Draft, State, is_live, run_event};
+use crate::state::{Draft, State, is_live, live_runs, run_event};
 
 /// How many jobs may stand below each other.
 const DEPTH_MAX: usize = 16;
@@ -165,15 +165,11 @@ fn filled(
 /// to end.
 pub fn mirror(draft: &mut Draft, job: &Name, now: Timestamp) {
     let state = draft.state().clone();
-    let spec = state.job(job).and_then(|job| state.spec(job));
-    let is_job = |task: &TaskSpec| matches!(task.operator, Operator::Job(_));
-    // A version that made jobs of its tasks may still have runs.
-    let made = state.children(job).any(|child| !child.status.is_terminal());
-    if !made && !spec.is_some_and(|spec| spec.tasks.values().any(is_job)) {
-        return;
-    }
-    for record in state.slots_of(job) {
-        let mut next = SlotRecord::clone(record);
+    // By the runs there are, whatever the wanted version says: a former one may have made them.
+    let is_job = |run: &RunRecord| run.child.is_some();
+    let slots = state.slots_of(job).map(AsRef::as_ref);
+    for record in slots.filter(|slot: &&SlotRecord| live_runs(slot).any(is_job)) {
+        let mut next = record.clone();
         let runs = next.current.iter_mut().chain(&mut next.incoming);
         for run in runs.filter(|run| is_live(run)) {
             let Some(child) = run.child.clone() else {
@@ -193,7 +189,7 @@ pub fn mirror(draft: &mut Draft, job: &Name, now: Timestamp) {
                 *run = seen;
             }
         }
-        if next != **record {
+        if next != *record {
             draft.put_slot(next);
         }
     }

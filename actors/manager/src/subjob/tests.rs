@@ -69,6 +69,14 @@ impl World {
         });
     }
 
+    fn stop(&mut self, address: &str, reason: &str) {
+        let request = JobRequest {
+            address: address.parse().unwrap(),
+            reason: Some(reason.to_owned()),
+        };
+        self.edit(|draft, _| decide::stop(draft, &request, ANNA).unwrap());
+    }
+
     fn child(&self) -> &JobRecord {
         let film = name("film");
         self.state.children(&film).last().unwrap()
@@ -147,17 +155,49 @@ fn stopping_the_task_stops_the_job() {
     world.submit(&film()).unwrap();
     let child = world.child().name.clone();
     world.says(child.as_str(), RunState::Running);
-    let stop = JobRequest {
-        address: "film".parse().unwrap(),
-        reason: Some("enough".to_owned()),
-    };
-    world.edit(|draft, _| decide::stop(draft, &stop, ANNA).unwrap());
+    world.stop("film", "enough");
     assert_eq!(
         world.stands(&child),
         "running: stopped by job film: stopped by anna: enough"
     );
     world.says(child.as_str(), RunState::Killed);
     assert_eq!(world.run().state, RunState::Killed);
+    assert_eq!(
+        world.stands(&name("film")),
+        "killed: stopped by anna: enough"
+    );
+}
+
+#[test]
+fn a_task_that_is_no_job_in_the_next_version_is_taken_over_once_the_job_has_ended() {
+    let mut world = World::new();
+    world.submit(&film()).unwrap();
+    let child = world.child().name.clone();
+    world.says(child.as_str(), RunState::Running);
+    world.submit(&job("film", Kind::Batch, task(1))).unwrap();
+    assert_eq!(
+        world.stands(&child),
+        "running: stopped by job film: replaced by version 2"
+    );
+    world.says(child.as_str(), RunState::Killed);
+    assert_eq!((world.run().version, &world.run().child), (2, &None));
+    world.says("film", RunState::Completed);
+    assert_eq!(world.stands(&name("film")), "completed");
+}
+
+#[test]
+fn a_job_whose_task_was_a_job_and_is_gone_can_be_stopped() {
+    let mut world = World::new();
+    world.submit(&film()).unwrap();
+    let child = world.child().name.clone();
+    world.says(child.as_str(), RunState::Running);
+    let mut other = job("film", Kind::Batch, task(1));
+    let main = other.tasks.remove(&Name::main()).unwrap();
+    other.tasks.insert(name("other"), main);
+    world.submit(&other).unwrap();
+    world.says(child.as_str(), RunState::Killed);
+    world.stop("film", "enough");
+    world.says("film", RunState::Killed);
     assert_eq!(
         world.stands(&name("film")),
         "killed: stopped by anna: enough"
