@@ -25,8 +25,8 @@ mod view;
 
 use silence::Silence;
 use view::{
-    ended, is_waiting, next_firing, of_this_round, reason, settles_in, shipped_runs, unplaced,
-    update_ended, waits_for_health, waits_for_others,
+    ended, is_idle, is_waiting, next_firing, of_this_round, reason, settles_in, shipped_runs,
+    unplaced, update_ended, waits_for_health, waits_for_others,
 };
 
 /// How long the rest of the output may take to come once the job has ended.
@@ -290,6 +290,11 @@ impl Follow {
                 progress.finish();
                 return ended(&view);
             }
+            if is_idle(&view) {
+                progress.finish();
+                output::note(&reason(&view));
+                return Ok(());
+            }
             if let Some(stands) = update_ended(&view, self.version) {
                 progress.finish();
                 return stands.map(|message| output::note(&message));
@@ -351,7 +356,7 @@ impl Follow {
         loop {
             if let Some(view) = self.look().await? {
                 silence.is_over(Instant::now());
-                if view.summary.status.is_terminal() {
+                if view.summary.status.is_terminal() || is_idle(&view) {
                     return Ok(view);
                 }
                 // Output that does not come is taken for a program that hangs.

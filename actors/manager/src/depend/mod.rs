@@ -200,7 +200,7 @@ fn gates_of_tasks(state: &State, job: &JobRecord, spec: &JobSpec) -> BTreeMap<Na
                 let verdicts = task.after.iter().map(|after| {
                     let progress = progress.get(&after.task);
                     let verdict = progress.map_or(Verdict::Met, |progress| progress.gate(after.on));
-                    (waited_for(after), verdict)
+                    (waited_for(after, progress), verdict)
                 });
                 (name.clone(), gate(verdicts))
             })
@@ -210,7 +210,7 @@ fn gates_of_tasks(state: &State, job: &JobRecord, spec: &JobSpec) -> BTreeMap<Na
         let mut more = false;
         for (name, gate) in &gates {
             if let (Gate::Never(reason), Some(progress)) = (gate, progress.get_mut(name))
-                && *progress == Progress::Begun
+                && progress.is_open()
             {
                 *progress = Progress::Failed(format!("never started: {reason}"));
                 more = true;
@@ -238,10 +238,11 @@ fn gate(verdicts: impl Iterator<Item = (Awaited, Verdict)>) -> Gate {
         return Gate::Open;
     }
     let mut text = "waiting for ".to_owned();
-    for (place, Awaited { what, on }) in waits.iter().take(NAMED_MAX).enumerate() {
+    for (place, Awaited { what, on, is_idle }) in waits.iter().take(NAMED_MAX).enumerate() {
         let comma = if place == 0 { "" } else { ", " };
+        let idle = if *is_idle { " (it has 0 replicas)" } else { "" };
         // Writing to a text cannot fail.
-        let _ = write!(text, "{comma}{what} {}", to(*on));
+        let _ = write!(text, "{comma}{what} {}{idle}", to(*on));
     }
     if waits.len() > NAMED_MAX {
         let _ = write!(text, " and {} more", waits.len() - NAMED_MAX);
@@ -253,12 +254,14 @@ fn gate(verdicts: impl Iterator<Item = (Awaited, Verdict)>) -> Gate {
 struct Awaited {
     what: String,
     on: DependOn,
+    is_idle: bool,
 }
 
-fn waited_for(after: &After) -> Awaited {
+fn waited_for(after: &After, progress: Option<&Progress>) -> Awaited {
     Awaited {
         what: format!("task {}", after.task),
         on: after.on,
+        is_idle: progress == Some(&Progress::Idle),
     }
 }
 
@@ -267,7 +270,12 @@ fn awaited(other: &DependsOn) -> Awaited {
         Some(task) => format!("task {task} of job {}", other.job),
         None => format!("job {}", other.job),
     };
-    Awaited { what, on: other.on }
+    Awaited {
+        what,
+        on: other.on,
+        // Nobody who waits for another job is planned anew when that is scaled.
+        is_idle: false,
+    }
 }
 
 fn to(on: DependOn) -> &'static str {

@@ -15,6 +15,8 @@ use crate::state::State;
 /// How far a job or a task is. What is further has come to all that is before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// No replica of it is wanted, so it comes to nothing before it is scaled.
+    Idle,
     /// Not all of it runs.
     Begun,
     /// All of it runs, or has completed.
@@ -28,10 +30,15 @@ pub enum Progress {
 }
 
 impl Progress {
+    /// Whether it may still be that it never starts.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Idle | Self::Begun)
+    }
+
     pub(crate) fn gate(&self, on: DependOn) -> Verdict {
         let met = match self {
             Self::Failed(how) => return Verdict::Failed(how.clone()),
-            Self::Begun => false,
+            Self::Idle | Self::Begun => false,
             Self::Running => on == DependOn::Running,
             Self::Healthy => on != DependOn::Completed,
             Self::Completed => true,
@@ -81,18 +88,20 @@ pub(super) fn of_job(state: &State, name: &Name, task: Option<&Name>) -> Progres
     }
 }
 
-/// A job is as far as the last of its tasks. That it completed or failed as a whole is for its
-/// status to say.
+/// A job is as far as the last of its tasks of which anything is wanted. That it completed or failed
+/// as a whole is for its status to say.
 fn whole(tasks: impl Iterator<Item = Progress>) -> Progress {
-    let least = tasks.map(|progress| match progress {
-        Progress::Begun | Progress::Failed(_) => 0,
-        Progress::Running => 1,
-        Progress::Healthy | Progress::Completed => 2,
+    let least = tasks.filter_map(|progress| match progress {
+        Progress::Idle => None,
+        Progress::Begun | Progress::Failed(_) => Some(0),
+        Progress::Running => Some(1),
+        Progress::Healthy | Progress::Completed => Some(2),
     });
     match least.min() {
         Some(2) => Progress::Healthy,
         Some(1) => Progress::Running,
-        _ => Progress::Begun,
+        Some(_) => Progress::Begun,
+        None => Progress::Idle,
     }
 }
 
@@ -174,7 +183,9 @@ impl Tally {
         if let Some((_, slot, how)) = self.failed {
             return Progress::Failed(format!("failed: {slot} {how}"));
         }
-        if self.done >= wanted {
+        if wanted == 0 {
+            Progress::Idle
+        } else if self.done >= wanted {
             Progress::Completed
         } else if self.done + self.healthy >= wanted {
             Progress::Healthy

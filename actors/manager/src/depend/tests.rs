@@ -1,7 +1,7 @@
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Exit, Health, RunRecord};
 use loom_schemas::spec::{Operator, RestartOn, TaskSpec};
-use loom_schemas::wire::{JobDependency, Standing, TaskStanding};
+use loom_schemas::wire::{JobDependency, ScaleRequest, Standing, TaskStanding};
 use loom_schemas::words::{HealthStatus, Kind, RunState};
 use proptest::prelude::{any, prop, proptest};
 
@@ -93,6 +93,22 @@ impl World {
 
     fn goes(&mut self, job: &str, task: &str, state: RunState) {
         self.says(&Slot::new(name(job), name(task), 0), state, None);
+    }
+
+    /// `load=0`.
+    fn scale(&mut self, what: &str) {
+        let (job, replicas) = what.split_once('=').unwrap();
+        let request = ScaleRequest {
+            job: name(job),
+            task: None,
+            replicas: replicas.parse().unwrap(),
+        };
+        let now = at(self.now);
+        self.state = edit(&self.state, |draft| {
+            decide::scale(draft, &request, ANNA, now).unwrap();
+        })
+        .state;
+        self.plan();
     }
 
     fn run(&self, slot: &Slot) -> Option<&RunRecord> {
@@ -340,6 +356,73 @@ fn one_task_of_a_job_is_waited_for_and_who_is_stopped_has_failed_those_that_wait
         world.stands("c"),
         "failed: job a was killed: stopped by anna: enough"
     );
+}
+
+#[test]
+fn what_is_scaled_to_nothing_has_come_to_nothing() {
+    let mut world = World::new();
+    let mut checked = small();
+    checked.health = Some(health());
+    world.submit(&job("db", Kind::Service, checked));
+    world.submit(&job("load", Kind::Batch, small()));
+    world.submit(&depending("web", &[("db", DependOn::Healthy)]));
+    world.submit(&depending("report", &[("load", DONE)]));
+    world.goes("load", "main", RunState::Running);
+    world.scale("db=0");
+    world.scale("load=0");
+    world.goes("load", "main", RunState::Killed);
+    let idle = "running: its tasks have 0 replicas: scale one of them";
+    assert_eq!(world.stands("load"), idle);
+    assert_eq!(
+        world.stands("web"),
+        "pending: waiting for job db to be healthy"
+    );
+    let db = world.standing("web").1.remove(0);
+    assert_eq!(db.reason.as_deref(), Some("it has 0 replicas"));
+    assert!(world.started("web").is_empty() && world.started("report").is_empty());
+    world.scale("load=1");
+    world.goes("load", "main", RunState::Completed);
+    assert_eq!(world.stands("load"), "completed");
+    assert_eq!(world.started("report"), ["main"]);
+}
+
+#[test]
+fn a_batch_without_replicas_is_not_over_before_what_it_waits_for() {
+    let mut world = World::new();
+    world.submit(&job("x", Kind::Batch, small()));
+    let mut mid = depending("mid", &[("x", DONE)]);
+    mid.tasks.get_mut(&Name::main()).unwrap().replicas = 0;
+    world.submit(&mid);
+    assert_eq!(
+        world.stands("mid"),
+        "pending: waiting for job x to complete"
+    );
+    world.goes("x", "main", RunState::Completed);
+    let idle = "pending: its tasks have 0 replicas: scale one of them";
+    assert_eq!(world.stands("mid"), idle);
+}
+
+#[test]
+fn a_task_without_replicas_keeps_no_other_task_from_counting() {
+    let mut world = World::new();
+    let mut none = small();
+    none.replicas = 0;
+    let spec = [
+        ("debug", none),
+        ("late", after(small(), &[("debug", DependOn::Running)])),
+        ("web", small()),
+    ];
+    world.submit(&tasks("shop", Kind::Service, &spec));
+    assert_eq!(world.started("shop"), ["web"]);
+    let waits = "late waiting: waiting for task debug to run (it has 0 replicas)";
+    assert_eq!(world.graph("shop")[1], waits);
+    let mut two = tasks("two", Kind::Service, &spec);
+    two.tasks.remove(&name("late"));
+    world.submit(&two);
+    world.submit(&depending("next", &[("two", DependOn::Running)]));
+    assert!(world.started("next").is_empty());
+    world.goes("two", "web", RunState::Running);
+    assert_eq!(world.started("next"), ["main"]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn tasks(state: &State, job: &JobRecord, spec: &JobSpec) -> Vec<TaskStanding> {
     let tasks = progress.into_iter().map(|(name, progress)| {
         let task = &spec.tasks[&name];
         // A gate is for those that have not started.
-        let gate = gates.remove(&name).filter(|_| progress == Progress::Begun);
+        let gate = gates.remove(&name).filter(|_| progress.is_open());
         let (standing, reason) = match gate {
             Some(Gate::Never(reason)) => (Standing::Failed, Some(reason)),
             Some(Gate::Waits(_)) if job.status.is_terminal() => (Standing::Never, None),
@@ -55,6 +55,7 @@ fn tasks(state: &State, job: &JobRecord, spec: &JobSpec) -> Vec<TaskStanding> {
 
 fn said(progress: Progress, is_checked: bool) -> (Standing, Option<String>) {
     match progress {
+        Progress::Idle => (Standing::Pending, Some("it has 0 replicas".to_owned())),
         Progress::Begun => (Standing::Pending, None),
         Progress::Healthy if is_checked => (Standing::Healthy, None),
         Progress::Running | Progress::Healthy => (Standing::Running, None),

@@ -1,13 +1,16 @@
 //! The status of a job: a pure table over its slots.
 
 use jiff::Timestamp;
-use loom_schemas::ids::Slot;
+use loom_schemas::ids::{Index, Name, Slot};
 use loom_schemas::record::{JobRecord, RunRecord, SlotRecord, Wanted};
-use loom_schemas::spec::JobSpec;
+use loom_schemas::spec::{JobSpec, TaskSpec};
 use loom_schemas::words::{JobStatus, Kind};
 
 use super::verdict::{Stand, how_it_ended, replicas, stand, stopped_by, unwanted};
 use crate::state::live_runs;
+
+/// Why a batch of which nothing is wanted is not over.
+const IDLE: &str = "its tasks have 0 replicas: scale one of them";
 
 /// How a job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub struct JobStanding {
 /// |---|---|---|
 /// | stop | none live | killed |
 /// | run, batch | a slot failed, none live | failed |
-/// | run, batch | every wanted slot done | completed |
+/// | run, batch | every wanted slot done, and any is wanted | completed |
 /// | run, batch | every slot stopped one by one, none done | killed |
 /// | run, service | every wanted slot ended for good (its `restart` says so) | failed, completed |
 /// | any other | one has started in this round | running |
@@ -53,21 +56,7 @@ pub fn status<'a>(
         };
     }
     let sums = Sums::of(job, spec, slots);
-    let wanted: u32 = spec
-        .tasks
-        .iter()
-        .map(|(name, task)| {
-            let replicas = replicas(job, name, task);
-            let stopped = job
-                .stopped_slots
-                .iter()
-                .filter(|(t, i)| t == name && i.number().is_none_or(|i| i < replicas));
-            replicas
-                - u32::try_from(stopped.count())
-                    .unwrap_or(replicas)
-                    .min(replicas)
-        })
-        .sum();
+    let (replicas, wanted) = wanted(job, spec);
     let failed = sums
         .failed
         .as_ref()
@@ -80,6 +69,8 @@ pub fn status<'a>(
         (Wanted::Run, Kind::Batch) if sums.live == 0 && failed.is_some() => {
             (JobStatus::Failed, failed)
         }
+        // Nothing was done, so nothing is completed; those that wait for it go on waiting.
+        (Wanted::Run, Kind::Batch) if replicas == 0 => (sums.under_way(job), Some(IDLE.to_owned())),
         (Wanted::Run, Kind::Batch) if sums.live == 0 && sums.done >= wanted => {
             if wanted == 0 && sums.completed == 0 && !job.stopped_slots.is_empty() {
                 (JobStatus::Killed, Some("every slot was stopped".to_owned()))
@@ -111,6 +102,21 @@ pub fn status<'a>(
         started_at: job.started_at.or(sums.started_at),
         ended_at: sums.ended_at.filter(|_| over),
     }
+}
+
+/// How many slots a job has, and how many of them nobody stopped.
+fn wanted(job: &JobRecord, spec: &JobSpec) -> (u32, u32) {
+    let of_task = |(name, task): (&Name, &TaskSpec)| {
+        let replicas = replicas(job, name, task);
+        let of_it = |(task, index): &&(Name, Index)| {
+            task == name && index.number().is_none_or(|number| number < replicas)
+        };
+        let stopped = job.stopped_slots.iter().filter(of_it).count();
+        let stopped = u32::try_from(stopped).unwrap_or(u32::MAX);
+        (replicas, replicas.saturating_sub(stopped))
+    };
+    let add = |(all, wanted): (u32, u32), (more, of_them)| (all + more, wanted + of_them);
+    spec.tasks.iter().map(of_task).fold((0, 0), add)
 }
 
 #[derive(Default)]

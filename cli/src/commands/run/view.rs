@@ -94,6 +94,14 @@ pub(super) fn is_waiting(view: &JobView) -> bool {
     }
 }
 
+/// Whether there is nothing to follow: a batch of which no run is wanted.
+pub(super) fn is_idle(view: &JobView) -> bool {
+    let mut tasks = view.spec.tasks.iter();
+    let scaled = &view.summary.job.scaled;
+    view.summary.kind == Kind::Batch
+        && tasks.all(|(name, task)| scaled.get(name).copied().unwrap_or(task.replicas) == 0)
+}
+
 /// `backup: fires next at ...`, once that is known of a job with a schedule.
 pub(super) fn next_firing(view: &JobView) -> Option<String> {
     let schedule = view.spec.schedule.as_ref()?;
