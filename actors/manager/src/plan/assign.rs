@@ -9,7 +9,7 @@ use loom_schemas::spec::{
 };
 use loom_schemas::units::{Bytes, Millis};
 use loom_schemas::wire::{Assign, Assigned, RunReport};
-use loom_schemas::words::Kind;
+use loom_schemas::words::{Kind, RunState};
 
 use crate::reconcile::replicas;
 use crate::state::{State, live_runs};
@@ -64,8 +64,12 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
     })
 }
 
-/// The values that a task uses of results of the tasks before it, as far as these left them.
+/// The values that a task uses of results of the tasks before it, as far as these left them when they
+/// last completed in this round: what an earlier round left is not what this one comes to.
 pub(crate) fn results(state: &State, slot: &Slot, task: &TaskSpec) -> BTreeMap<String, String> {
+    let Some(job) = state.job(&slot.job) else {
+        return BTreeMap::new();
+    };
     let value = |of: &ResultUse| {
         let before = Slot {
             job: slot.job.clone(),
@@ -74,8 +78,9 @@ pub(crate) fn results(state: &State, slot: &Slot, task: &TaskSpec) -> BTreeMap<S
         };
         let record = state.slot(&before)?;
         let mut runs = record.current.iter().chain(record.ended.iter().rev());
-        let left = runs.find_map(|run| run.result.as_deref())?;
-        Some((of.to_string(), of.of(left)?))
+        let completed = |run: &&RunRecord| run.state == RunState::Completed;
+        let last = runs.find(|run| run.round == job.round && completed(run))?;
+        Some((of.to_string(), of.of(last.result.as_deref()?)?))
     };
     task.results.iter().filter_map(value).collect()
 }

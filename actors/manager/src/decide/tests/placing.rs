@@ -1,6 +1,6 @@
 //! What fields of a job say about where and as what its slots run.
 
-use loom_schemas::spec::{IndexSpec, ResourceChange, ResultUse};
+use loom_schemas::spec::{After, DependOn, IndexSpec, ResourceChange, ResultUse};
 use loom_schemas::units::{Bytes, MilliCores};
 
 use super::*;
@@ -131,4 +131,43 @@ fn what_a_task_left_is_told_to_those_that_use_it() {
     let record = leader.slot(&Slot::new(name("etl"), name("load"), 0));
     let told = assigned(&leader.state, record, record.current.as_ref().unwrap()).unwrap();
     assert_eq!(told.results, [(of.to_string(), "7".to_owned())].into());
+}
+
+#[test]
+fn what_a_task_left_in_an_earlier_round_is_no_value_of_this_one() {
+    let mut leader = Leader::new(1);
+    let mut spec = job("etl", Kind::Batch, task(1));
+    let of = ResultUse {
+        task: Name::main(),
+        key: "rows".to_owned(),
+    };
+    let mut load = spec.tasks["main"].clone();
+    load.results.insert(of);
+    load.after = vec![After {
+        task: Name::main(),
+        on: DependOn::Completed,
+    }];
+    spec.tasks.insert(name("load"), load);
+    leader.running(&spec);
+    let (main, load) = (slot("etl", 0), Slot::new(name("etl"), name("load"), 0));
+    let complete = |leader: &mut Leader, slot: &Slot, result: Option<&str>, seconds| {
+        let mut done = leader.said(slot, RunState::Completed, seconds);
+        done.result = result.map(str::to_owned);
+        leader.report(&[done], seconds);
+        leader.plan(seconds);
+    };
+    let told = |leader: &Leader| {
+        let record = leader.slot(&load);
+        let told = assigned(&leader.state, record, record.current.as_ref().unwrap());
+        told.unwrap().results.into_values().collect::<Vec<_>>()
+    };
+    complete(&mut leader, &main, Some("{\"rows\": 7}"), 5);
+    assert_eq!(told(&leader), ["7"]);
+    complete(&mut leader, &load, None, 6);
+    assert_eq!(leader.job("etl").status, JobStatus::Completed);
+    let again = |draft: &mut Draft| restart(draft, &whole("etl"), ANNA, at(7));
+    leader.decide(again).0.unwrap();
+    leader.plan(7);
+    complete(&mut leader, &main, None, 8);
+    assert!(told(&leader).is_empty());
 }
