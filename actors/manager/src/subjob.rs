@@ -89,6 +89,15 @@ fn target<'a>(
     Ok(version)
 }
 
+/// Why no job was made for a slot.
+#[derive(Debug)]
+pub enum NotMade {
+    /// It will be possible later.
+    Yet(String),
+    /// Neither time nor room makes it possible: the run is rejected.
+    Ever(String),
+}
+
 /// Makes the child job that is the run of a slot, of this version and with this id; the run, or why
 /// it cannot be made.
 pub fn start(
@@ -99,14 +108,15 @@ pub fn start(
     slot: &Slot,
     (of_version, run): (u32, RunId),
     now: Timestamp,
-) -> Result<RunRecord, String> {
+) -> Result<RunRecord, NotMade> {
     let state = draft.state().clone();
-    let version = target(&state, &sub.job)?;
-    let params = filled(&state, job, task, slot)?;
-    let said = |error: WireError| error.message;
-    let spec = with_params(&version.spec, &params).map_err(said)?;
-    let name = child::name_at(&sub.job, now).map_err(said)?;
-    let name = child::free_name(&state, name).map_err(said)?;
+    let version = target(&state, &sub.job).map_err(NotMade::Ever)?;
+    let params = filled(&state, job, task, slot).map_err(NotMade::Ever)?;
+    let never = |error: WireError| NotMade::Ever(error.message);
+    let spec = with_params(&version.spec, &params).map_err(never)?;
+    let name = child::name_at(&sub.job, now).map_err(never)?;
+    let name = child::free_name(&state, name);
+    let name = name.map_err(|error| NotMade::Yet(error.message))?;
     let birth = Birth {
         parent: job,
         version,
@@ -126,6 +136,22 @@ pub fn start(
         child: Some(name),
         ..new_run(job, run, Resources::default(), now)
     })
+}
+
+/// The run of a slot that came to nothing.
+pub fn rejected(
+    job: &JobRecord,
+    (of_version, run): (u32, RunId),
+    why: String,
+    now: Timestamp,
+) -> RunRecord {
+    RunRecord {
+        version: of_version,
+        state: RunState::Rejected,
+        reason: Some(why),
+        ended_at: Some(now),
+        ..new_run(job, run, Resources::default(), now)
+    }
 }
 
 /// The values of a task's params, with what is known here filled in.
@@ -153,12 +179,24 @@ fn filled(
             .map_err(|error| format!("param {name}: {error}"))?;
         let pieces = template.pieces().iter().map(|piece| match piece {
             Piece::Text(text) => Ok(text.clone()),
-            Piece::Reference(reference) => known(reference)
-                .ok_or_else(|| format!("param {name}: ${{{reference}}} is not known here")),
+            Piece::Reference(reference) => {
+                known(reference).ok_or_else(|| format!("param {name}: {}", unknown(reference)))
+            }
         });
         Ok((name.clone(), pieces.collect::<Result<String, String>>()?))
     };
     task.params.iter().map(value).collect()
+}
+
+/// Why a reference has no value.
+fn unknown(reference: &Reference) -> String {
+    match reference {
+        Reference::Result(of) => format!(
+            "`${{{of}}}` has no value: task `{}` left no `{}` in its result",
+            of.task, of.key
+        ),
+        _ => format!("`${{{reference}}}` has no value here"),
+    }
 }
 
 /// Brings the runs of a job that are jobs to what these have come to, and stops those whose runs are

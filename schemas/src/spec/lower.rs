@@ -251,7 +251,7 @@ impl<'a> Lowering<'a> {
         let resources = self.resources(&Amounts::of(&task));
         let ports = self.ports(task.ports);
         let names: BTreeSet<Name> = ports.keys().cloned().collect();
-        let texts = Texts::new(&names, &self.vars);
+        let texts = Texts::new(&names, &self.vars, !task.job.present);
         let command = self.words(task.command, &texts, true);
         let args = self.words(task.args, &texts, false);
         let env = self.env(task.env, &texts);

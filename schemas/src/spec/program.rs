@@ -36,6 +36,8 @@ pub(super) struct Operators {
 pub(super) struct Texts<'a> {
     ports: &'a BTreeSet<Name>,
     vars: Rc<BTreeMap<Name, VarSpec>>,
+    /// Whether the task has a node: one that is a job has none.
+    has_node: bool,
     pub(super) used: RefCell<Used>,
 }
 
@@ -47,9 +49,14 @@ pub(super) struct Used {
 }
 
 impl<'a> Texts<'a> {
-    pub(super) fn new(ports: &'a BTreeSet<Name>, vars: &Rc<BTreeMap<Name, VarSpec>>) -> Self {
+    pub(super) fn new(
+        ports: &'a BTreeSet<Name>,
+        vars: &Rc<BTreeMap<Name, VarSpec>>,
+        has_node: bool,
+    ) -> Self {
         Self {
             ports,
+            has_node,
             vars: Rc::clone(vars),
             used: RefCell::default(),
         }
@@ -68,6 +75,11 @@ impl<'a> Texts<'a> {
         }
         let mut used = self.used.borrow_mut();
         for reference in template.references() {
+            if !self.has_node && reference.is_of_node() {
+                let message = format!("`${{{reference}}}` means nothing beside `job`");
+                let help = "the task has no node of its own; the tasks of that job may refer to it";
+                return Some(at.problem(message, help));
+            }
             let (what, known, name): (_, Vec<&str>, _) = match reference {
                 Reference::Port(name) if !self.ports.contains(name) => {
                     ("port", self.ports.iter().map(Name::as_str).collect(), name)

@@ -44,6 +44,21 @@ pub enum Reference {
     Result(ResultUse),
 }
 
+impl Reference {
+    /// Whether its value is the node's to say.
+    pub fn is_of_node(&self) -> bool {
+        match self {
+            Self::NodeName | Self::NodeIp | Self::NodeLabel(_) | Self::Port(_) => true,
+            Self::JobName
+            | Self::JobVersion
+            | Self::TaskName
+            | Self::TaskIndex
+            | Self::Var(_)
+            | Self::Result(_) => false,
+        }
+    }
+}
+
 /// A value of the result of a task.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ResultUse {

@@ -29,7 +29,7 @@ use crate::depend::{Gates, decided_by};
 use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile};
 use crate::schedule;
 use crate::scheduler::{Cluster, Request};
-use crate::state::{Draft, Key, State, run_event};
+use crate::state::{Draft, Key, State, is_live, run_event};
 use crate::subjob;
 use crate::system;
 
@@ -256,7 +256,8 @@ impl Pass<'_> {
         more || system::follow(draft, name, limit) > 0
     }
 
-    /// True if the slot waits for a node and did not before.
+    /// True if the job has to be looked at once more: the slot waits for a node and did not before,
+    /// or its run has ended already.
     fn carry_out(
         &mut self,
         draft: &mut Draft,
@@ -270,6 +271,7 @@ impl Pass<'_> {
             None => empty_slot(slot),
         };
         let waited = record.waiting.is_some();
+        let mut is_over = false;
         for action in &step.actions {
             match action {
                 Action::Remove => {
@@ -278,6 +280,7 @@ impl Pass<'_> {
                 }
                 Action::Place | Action::PlaceIncoming => {
                     if let Some(run) = self.place(draft, facts, &mut record, turns) {
+                        is_over = !is_live(&run);
                         match action {
                             Action::Place => record.current = Some(run),
                             _ => record.incoming = Some(run),
@@ -292,9 +295,9 @@ impl Pass<'_> {
                 }
             }
         }
-        let waits = record.waiting.is_some();
+        let waits = record.waiting.is_some() && !waited;
         draft.put_slot(record);
-        waits && !waited
+        waits || is_over
     }
 }
 

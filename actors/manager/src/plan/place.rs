@@ -1,6 +1,7 @@
 //! Where the run of a slot goes, and what is put into it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{ClusterRecord, RunRecord, SlotRecord};
@@ -12,7 +13,10 @@ use super::task_turn::{TaskTurn, new_run};
 use crate::reconcile::{Facts, version_of};
 use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
 use crate::state::{Draft, State, run_event};
-use crate::subjob;
+use crate::subjob::{self, NotMade};
+
+/// How long until a child job is called after another second.
+const NAME_PAUSE: Duration = Duration::from_secs(1);
 
 impl Pass<'_> {
     /// Finds a node for a run of the slot's version, or writes down why there is none.
@@ -41,7 +45,14 @@ impl Pass<'_> {
                     record.waiting = None;
                     Some(new)
                 }
-                Err(why) => {
+                Err(NotMade::Ever(why)) => {
+                    let new = subjob::rejected(facts.job, made, why, facts.now);
+                    draft.event(run_event(facts.now, &record.slot, &new, new.state.as_str()));
+                    record.waiting = None;
+                    Some(new)
+                }
+                Err(NotMade::Yet(why)) => {
+                    record.not_before = facts.now.checked_add(NAME_PAUSE).ok();
                     turn.wait(draft, facts.now, record, why);
                     None
                 }

@@ -1,3 +1,5 @@
+use loom_schemas::spec::reference::ResultUse;
+use loom_schemas::spec::{After, DependOn};
 use loom_schemas::wire::{DispatchRequest, JobRequest};
 
 use super::*;
@@ -202,6 +204,31 @@ fn a_job_whose_task_was_a_job_and_is_gone_can_be_stopped() {
         world.stands(&name("film")),
         "killed: stopped by anna: enough"
     );
+}
+
+#[test]
+fn a_param_without_a_value_rejects_the_run_and_fails_the_job() {
+    let mut world = World::new();
+    let mut spec = job("film", Kind::Batch, task(1));
+    let scenes = spec.tasks[&Name::main()].clone();
+    spec.tasks = BTreeMap::from([(name("a"), scenes)]);
+    let mut main = film().tasks[&Name::main()].clone();
+    let of = ResultUse {
+        task: name("a"),
+        key: "scene".to_owned(),
+    };
+    main.results.insert(of);
+    main.params = BTreeMap::from([(name("scene"), "${task.a.result.scene}".to_owned())]);
+    main.after = vec![After {
+        task: name("a"),
+        on: DependOn::Completed,
+    }];
+    spec.tasks.insert(name("b"), main);
+    world.submit(&spec).unwrap();
+    world.says("film", RunState::Completed);
+    let why = "failed: film/b/0 rejected: param scene: `${task.a.result.scene}` has no value: task \
+               `a` left no `scene` in its result";
+    assert_eq!(world.stands(&name("film")), why);
 }
 
 #[test]
