@@ -9,7 +9,10 @@ use crate::client;
 use crate::commands::stop::{Changed, job_address};
 use crate::exit::Failure;
 
-/// Restart a job, a task or one index in place.
+/// Restart a job, a task or one index.
+///
+/// Services, tasks and single indexes are restarted in place. A whole batch begins anew: what runs of
+/// it is stopped, and its tasks start again in their order.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   loomctl restart web/0 --reason \"it hangs\"")]

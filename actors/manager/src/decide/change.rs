@@ -67,7 +67,8 @@ pub fn stop(draft: &mut Draft, request: &JobRequest, asker: Asker<'_>) -> Result
 /// Restarts a job, a task or one index; true if anything changed.
 ///
 /// Live runs are restarted in place, by their node. What was stopped, waits or has ended is placed
-/// again at once; a whole job that has ended begins a new round, a part of it is a `conflict`.
+/// again at once; a whole job that has ended begins a new round, a part of it is a `conflict`. So does
+/// a whole batch that has not ended: its tasks run again in their order, each after those it waits for.
 pub fn restart(
     draft: &mut Draft,
     request: &JobRequest,
@@ -78,8 +79,11 @@ pub fn restart(
     let (job, spec) = find(draft.state(), &request.address.job)?;
     let slots = slots_at(draft.state(), job, spec, &request.address)?;
     let mut job = job.clone();
-    if job.status.is_terminal() || job.wanted != Wanted::Run {
-        if request.address.task.is_some() || request.address.index.is_some() {
+    let is_whole = request.address.task.is_none() && request.address.index.is_none();
+    let is_batch = spec.kind == Kind::Batch && spec.schedule.is_none();
+    let is_over = job.status.is_terminal() || job.wanted != Wanted::Run;
+    if is_over || (is_whole && is_batch) {
+        if !is_whole {
             let message = format!(
                 "job {} has ended or is being stopped: restart the whole job",
                 job.name

@@ -1,7 +1,7 @@
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Exit, Health, RunRecord};
 use loom_schemas::spec::{Operator, RestartOn, TaskSpec};
-use loom_schemas::wire::{JobDependency, ScaleRequest, Standing, TaskStanding};
+use loom_schemas::wire::{JobDependency, JobRequest, ScaleRequest, Standing, TaskStanding};
 use loom_schemas::words::{HealthStatus, Kind, RunState};
 use proptest::prelude::{any, prop, proptest};
 
@@ -123,6 +123,15 @@ impl World {
         started.map(|slot| slot.slot.task.as_str()).collect()
     }
 
+    /// The tasks of a job that have a live run, with its round.
+    fn live(&self, job: &str) -> Vec<String> {
+        let job = name(job);
+        let runs = self.state.slots_of(&job).flat_map(|slot| {
+            live_runs(slot).map(|run| format!("{} {}", slot.slot.task, run.round))
+        });
+        runs.collect()
+    }
+
     /// `failed: reason`.
     fn stands(&self, job: &str) -> String {
         let job = self.state.job(&name(job)).unwrap();
@@ -206,6 +215,39 @@ fn a_task_starts_once_those_it_waits_for_completed() {
     assert_eq!(world.started("ci"), ["build", "lint", "test"]);
     world.goes("ci", "test", RunState::Completed);
     assert_eq!(world.stands("ci"), "completed");
+}
+
+#[test]
+fn a_batch_that_is_restarted_while_it_runs_begins_anew_in_its_order() {
+    let mut world = World::new();
+    let spec = [
+        ("a", small()),
+        ("b", after(small(), &[("a", DONE)])),
+        ("c", after(small(), &[("b", DONE)])),
+    ];
+    world.submit(&tasks("pipe", Kind::Batch, &spec));
+    world.goes("pipe", "a", RunState::Completed);
+    world.goes("pipe", "b", RunState::Completed);
+    world.goes("pipe", "c", RunState::Running);
+    let restart = JobRequest {
+        address: "pipe".parse().unwrap(),
+        reason: None,
+    };
+    let now = at(world.now);
+    world.state = edit(&world.state, |draft| {
+        assert!(decide::restart(draft, &restart, ANNA, now).unwrap());
+    })
+    .state;
+    world.plan();
+    assert_eq!(world.live("pipe"), ["a 2", "c 1"]);
+    world.goes("pipe", "a", RunState::Running);
+    world.goes("pipe", "c", RunState::Killed);
+    assert_eq!(world.live("pipe"), ["a 2"]);
+    world.goes("pipe", "a", RunState::Completed);
+    assert_eq!(world.live("pipe"), ["b 2"]);
+    world.goes("pipe", "b", RunState::Completed);
+    world.goes("pipe", "c", RunState::Completed);
+    assert_eq!(world.stands("pipe"), "completed");
 }
 
 #[test]
@@ -342,7 +384,7 @@ fn one_task_of_a_job_is_waited_for_and_who_is_stopped_has_failed_those_that_wait
     world.goes("a", "one", RunState::Completed);
     assert_eq!(world.started("b"), ["main"]);
     assert!(world.started("c").is_empty());
-    let stop = loom_schemas::wire::JobRequest {
+    let stop = JobRequest {
         address: "a".parse().unwrap(),
         reason: Some("enough".to_owned()),
     };
