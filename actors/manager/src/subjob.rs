@@ -214,8 +214,7 @@ pub fn mirror(draft: &mut Draft, job: &Name, now: Timestamp) {
                 continue;
             };
             let child_record = state.job(&child).map(AsRef::as_ref);
-            let ends = run.order != Order::Run || run.restart_orders > 0;
-            if let Some(child) = child_record.filter(|_| ends) {
+            if let Some(child) = child_record.filter(|_| is_ended_by_us(run)) {
                 stop(draft, child, job, run);
             }
             let seen = RunRecord {
@@ -231,6 +230,11 @@ pub fn mirror(draft: &mut Draft, job: &Name, now: Timestamp) {
             draft.put_slot(next);
         }
     }
+}
+
+/// Whether the task's own job wants the run to end, for good or to begin anew.
+fn is_ended_by_us(run: &RunRecord) -> bool {
+    run.order != Order::Run || run.restart_orders > 0
 }
 
 fn stop(draft: &mut Draft, child: &JobRecord, job: &Name, run: &RunRecord) {
@@ -274,6 +278,8 @@ fn seen(run: &RunRecord, name: &Name, child: Option<&JobRecord>, now: Timestamp)
     let state = match child.status {
         JobStatus::Completed => RunState::Completed,
         JobStatus::Failed => RunState::Failed,
+        // Somebody else wanted the job gone, so the task is not to make another in its place.
+        JobStatus::Killed if !is_ended_by_us(run) => RunState::Failed,
         JobStatus::Killed => RunState::Killed,
         JobStatus::Running => RunState::Running,
         JobStatus::Pending | JobStatus::Unknown => return run.clone(),

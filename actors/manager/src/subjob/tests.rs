@@ -171,6 +171,45 @@ fn stopping_the_task_stops_the_job() {
 }
 
 #[test]
+fn stopping_the_job_fails_the_task_which_makes_no_other() {
+    let mut world = World::new();
+    world.submit(&film()).unwrap();
+    let child = world.child().name.clone();
+    world.says(child.as_str(), RunState::Running);
+    world.stop(child.as_str(), "broken");
+    world.says(child.as_str(), RunState::Killed);
+    let why = format!("failed: film/0 failed: job {child}: stopped by anna: broken");
+    assert_eq!(world.stands(&name("film")), why);
+    world.now += 100;
+    world.edit(|draft, _| draft.state_mut().mark_dirty(&name("film")));
+    let film = name("film");
+    assert_eq!(world.state.children(&film).count(), 1);
+}
+
+#[test]
+fn restarting_the_task_makes_another_job_once_the_first_has_ended() {
+    let mut world = World::new();
+    world.submit(&film()).unwrap();
+    let child = world.child().name.clone();
+    world.says(child.as_str(), RunState::Running);
+    let again = JobRequest {
+        address: "film/0".parse().unwrap(),
+        reason: None,
+    };
+    world.edit(|draft, now| decide::restart(draft, &again, ANNA, now).unwrap());
+    assert_eq!(
+        world.stands(&child),
+        "running: stopped by job film: restarted"
+    );
+    world.says(child.as_str(), RunState::Killed);
+    world.now += 100;
+    world.edit(|_, _| ());
+    let second = world.child().name.clone();
+    assert_ne!(second, child);
+    assert_eq!(world.run().child, Some(second));
+}
+
+#[test]
 fn a_task_that_is_no_job_in_the_next_version_is_taken_over_once_the_job_has_ended() {
     let mut world = World::new();
     world.submit(&film()).unwrap();
