@@ -89,7 +89,14 @@ pub fn submit(
         if !over {
             job.update = update::begin(draft.state(), &old, &submission.spec, now);
         }
-        job.version = next_version(draft, &name, old.version);
+        let version = next_version(draft, &name, old.version);
+        let before = draft.state().spec(&old);
+        let schedules = (
+            before.and_then(|spec| spec.schedule.as_ref()),
+            submission.spec.schedule.as_ref(),
+        );
+        job.schedule = schedule::carried(&job, schedules, version);
+        job.version = version;
         put_version(draft, submission, job.version, asker, now);
     }
     let outcome = if over {

@@ -13,6 +13,7 @@ use loom_schemas::words::Kind;
 use super::submit::{drop_old_versions, next_version};
 use super::{Asker, check_reason, find, new_round};
 use crate::reconcile::{Facts, NodeStanding, same_in_place, serves};
+use crate::schedule;
 use crate::state::{Draft, State, job_event};
 
 /// How a changed spec takes over from the wanted one of a live job: what it changes in place is no
@@ -136,9 +137,16 @@ fn bring_back(
         scaled: scaled_at(job, to),
         ..rolling(Some(to), now)
     });
+    let before = draft.state().spec(job);
+    let schedules = (
+        before.and_then(|spec| spec.schedule.as_ref()),
+        record.spec.schedule.as_ref(),
+    );
+    let schedule = schedule::carried(job, schedules, version);
     draft.put_version(record);
     let next = JobRecord {
         version,
+        schedule,
         scaled: update
             .as_ref()
             .map(|u| u.scaled.clone())

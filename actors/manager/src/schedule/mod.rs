@@ -76,6 +76,23 @@ pub fn settle(draft: &mut Draft, name: &Name, now: Timestamp) {
     });
 }
 
+/// How far the schedule of a job is at its next version. A time that is due stays due where the times
+/// are the same; else only what was fired last is kept, and nothing where there is no schedule: what
+/// passed before it comes back is not made up.
+pub fn carried(
+    job: &JobRecord,
+    (before, after): (Option<&ScheduleSpec>, Option<&ScheduleSpec>),
+    version: u32,
+) -> Option<ScheduleRecord> {
+    let known = job.schedule.clone()?;
+    let after = after?;
+    let times = |schedule: &ScheduleSpec| (schedule.cron.clone(), schedule.timezone.clone());
+    if known.version == job.version && before.map(times) == Some(times(after)) {
+        return Some(ScheduleRecord { version, ..known });
+    }
+    Some(known)
+}
+
 /// How a job with a schedule stands: it runs from its first firing until it is stopped.
 pub fn status(state: &State, job: &JobRecord) -> JobStanding {
     let fired = job.started_at.is_some();

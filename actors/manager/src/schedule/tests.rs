@@ -324,6 +324,34 @@ fn a_new_version_has_a_new_schedule_and_a_new_round_begins_it_again() {
 }
 
 #[test]
+fn a_schedule_that_was_taken_out_and_comes_back_makes_nothing_up() {
+    let mut world = World::new();
+    world.submit(EVERY_5, Overlap::Skip, 0);
+    let mut without = scheduled(EVERY_5, "UTC", Overlap::Skip);
+    without.schedule = None;
+    world.edit(|draft| {
+        decide::submit(draft, submission(&without), ANNA, at(1)).unwrap();
+    });
+    world.plan(1);
+    world.submit(EVERY_5, Overlap::Skip, FIRST + 400);
+    assert!(world.children().is_empty());
+    assert_eq!(world.plan(FIRST + 401), Some(FIRST + 600));
+}
+
+#[test]
+fn other_times_fire_for_themselves_alone_but_the_same_ones_keep_what_is_due() {
+    let mut world = World::new();
+    world.submit("15 22 * * *", Overlap::Skip, 0);
+    world.submit("0 3 * * *", Overlap::Skip, FIRST + 10);
+    assert!(world.children().is_empty(), "{:?}", world.children());
+    let mut world = World::new();
+    world.submit(EVERY_5, Overlap::Skip, 0);
+    world.submit(EVERY_5, Overlap::Allow, FIRST);
+    assert_eq!(world.children(), ["221500z pending"]);
+    assert_eq!(world.parent().schedule.as_ref().unwrap().version, 2);
+}
+
+#[test]
 fn what_never_fires_or_has_no_room_for_a_time_in_its_name_is_refused() {
     let refused = |spec: &JobSpec| {
         let mut draft = Draft::new(State::default());

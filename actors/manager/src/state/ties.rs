@@ -156,7 +156,10 @@ impl Tie {
         }
         tie.system = spec.kind == Kind::System;
         if job.wanted == Wanted::Run && spec.schedule.is_some() {
-            tie.fires = job.schedule.as_ref().and_then(|schedule| schedule.next);
+            // The times of another version are not those of this one.
+            let known = job.schedule.as_ref();
+            let known = known.filter(|known| known.version == job.version);
+            tie.fires = known.and_then(|known| known.next);
         }
         tie
     }
