@@ -12,7 +12,7 @@ use loom_schemas::words::JobStatus;
 
 use super::{Asker, new_round, update};
 use crate::depend;
-use crate::state::{Draft, Key, job_event, live_runs};
+use crate::state::{Draft, Key, State, job_event, live_runs};
 use crate::{schedule, subjob};
 
 /// A job as somebody hands it in.
@@ -55,18 +55,19 @@ pub fn submit(
         submission.if_version,
     )?;
     let owner = owner(&submission.spec, old.as_deref(), asker)?;
-    depend::check(draft.state(), &submission.spec)?;
-    schedule::check(&submission.spec)?;
-    subjob::check(draft.state(), &submission.spec)?;
     let Some(old) = old else {
+        check_others(draft.state(), &submission.spec)?;
         return Ok(create(draft, submission, owner, asker, now));
     };
-
     let same_spec = draft
         .state()
         .spec(&old)
         .is_some_and(|spec| *spec == submission.spec);
     let over = old.status.is_terminal() || old.wanted != Wanted::Run;
+    if over || !same_spec {
+        // What was taken in and lives is not refused for what has become of others since.
+        check_others(draft.state(), &submission.spec)?;
+    }
     let as_submitted = old.scaled.is_empty() && old.stopped_slots.is_empty();
     let same = same_spec && old.owner == owner;
     if same && !over && as_submitted {
@@ -114,6 +115,13 @@ pub fn submit(
         version,
         outcome,
     })
+}
+
+/// `invalid` if what a job says of others, or of times, cannot be.
+pub(super) fn check_others(state: &State, spec: &JobSpec) -> Result<(), WireError> {
+    depend::check(state, spec)?;
+    schedule::check(spec)?;
+    subjob::check(state, spec)
 }
 
 fn check_version(name: &Name, at: u32, asked: Option<u32>) -> Result<(), WireError> {

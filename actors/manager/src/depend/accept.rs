@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use loom_schemas::error::WireError;
 use loom_schemas::ids::Name;
-use loom_schemas::spec::{DependOn, DependsOn, JobSpec, RestartOn};
+use loom_schemas::spec::{DependOn, DependsOn, JobSpec, RestartOn, TaskSpec};
 use loom_schemas::words::Kind;
 
 use crate::state::State;
@@ -47,32 +47,62 @@ fn wrong_with(state: &State, spec: &JobSpec, other: &DependsOn) -> Option<String
             names.join(", ")
         ));
     }
-    if target.schedule.is_some() {
-        return Some(format!(
+    match hopeless(target, other) {
+        Some(Hopeless::Scheduled) => Some(format!(
             "job {job} runs again and again by its schedule: nothing can wait for it"
-        ));
-    }
-    let mut tasks = target
-        .tasks
-        .iter()
-        .filter(|(name, _)| other.task.as_ref().is_none_or(|task| task == *name))
-        .map(|(_, task)| task);
-    match other.on {
-        DependOn::Completed
-            if target.kind != Kind::Batch
-                && tasks.any(|task| task.restart.on == RestartOn::Any) =>
+        )),
+        Some(Hopeless::Endless(kind)) => Some(format!(
+            "job {job} is a {kind} and does not complete: write `on: running` or `on: healthy`"
+        )),
+        None if other.on == DependOn::Healthy
+            && tasks_of(target, other).all(|task| task.health.is_none()) =>
         {
             Some(format!(
-                "job {job} is a {} and does not complete: write `on: running` or `on: healthy`",
-                target.kind
+                "job {job} is never healthy, as nothing checks it: write `on: running`, or give \
+                 it a `health`"
             ))
         }
-        DependOn::Healthy if tasks.all(|task| task.health.is_none()) => Some(format!(
-            "job {job} is never healthy, as nothing checks it: write `on: running`, or give it a \
-             `health`"
-        )),
-        _ => None,
+        None => None,
     }
+}
+
+/// Why nobody can wait for a job as it is now.
+pub(super) enum Hopeless {
+    /// It runs nothing itself.
+    Scheduled,
+    /// It is of a kind that never completes.
+    Endless(Kind),
+}
+
+impl Hopeless {
+    /// In words, after `job b`.
+    pub(super) fn how(&self) -> String {
+        match self {
+            Self::Scheduled => "runs by its schedule now, never itself".to_owned(),
+            Self::Endless(kind) => format!("never completes: it is a {kind} now"),
+        }
+    }
+}
+
+/// Whether a job can never come to what is waited for, as its spec is.
+pub(super) fn hopeless(target: &JobSpec, other: &DependsOn) -> Option<Hopeless> {
+    if target.schedule.is_some() {
+        return Some(Hopeless::Scheduled);
+    }
+    let endless = |task: &TaskSpec| task.restart.on == RestartOn::Any;
+    let is_endless = other.on == DependOn::Completed
+        && target.kind != Kind::Batch
+        && tasks_of(target, other).any(endless);
+    is_endless.then_some(Hopeless::Endless(target.kind))
+}
+
+/// The tasks of a job that are waited for.
+fn tasks_of<'a>(target: &'a JobSpec, other: &DependsOn) -> impl Iterator<Item = &'a TaskSpec> {
+    let tasks = target.tasks.iter();
+    let meant = move |name: &Name| other.task.as_ref().is_none_or(|task| task == name);
+    tasks
+        .filter(move |(name, _)| meant(name))
+        .map(|(_, task)| task)
 }
 
 /// The way from a job over those it waits for back to itself.

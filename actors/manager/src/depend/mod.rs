@@ -150,7 +150,7 @@ pub fn decided_by(state: &State, name: &Name) -> Vec<Name> {
             let progress = known
                 .entry(task)
                 .or_insert_with(|| of_job(state, name, task));
-            !matches!(progress.gate(other.on), Verdict::NotYet)
+            !matches!(verdict(state, other, progress), Verdict::NotYet)
         });
         if is_decided {
             decided.push(dependant.clone());
@@ -167,6 +167,18 @@ pub(crate) enum Verdict {
     Failed(String),
 }
 
+/// What it means for who waits for a job how far that is, and what it is by now: one that is not what
+/// it was when it was named may never come to it.
+fn verdict(state: &State, other: &DependsOn, progress: &Progress) -> Verdict {
+    let verdict = progress.gate(other.on);
+    let target = state.job(&other.job).and_then(|job| state.spec(job));
+    let hopeless = target.and_then(|target| accept::hopeless(target, other));
+    match (verdict, hopeless) {
+        (Verdict::NotYet, Some(hopeless)) => Verdict::Failed(hopeless.how()),
+        (verdict, _) => verdict,
+    }
+}
+
 fn gate_of_job(state: &State, job: &JobRecord, spec: &JobSpec) -> Gate {
     let before = schedule::predecessor(state, job);
     if spec.depends_on.is_empty() && before.is_none() {
@@ -181,7 +193,7 @@ fn gate_of_job(state: &State, job: &JobRecord, spec: &JobSpec) -> Gate {
     }
     let verdicts = spec.depends_on.iter().map(|other| {
         let progress = of_job(state, &other.job, other.task.as_ref());
-        (awaited(other), progress.gate(other.on))
+        (awaited(other), verdict(state, other, &progress))
     });
     gate(verdicts)
 }

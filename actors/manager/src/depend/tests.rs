@@ -1,6 +1,6 @@
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Exit, Health, RunRecord};
-use loom_schemas::spec::{Operator, RestartOn, TaskSpec};
+use loom_schemas::spec::{Operator, Overlap, RestartOn, ScheduleSpec, TaskSpec};
 use loom_schemas::wire::{JobDependency, JobRequest, ScaleRequest, Standing, TaskStanding};
 use loom_schemas::words::{HealthStatus, Kind, RunState};
 use proptest::prelude::{any, prop, proptest};
@@ -465,6 +465,50 @@ fn a_task_without_replicas_keeps_no_other_task_from_counting() {
     assert!(world.started("next").is_empty());
     world.goes("two", "web", RunState::Running);
     assert_eq!(world.started("next"), ["main"]);
+}
+
+#[test]
+fn the_same_job_again_is_no_change_whatever_became_of_what_it_waited_for() {
+    let mut world = World::new();
+    world.submit(&tasks("b", Kind::Batch, &[("load", small())]));
+    let mut a = depending("a", &[("b", DONE)]);
+    a.depends_on[0].task = Some(name("load"));
+    world.submit(&a);
+    world.goes("b", "load", RunState::Completed);
+    world.goes("a", "main", RunState::Running);
+    world.submit(&tasks("b", Kind::Batch, &[("other", small())]));
+    world.submit(&a);
+    assert_eq!(world.state.job(&name("a")).unwrap().version, 1);
+    a.priority += 1;
+    let refused = world.try_submit(&a).unwrap_err();
+    assert_eq!(
+        refused,
+        "depends_on: job b has no task load; its tasks are other"
+    );
+}
+
+#[test]
+fn who_waits_for_what_can_never_come_any_more_has_failed() {
+    let mut endless = small();
+    endless.restart.on = RestartOn::Any;
+    let service = job("b", Kind::Service, endless);
+    let mut scheduled = job("b", Kind::Batch, small());
+    scheduled.schedule = Some(ScheduleSpec {
+        cron: "0 3 * * *".to_owned(),
+        timezone: "UTC".to_owned(),
+        overlap: Overlap::Skip,
+    });
+    let never = [
+        (service, "never completes: it is a service now"),
+        (scheduled, "runs by its schedule now, never itself"),
+    ];
+    for (spec, how) in never {
+        let mut world = World::new();
+        world.submit(&job("b", Kind::Batch, small()));
+        world.submit(&depending("a", &[("b", DONE)]));
+        world.submit(&spec);
+        assert_eq!(world.stands("a"), format!("failed: job b {how}"));
+    }
 }
 
 #[test]
