@@ -16,7 +16,7 @@ const EXPRESSION_MAX: usize = 256;
 /// A cron expression of 5 or 6 fields (with seconds first) in a time zone.
 #[derive(Clone, Debug)]
 pub struct Cron {
-    cron: croner::Cron,
+    pattern: croner::Cron,
     zone: TimeZone,
     /// Whether it names times of the day and no interval. The search in a zone knows only single
     /// times as such, no lists of them: those are searched on the clock on the wall.
@@ -63,14 +63,14 @@ impl Cron {
             .seconds(Seconds::Optional)
             .year(Year::Disallowed)
             .build();
-        let cron = parser
+        let pattern = parser
             .parse(expression)
             .map_err(|error| CronError::Expression(in_one_line(&error.to_string())))?;
         let zone = zone(timezone).ok_or_else(|| CronError::Zone(timezone.to_owned()))?;
         let of_day = &fields[..fields.len() - 3];
         let times_of_day = !of_day.iter().any(|field| field.contains(['*', '?']));
         let read = Self {
-            cron,
+            pattern,
             zone,
             times_of_day,
         };
@@ -94,7 +94,7 @@ impl Cron {
             }
         }
         let from = at.to_zoned(self.zone.clone());
-        let next = self.cron.find_next_occurrence(&from, false).ok()?;
+        let next = self.pattern.find_next_occurrence(&from, false).ok()?;
         // Parts of a second are none of its business, and a search never stands still.
         Some(next.timestamp()).filter(|next| *next > at)
     }
@@ -122,7 +122,7 @@ impl Cron {
             }
         }
         let from = at.to_zoned(self.zone.clone());
-        let last = self.cron.find_previous_occurrence(&from, true).ok()?;
+        let last = self.pattern.find_previous_occurrence(&from, true).ok()?;
         Some(last.timestamp()).filter(|last| *last <= at)
     }
 
@@ -130,8 +130,8 @@ impl Cron {
     fn on_the_wall(&self, civil: DateTime, direction: Direction) -> Option<DateTime> {
         let from = civil.to_zoned(TimeZone::UTC).ok()?;
         let found: Zoned = match direction {
-            Direction::Next => self.cron.find_next_occurrence(&from, false),
-            Direction::Last => self.cron.find_previous_occurrence(&from, false),
+            Direction::Next => self.pattern.find_next_occurrence(&from, false),
+            Direction::Last => self.pattern.find_previous_occurrence(&from, false),
         }
         .ok()?;
         let found = found.datetime();

@@ -357,6 +357,7 @@ fn report(assigned: &Assigned) -> RunReport {
         result: None,
         started_at: Some(Timestamp::now()),
         ended_at: None,
+        change: 0,
     }
 }
 
