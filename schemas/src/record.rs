@@ -3,6 +3,7 @@
 //! Records carry effects, not commands: the leader decides, a follower only puts them in place.
 
 mod child;
+mod decision;
 mod node;
 mod slot;
 mod update;
@@ -18,6 +19,7 @@ use crate::wire::SubmitOutcome;
 use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 
 pub use child::{MadeBy, Parent, ScheduleRecord};
+pub use decision::{Decision, RunnerUp, Score};
 pub use node::{Capacity, NodeInfo, NodeRecord, NodeStatus};
 pub use update::{UpdatePhase, UpdateState};
 
@@ -153,6 +155,9 @@ pub struct RunRecord {
     /// Where, once placed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Name>,
+    /// How that node was chosen; none where nobody did, as of a run that was found on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Box<Decision>>,
     /// How far it is.
     pub state: RunState,
     /// Marks on `running`.

@@ -253,6 +253,8 @@ pub enum Strategy {
     Binpack,
     /// The node with the fewest replicas of the task, then the emptiest.
     Spread,
+    /// The node where the least is left that nobody can use for want of another resource.
+    Balanced,
     /// One node after the other.
     RoundRobin,
 }
@@ -264,6 +266,7 @@ impl Strategy {
             Self::Epvm => "epvm",
             Self::Binpack => "binpack",
             Self::Spread => "spread",
+            Self::Balanced => "balanced",
             Self::RoundRobin => "round-robin",
         }
     }

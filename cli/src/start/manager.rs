@@ -92,6 +92,8 @@ pub(crate) enum StrategyArg {
     Binpack,
     /// The node with the fewest replicas of the task
     Spread,
+    /// The node where the least is left that nobody can use
+    Balanced,
     /// One node after the other
     RoundRobin,
 }
@@ -102,6 +104,7 @@ impl From<StrategyArg> for Strategy {
             StrategyArg::Epvm => Self::Epvm,
             StrategyArg::Binpack => Self::Binpack,
             StrategyArg::Spread => Self::Spread,
+            StrategyArg::Balanced => Self::Balanced,
             StrategyArg::RoundRobin => Self::RoundRobin,
         }
     }

@@ -126,6 +126,7 @@ impl Leading {
         }
         let order = SchedulerMessage::Plan {
             state: Box::new(self.head.clone()),
+            revision: self.durable.position.revision(),
             lost_after: self.lost_after(),
             slots: self.planning.slots(),
         };

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use loom_schemas::ids::RunId;
+use loom_schemas::ids::{Revision, RunId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use uuid::Uuid;
 
 use super::ManagerMessage;
 use crate::context::{Context, Part};
-use crate::plan::{PlanOptions, Planned, plan};
+use crate::plan::{PlanOptions, Planned, plan_on};
+use crate::scheduler::Cluster;
 use crate::state::{CodecError, Decided, Draft, State};
 use crate::work::{Worker, carry_out};
 
@@ -30,13 +31,15 @@ pub(crate) enum SchedulerMessage {
     /// Plan what changed in this state.
     Plan {
         state: Box<State>,
+        /// The last durable entry in it.
+        revision: Revision,
         /// Runs of nodes that are down for so long are lost.
         lost_after: Duration,
         /// At most so many slots are changed.
         slots: usize,
     },
     /// The pass came to this.
-    Planned(Box<Pass>),
+    Planned(Box<(Pass, Cluster)>),
 }
 
 /// What a pass came to.
@@ -52,6 +55,8 @@ pub(crate) struct SchedulerState {
     context: Context,
     manager: ActorRef<ManagerMessage>,
     work: Option<Worker>,
+    /// The nodes as the last pass left them; with the pass under way.
+    cluster: Option<Cluster>,
 }
 
 impl Actor for Scheduler {
@@ -70,6 +75,7 @@ impl Actor for Scheduler {
             context,
             manager,
             work: None,
+            cluster: None,
         })
     }
 
@@ -82,6 +88,7 @@ impl Actor for Scheduler {
         match message {
             SchedulerMessage::Plan {
                 state: cluster,
+                revision,
                 lost_after,
                 slots,
             } => {
@@ -89,8 +96,14 @@ impl Actor for Scheduler {
                     strategy: state.context.options.strategy,
                     lost_after,
                     slots,
+                    revision,
                 };
-                let pass = tokio::task::spawn_blocking(move || pass(*cluster, &options));
+                let nodes = state.cluster.take();
+                let mut nodes = nodes.unwrap_or_else(|| Cluster::empty(options.strategy));
+                let pass = tokio::task::spawn_blocking(move || {
+                    let pass = pass(*cluster, &mut nodes, &options);
+                    (pass, nodes)
+                });
                 let work = async move {
                     match pass.await {
                         Ok(pass) => pass,
@@ -101,9 +114,11 @@ impl Actor for Scheduler {
                 let tell = |pass| SchedulerMessage::Planned(Box::new(pass));
                 state.work = Some(carry_out(&myself, work, tell));
             }
-            SchedulerMessage::Planned(pass) => {
+            SchedulerMessage::Planned(done) => {
+                let (pass, cluster) = *done;
                 state.work = None;
-                drop(state.manager.cast(ManagerMessage::Planned(pass)));
+                state.cluster = Some(cluster);
+                drop(state.manager.cast(ManagerMessage::Planned(Box::new(pass))));
             }
         }
         Ok(())
@@ -119,10 +134,10 @@ impl Actor for Scheduler {
     }
 }
 
-fn pass(state: State, options: &PlanOptions) -> Pass {
+fn pass(state: State, cluster: &mut Cluster, options: &PlanOptions) -> Pass {
     let mut draft = Draft::new(state);
     let mut ids = || RunId(Uuid::now_v7());
-    let planned = plan(&mut draft, Timestamp::now(), options, &mut ids);
+    let planned = plan_on(cluster, &mut draft, Timestamp::now(), options, &mut ids);
     Pass {
         decided: draft.finish(),
         planned,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use loom_schemas::event::Event;
-use loom_schemas::ids::{Name, RunId};
+use loom_schemas::ids::{Name, Revision, RunId};
 use loom_schemas::record::{JobRecord, NodeStatus, SlotRecord};
 use loom_schemas::spec::PRIORITY;
 use loom_schemas::words::{RunState, Strategy};
@@ -52,6 +52,8 @@ pub struct PlanOptions {
     pub lost_after: Duration,
     /// At most so many slots are changed in one pass.
     pub slots: usize,
+    /// The last entry of the log in the state that is planned on.
+    pub revision: Revision,
 }
 
 /// What a pass left.
@@ -69,12 +71,25 @@ impl Default for PlanOptions {
             strategy: Strategy::default(),
             lost_after: Duration::from_secs(30),
             slots: 1000,
+            revision: Revision::default(),
         }
     }
 }
 
 /// Plans every job of which something changed; the edits and events are in the draft.
 pub fn plan(
+    draft: &mut Draft,
+    now: Timestamp,
+    options: &PlanOptions,
+    ids: &mut dyn FnMut() -> RunId,
+) -> Planned {
+    let mut cluster = Cluster::empty(options.strategy);
+    plan_on(&mut cluster, draft, now, options, ids)
+}
+
+/// The same with nodes that are kept from pass to pass, whatever became of the passes before.
+pub fn plan_on(
+    cluster: &mut Cluster,
     draft: &mut Draft,
     now: Timestamp,
     options: &PlanOptions,
@@ -91,7 +106,8 @@ pub fn plan(
         options,
         lost_at: &lost_at,
         ids,
-        cluster: None,
+        cluster,
+        follows: false,
         refused: HashMap::new(),
         left: options.slots.max(1),
     };
@@ -139,7 +155,8 @@ fn plan_job(
         options,
         lost_at: &lost_at,
         ids,
-        cluster: None,
+        cluster: &mut Cluster::empty(options.strategy),
+        follows: false,
         refused: HashMap::new(),
         left: usize::MAX,
     };
@@ -193,8 +210,9 @@ struct Pass<'a> {
     options: &'a PlanOptions,
     lost_at: &'a BTreeMap<Name, Timestamp>,
     ids: &'a mut dyn FnMut() -> RunId,
-    /// Made when the first run is placed.
-    cluster: Option<Cluster>,
+    cluster: &'a mut Cluster,
+    /// Whether the cluster follows this pass: from the first run that is placed on.
+    follows: bool,
     /// What was refused in this pass: nothing becomes free in it, so it is not tried again.
     refused: HashMap<Request, String>,
     left: usize,

@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{ClusterRecord, RunRecord, SlotRecord};
+use loom_schemas::record::{ClusterRecord, Decision, RunRecord, SlotRecord};
 use loom_schemas::spec::{Operator, TaskSpec};
-use loom_schemas::words::{RunState, Strategy};
+use loom_schemas::words::RunState;
 
 use super::Pass;
 use super::task_turn::{TaskTurn, new_run};
 use crate::reconcile::{Facts, version_of};
-use crate::scheduler::{Cause, Cluster, Placement, Preferences, Request, Room, WhyNot, fits};
+use crate::scheduler::{Cause, Placement, Preferences, Request, Room, WhyNot, fits, seed};
 use crate::state::{Draft, State, run_event};
 use crate::subjob::{self, NotMade};
 
 /// How long until a child job is called after another second.
 const NAME_PAUSE: Duration = Duration::from_secs(1);
+
+/// For so long a node is the last choice for a slot that failed there.
+const LATELY: Duration = Duration::from_mins(10);
 
 impl Pass<'_> {
     /// Finds a node for a run of the slot's version, or writes down why there is none.
@@ -68,11 +72,17 @@ impl Pass<'_> {
         let run = (self.ids)();
         match self.find_node(draft.state(), task, &request, turn, record, run) {
             Ok(placement) => {
-                *turn.replicas.entry(placement.node.clone()).or_default() += 1;
                 record.waiting = None;
                 let reserved = task.resources_of(&record.slot.index);
                 let new = RunRecord {
                     node: Some(placement.node),
+                    decision: Some(Box::new(Decision {
+                        strategy: placement.strategy,
+                        revision: self.options.revision,
+                        seed: seed(run),
+                        score: placement.score,
+                        runners_up: placement.runners_up,
+                    })),
                     ports: placement.ports,
                     version,
                     ..new_run(facts.job, run, reserved, facts.now)
@@ -97,29 +107,25 @@ impl Pass<'_> {
         state: &State,
         task: &TaskSpec,
         request: &Request,
-        turn: &TaskTurn,
+        turn: &mut TaskTurn,
         record: &SlotRecord,
         run: RunId,
     ) -> Result<Placement, String> {
-        let strategy = self.options.strategy;
-        let cluster = self
-            .cluster
-            .get_or_insert_with(|| Cluster::of(state, strategy));
+        if !std::mem::replace(&mut self.follows, true) {
+            self.cluster.follow(state);
+        }
+        let cluster = &mut *self.cluster;
         let placed = if let Some(node) = record.slot.index.node() {
             let placed = cluster.place_on(node, task, request, run);
             placed.map_err(|cause| format!("node {node}: {cause}"))
         } else {
-            let last = record.ended.last().filter(|run| {
-                matches!(
-                    run.state,
-                    RunState::Failed | RunState::Rejected | RunState::Lost
-                )
-            });
-            let preferences = Preferences {
-                replicas: Some(&turn.replicas),
-                avoid: last.and_then(|run| run.node.as_ref()),
+            let failed = failed_lately(record, self.now);
+            let mut preferences = Preferences {
+                strategy: None,
+                siblings: Some(&mut turn.siblings),
+                failed: &failed,
             };
-            let placed = cluster.place(task, request, run, &preferences);
+            let placed = cluster.place(task, request, run, &mut preferences);
             placed.map_err(|why| why.to_string())
         };
         recheck(state, placed?, request).map_err(|why| why.to_string())
@@ -127,21 +133,37 @@ impl Pass<'_> {
 
     /// Writes down where `round-robin` goes on.
     pub(super) fn keep_turn(&self, draft: &mut Draft) {
-        let Some(cluster) = self.cluster.as_ref() else {
-            return;
-        };
-        if self.options.strategy != Strategy::RoundRobin {
+        if !self.follows {
             return;
         }
         let record = draft.state().cluster().cloned().unwrap_or_default();
-        if record.last_placed.as_ref() != cluster.last_placed() {
-            let last_placed = cluster.last_placed().cloned();
+        if record.last_placed.as_ref() != self.cluster.last_placed() {
+            let last_placed = self.cluster.last_placed().cloned();
             draft.put_cluster(ClusterRecord {
                 last_placed,
                 ..record
             });
         }
     }
+}
+
+/// The nodes on which the slot failed lately, one for each time, and where it did last, whenever
+/// that was.
+fn failed_lately(record: &SlotRecord, now: Timestamp) -> Vec<Name> {
+    let failed = |run: &&RunRecord| {
+        matches!(
+            run.state,
+            RunState::Failed | RunState::Rejected | RunState::Lost
+        )
+    };
+    let last = record.ended.len().saturating_sub(1);
+    let counts = |(at, run): &(usize, &RunRecord)| {
+        let lately = |ended: Timestamp| now.duration_since(ended).unsigned_abs() <= LATELY;
+        *at == last || run.ended_at.is_some_and(lately)
+    };
+    let ended = record.ended.iter().enumerate();
+    let runs = ended.filter(counts).map(|(_, run)| run).filter(failed);
+    runs.filter_map(|run| run.node.clone()).collect()
 }
 
 /// Looks at the state itself before a placement is written: nothing is ever promised twice.

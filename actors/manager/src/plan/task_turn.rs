@@ -1,6 +1,6 @@
 //! The slots of one task while they are placed, and what is put in them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
@@ -9,14 +9,14 @@ use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, SlotRecord};
 use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
 use loom_schemas::words::RunState;
 
-use crate::scheduler::Request;
+use crate::scheduler::{Request, Siblings};
 use crate::state::{Draft, State, live_runs};
 
 /// What the slots of one task share while they are placed.
 pub(super) struct TaskTurn {
     /// What a slot needs that has nothing of its own, once it was asked for.
     request: Option<Request>,
-    pub(super) replicas: HashMap<Name, u32>,
+    pub(super) siblings: Siblings,
     first_waiting: Option<Slot>,
 }
 
@@ -24,15 +24,15 @@ impl TaskTurn {
     pub(super) fn of(state: &State, job: &JobRecord, name: &Name) -> Self {
         let mut turn = Self {
             request: None,
-            replicas: HashMap::new(),
+            siblings: Siblings::default(),
             first_waiting: None,
         };
         for record in state
             .slots_of(&job.name)
             .filter(|record| record.slot.task == *name)
         {
-            for node in live_runs(record).filter_map(|run| run.node.clone()) {
-                *turn.replicas.entry(node).or_default() += 1;
+            for node in live_runs(record).filter_map(|run| run.node.as_ref()) {
+                turn.siblings.add(node);
             }
         }
         turn
@@ -103,6 +103,7 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         version: job.version,
         round: job.round,
         node: None,
+        decision: None,
         state: RunState::Scheduled,
         marks: Marks::default(),
         health: None,

@@ -9,6 +9,9 @@ use loom_schemas::words::DriverKind;
 use super::why::Cause;
 use crate::state::Load;
 
+/// How many resources are counted; they come in this order everywhere: cpu, memory, disk.
+pub(super) const DIMENSIONS: usize = 3;
+
 /// What a run needs of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Request {
@@ -41,6 +44,8 @@ pub struct Room {
     pub capacity: Capacity,
     /// Thousandths of a core that are reserved.
     pub cpu: u64,
+    /// Thousandths of a core that were in use lately, smoothed; 0 where nobody measured.
+    pub measured_cpu: u64,
     /// Bytes of memory that are reserved.
     pub memory: u64,
     /// Bytes of disk that are reserved.
@@ -88,7 +93,27 @@ impl Request {
     }
 }
 
+impl Request {
+    /// What is asked for of each dimension.
+    pub(super) fn asked(&self) -> [u64; DIMENSIONS] {
+        [self.cpu, self.memory, self.disk]
+    }
+}
+
 impl Room {
+    /// What is reserved of each dimension.
+    pub(super) fn held(&self) -> [u64; DIMENSIONS] {
+        [self.cpu, self.memory, self.disk]
+    }
+
+    /// What there is of each dimension.
+    pub(super) fn all(&self) -> [u64; DIMENSIONS] {
+        let Capacity {
+            cpu, memory, disk, ..
+        } = &self.capacity;
+        [u64::from(cpu.0), memory.0, disk.0]
+    }
+
     /// What a node has left under a load.
     pub fn of(node: &NodeRecord, load: Option<&Load>) -> Self {
         let load = load.cloned().unwrap_or_default();
@@ -98,10 +123,24 @@ impl Room {
             datacenter: node.info.datacenter.clone(),
             capacity: node.info.capacity.clone(),
             cpu: load.cpu,
+            measured_cpu: 0,
             memory: load.memory,
             disk: load.disk,
             ports: load.ports,
         }
+    }
+
+    /// Whether nothing is otherwise but how much of it is in use.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let Self {
+            up,
+            drivers,
+            datacenter,
+            capacity,
+            ..
+        } = self;
+        (*up, drivers, datacenter, capacity)
+            == (other.up, &other.drivers, &other.datacenter, &other.capacity)
     }
 
     /// Takes what a request needs.
@@ -114,7 +153,8 @@ impl Room {
         }
     }
 
-    fn free_ports(&self) -> usize {
+    /// How many ports of its range are free.
+    pub(super) fn free_ports(&self) -> usize {
         let Capacity {
             ports_from,
             ports_to,
@@ -131,8 +171,12 @@ impl Room {
 /// Whether a request fits; if not, the first cause in a fixed order, so that counts add up to the
 /// number of nodes.
 pub fn fits(room: &Room, request: &Request) -> Result<(), Cause> {
-    let capacity = &room.capacity;
-    let over = |held: u64, asked: u64, all: u64| asked > 0 && held.saturating_add(asked) > all;
+    suits(room, request)?;
+    has_room(room, request)
+}
+
+/// Whether the node is one that the request may go to, whatever it has left.
+pub(super) fn suits(room: &Room, request: &Request) -> Result<(), Cause> {
     if !room.up {
         return Err(Cause::Down);
     }
@@ -143,14 +187,17 @@ pub fn fits(room: &Room, request: &Request) -> Result<(), Cause> {
     if !room.drivers.contains(&request.driver) {
         return Err(Cause::Driver(request.driver));
     }
-    if over(room.cpu, request.cpu, u64::from(capacity.cpu.0)) {
-        return Err(Cause::Cpu);
-    }
-    if over(room.memory, request.memory, capacity.memory.0) {
-        return Err(Cause::Memory);
-    }
-    if over(room.disk, request.disk, capacity.disk.0) {
-        return Err(Cause::Disk);
+    Ok(())
+}
+
+/// Whether the node has left what the request needs.
+pub(super) fn has_room(room: &Room, request: &Request) -> Result<(), Cause> {
+    let (held, asked, all) = (room.held(), request.asked(), room.all());
+    let causes = [Cause::Cpu, Cause::Memory, Cause::Disk];
+    for (d, cause) in causes.into_iter().enumerate() {
+        if asked[d] > 0 && held[d].saturating_add(asked[d]) > all[d] {
+            return Err(cause);
+        }
     }
     if let Some(port) = request
         .fixed_ports
@@ -159,7 +206,7 @@ pub fn fits(room: &Room, request: &Request) -> Result<(), Cause> {
     {
         return Err(Cause::PortTaken(*port));
     }
-    let (from, to) = (capacity.ports_from, capacity.ports_to);
+    let (from, to) = (room.capacity.ports_from, room.capacity.ports_to);
     let in_range = request
         .fixed_ports
         .iter()
@@ -187,9 +234,7 @@ pub fn choose_ports(
     }
     let (from, to) = (room.capacity.ports_from, room.capacity.ports_to);
     let size = u64::from(to.saturating_sub(from)) + 1;
-    // The last bits of a version 7 id are random.
-    let [.., a, b, c, d] = *run.0.as_bytes();
-    let start = u64::from(u32::from_be_bytes([a, b, c, d])) % size;
+    let start = u64::from(seed(run)) % size;
     let mut candidates =
         (0..size).filter_map(|step| u16::try_from(u64::from(from) + (start + step) % size).ok());
     for name in task.ports.keys() {
@@ -203,4 +248,11 @@ pub fn choose_ports(
         chosen.insert(name.clone(), port);
     }
     Some(chosen)
+}
+
+/// The random part of a run's id: what its ports are drawn with.
+pub fn seed(run: RunId) -> u32 {
+    // The last bits of a version 7 id are random.
+    let [.., a, b, c, d] = *run.0.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }

@@ -1,21 +1,94 @@
 //! How good a node is for a request: the lower, the better.
+//!
+//! A cost is made of what the node brings ([`Standing`], counted anew only when the node changes)
+//! and of what the request is on nodes of that size ([`Terms`], counted once per size), so that the
+//! cost itself is a handful of multiplications.
 
 use loom_schemas::words::Strategy;
 
-use super::fits::{Request, Room};
+use super::fits::{DIMENSIONS, Request, Room};
 
-/// What one dimension is before a placement: reserved share `u` and the share `d/c` asked for.
-struct Share {
-    used: f64,
-    asked: f64,
+/// How much of a node is in use, dimension by dimension.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Standing {
+    /// The share in use.
+    used: [f64; DIMENSIONS],
+    /// `n^used`, `n` the number of machines.
+    weight: [f64; DIMENSIONS],
 }
 
-/// The cost of a request on a node it fits, in a cluster of `machines` nodes.
-pub(super) fn cost(strategy: Strategy, machines: usize, room: &Room, request: &Request) -> f64 {
+/// What a request is on nodes of one size, dimension by dimension.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Terms {
+    /// 1 where something is asked for that such nodes have, 0 elsewhere.
+    counts: [f64; DIMENSIONS],
+    /// The share asked for.
+    asked: [f64; DIMENSIONS],
+    /// `n^asked - 1`.
+    gain: [f64; DIMENSIONS],
+    /// One over the number of dimensions that count; 0 if there are none.
+    mean: f64,
+}
+
+/// The logarithm of the number of machines. With one machine every cost would be 0: any base above
+/// 1 ranks.
+pub(super) fn ln(machines: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "far fewer machines than 2^52")]
+    let machines = machines.max(2) as f64;
+    machines.ln()
+}
+
+impl Standing {
+    /// How a node stands in a cluster of `exp(ln_n)` machines. Of cpu the greater of what is
+    /// reserved and what was measured is in use.
+    pub(super) fn of(ln_n: f64, room: &Room) -> Self {
+        let (held, all) = (room.held(), room.all());
+        let mut standing = Self::default();
+        for d in 0..DIMENSIONS {
+            standing.used[d] = ratio(held[d], all[d]);
+        }
+        let measured = ratio(room.measured_cpu, all[0]);
+        standing.weight = standing.used.map(|used| (used * ln_n).exp());
+        if measured > standing.used[0] {
+            standing.weight[0] = (measured * ln_n).exp();
+        }
+        standing
+    }
+}
+
+impl Terms {
+    /// What a request is on nodes with so much in all.
+    pub(super) fn of(ln_n: f64, request: &Request, all: &[u64; DIMENSIONS]) -> Self {
+        let asked = request.asked();
+        let mut terms = Self {
+            counts: [0.0; DIMENSIONS],
+            asked: [0.0; DIMENSIONS],
+            gain: [0.0; DIMENSIONS],
+            mean: 0.0,
+        };
+        let mut count = 0.0;
+        for d in 0..DIMENSIONS {
+            if asked[d] > 0 && all[d] > 0 {
+                terms.counts[d] = 1.0;
+                terms.asked[d] = ratio(asked[d], all[d]);
+                terms.gain[d] = (terms.asked[d] * ln_n).exp_m1();
+                count += 1.0;
+            }
+        }
+        if count > 0.0 {
+            terms.mean = 1.0 / count;
+        }
+        terms
+    }
+}
+
+/// The cost of a request on a node it fits.
+pub(super) fn cost(strategy: Strategy, standing: &Standing, terms: &Terms) -> f64 {
     match strategy {
-        Strategy::Epvm => epvm(machines, room, request),
-        Strategy::Binpack => 1.0 - fullness(room, request),
-        Strategy::Spread => fullness(room, request),
+        Strategy::Epvm => epvm(standing, terms),
+        Strategy::Binpack => 1.0 - fullness(standing, terms),
+        Strategy::Spread => fullness(standing, terms),
+        Strategy::Balanced => stranded(standing, terms),
         Strategy::RoundRobin => 0.0,
     }
 }
@@ -26,44 +99,102 @@ pub(super) fn cost(strategy: Strategy, machines: usize, room: &Room, request: &R
 /// Y. Amir, B. Awerbuch, A. Barak, R. S. Borgstrom, A. Keren, "An Opportunity Cost Approach for
 /// Job Assignment in a Scalable Computing Cluster", IEEE TPDS 11(7), 2000. The power is taken as
 /// `exp(u ln n) * expm1((d/c) ln n)`, exact for small shares.
-pub(super) fn epvm(machines: usize, room: &Room, request: &Request) -> f64 {
-    // With one machine every cost would be 0: any base above 1 ranks.
-    #[expect(clippy::cast_precision_loss, reason = "far fewer machines than 2^52")]
-    let ln_n = (machines.max(2) as f64).ln();
-    shares(room, request)
-        .map(|s| (s.used * ln_n).exp() * (s.asked * ln_n).exp_m1())
-        .sum()
+fn epvm(standing: &Standing, terms: &Terms) -> f64 {
+    let mut sum = 0.0;
+    for d in 0..DIMENSIONS {
+        sum += standing.weight[d] * terms.gain[d];
+    }
+    sum
 }
 
 /// The mean share in use after the placement, over the dimensions asked for.
-fn fullness(room: &Room, request: &Request) -> f64 {
-    let (mut sum, mut count) = (0.0, 0.0);
-    for share in shares(room, request) {
-        sum += share.used + share.asked;
-        count += 1.0;
+fn fullness(standing: &Standing, terms: &Terms) -> f64 {
+    let mut sum = 0.0;
+    for d in 0..DIMENSIONS {
+        sum += terms.counts[d] * (standing.used[d] + terms.asked[d]);
     }
-    if count > 0.0 { sum / count } else { 0.0 }
+    sum * terms.mean
 }
 
-fn shares(room: &Room, request: &Request) -> impl Iterator<Item = Share> {
-    let capacity = &room.capacity;
-    [
-        (room.cpu, request.cpu, u64::from(capacity.cpu.0)),
-        (room.memory, request.memory, capacity.memory.0),
-        (room.disk, request.disk, capacity.disk.0),
-    ]
-    .into_iter()
-    .filter(|(_, asked, all)| *asked > 0 && *all > 0)
-    .map(|(used, asked, all)| Share {
-        used: ratio(used, all),
-        asked: ratio(asked, all),
-    })
+/// By how much more of the node is stranded after the placement than before: free, but past what
+/// its scarcest dimension lets anybody use. Among equals the fuller node is cheaper.
+fn stranded(standing: &Standing, terms: &Terms) -> f64 {
+    const AMONG_EQUALS: f64 = 1e-3;
+    let mut before = Spare::default();
+    let mut after = Spare::default();
+    for d in 0..DIMENSIONS {
+        if terms.counts[d] > 0.0 {
+            before.add(1.0 - standing.used[d]);
+            after.add(1.0 - standing.used[d] - terms.asked[d]);
+        }
+    }
+    after.stranded() - before.stranded() + AMONG_EQUALS * (1.0 - fullness(standing, terms))
 }
 
+/// What is free, summed up over dimensions.
+struct Spare {
+    sum: f64,
+    count: f64,
+    least: f64,
+}
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self {
+            sum: 0.0,
+            count: 0.0,
+            least: f64::INFINITY,
+        }
+    }
+}
+
+impl Spare {
+    fn add(&mut self, free: f64) {
+        self.sum += free;
+        self.count += 1.0;
+        self.least = self.least.min(free);
+    }
+
+    fn stranded(&self) -> f64 {
+        if self.count > 0.0 {
+            self.sum - self.count * self.least
+        } else {
+            0.0
+        }
+    }
+}
+
+/// What one replica of the same task more or less on a node does to a cost.
+pub(super) fn with_replicas(strategy: Strategy, cost: f64, replicas: u32) -> f64 {
+    let replicas = f64::from(replicas);
+    match strategy {
+        // A node with k replicas of the task counts as k + 1 times as dear.
+        Strategy::Epvm => cost * (1.0 + replicas),
+        // Packing is what was asked for: replicas decide only between equals.
+        Strategy::Binpack => cost + replicas * 1e-9,
+        // A full node without a replica is better than an empty one with a replica.
+        Strategy::Spread => cost + replicas * 2.0,
+        Strategy::Balanced => cost + replicas * 0.1,
+        Strategy::RoundRobin => cost,
+    }
+}
+
+/// The cost of a node where the slot failed lately: any other is better.
+pub(super) fn failed_here(cost: f64) -> f64 {
+    // More than any cost that is not raised so, and the order among those that are stays.
+    const ABOVE: f64 = 1024.0;
+    const TIMES: f64 = (1u64 << 60) as f64;
+    (cost + ABOVE) * TIMES
+}
+
+/// The share of a whole; nothing of nothing.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a share needs no more than 52 bits"
 )]
 fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
     part as f64 / whole as f64
 }

@@ -53,7 +53,7 @@ pub struct State {
 
     /// Commands by their age.
     by_age: OrdSet<(Timestamp, String)>,
-    loads: OrdMap<Name, Load>,
+    loads: OrdMap<Name, Arc<Load>>,
     runs: RunIndex,
     /// Slots that wait for their `not_before`.
     delayed: OrdSet<(Timestamp, Slot)>,
@@ -183,12 +183,22 @@ impl State {
 
     /// What the live runs of a node hold; none if nothing.
     pub fn load(&self, node: &Name) -> Option<&Load> {
-        self.loads.get(node)
+        self.loads.get(node).map(AsRef::as_ref)
     }
 
     /// What each node with live runs holds.
     pub fn loads(&self) -> impl Iterator<Item = (&Name, &Load)> {
-        self.loads.iter()
+        self.loads.iter().map(|(node, load)| (node, load.as_ref()))
+    }
+
+    /// All nodes, for whoever keeps something up to date with them.
+    pub(crate) fn node_records(&self) -> &OrdMap<Name, Arc<NodeRecord>> {
+        &self.nodes
+    }
+
+    /// What each node with live runs holds, for whoever keeps something up to date with it.
+    pub(crate) fn node_loads(&self) -> &OrdMap<Name, Arc<Load>> {
+        &self.loads
     }
 
     /// A manager.
@@ -393,10 +403,8 @@ impl State {
         }
         for run in live_runs(record) {
             if let Some(node) = &run.node {
-                self.loads
-                    .entry(node.clone())
-                    .or_default()
-                    .hold(&record.slot, run);
+                let load = self.loads.entry(node.clone()).or_default();
+                Arc::make_mut(load).hold(&record.slot, run);
             }
         }
         if let Some(at) = record.not_before {
@@ -416,6 +424,7 @@ impl State {
             let Some(load) = self.loads.get_mut(node) else {
                 continue;
             };
+            let load = Arc::make_mut(load);
             load.release(run);
             if load.is_empty() {
                 self.loads.remove(node);

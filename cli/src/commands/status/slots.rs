@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
-use loom_schemas::record::{RunRecord, SlotRecord};
+use loom_schemas::record::{Decision, RunRecord, Score, SlotRecord};
 
 use crate::output::{table, time};
 
@@ -126,6 +126,34 @@ pub(super) fn slot_detail(slot: &SlotRecord, now: Timestamp) -> String {
     text
 }
 
+/// `epvm 0.4291, before node-2 0.6097, node-3 0.6982 (at 1.57)`: the costs of the node and of the
+/// next best, and the revision that was seen.
+fn chosen(decision: &Decision) -> String {
+    let Decision {
+        strategy,
+        revision,
+        score,
+        runners_up,
+        ..
+    } = decision;
+    let next = runners_up
+        .iter()
+        .map(|next| format!("{} {}", next.node, shown(next.score)));
+    let next: Vec<String> = next.collect();
+    let before = if next.is_empty() { "" } else { ", before " };
+    let next = next.join(", ");
+    format!("{strategy} {}{before}{next} (at {revision})", shown(*score))
+}
+
+/// A score with four digits behind the point; one that is raised above all others in short.
+fn shown(Score(score): Score) -> String {
+    if score.abs() < 1e9 {
+        format!("{score:.4}")
+    } else {
+        format!("{score:.1e}")
+    }
+}
+
 /// A run in full.
 pub(super) fn run_detail(slot: &str, run: &RunRecord) -> String {
     let mut text = String::new();
@@ -151,6 +179,9 @@ pub(super) fn run_detail(slot: &str, run: &RunRecord) -> String {
         "Node",
         run.node.as_ref().map_or("-", Name::as_str),
     );
+    if let Some(decision) = &run.decision {
+        table::field(&mut text, "Chosen", &chosen(decision));
+    }
     table::field(&mut text, "Version", &run.version.to_string());
     if let Some(pid) = run.pid {
         table::field(&mut text, "Pid", &pid.to_string());

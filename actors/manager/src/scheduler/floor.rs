@@ -1,0 +1,246 @@
+//! The nodes by seat: flat rows to look at one after the other, and a list of what changed.
+
+use std::collections::HashMap;
+
+use loom_schemas::ids::Name;
+
+use super::fits::{DIMENSIONS, Request, Room, fits, has_room};
+use super::ranking::OUT;
+use super::score::{self, Standing, Terms};
+use super::select::Selection;
+use super::shape::{Shape, View};
+
+/// The nodes, each with a seat of its own; seats are in the order of names.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Floor {
+    names: Vec<Name>,
+    rooms: Vec<Room>,
+    rows: Vec<Row>,
+    seats: HashMap<Name, usize>,
+    /// What nodes have in all: there are far fewer sizes than nodes.
+    sizes: Vec<[u64; DIMENSIONS]>,
+    selection: Selection,
+    /// Nodes that are up.
+    machines: usize,
+    ln_n: f64,
+    changes: Changes,
+    /// Raised when costs or selections are others for more than the nodes in `changes`.
+    epoch: u64,
+}
+
+/// What placing looks at of a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Row {
+    free: [u64; DIMENSIONS],
+    standing: Standing,
+    free_ports: usize,
+    /// Which of the sizes.
+    size: u32,
+}
+
+/// Seats whose rows changed, in the order in which they did.
+#[derive(Clone, Debug, Default)]
+struct Changes {
+    /// How many came before those that are kept.
+    forgotten: u64,
+    seats: Vec<u32>,
+}
+
+impl Floor {
+    /// Seats nodes, in any order, in place of those that are there.
+    pub(super) fn seat(&mut self, nodes: impl IntoIterator<Item = (Name, Room)>) {
+        let mut nodes: Vec<(Name, Room)> = nodes.into_iter().collect();
+        nodes.sort_by(|a, b| a.0.cmp(&b.0));
+        (self.names, self.rooms) = nodes.into_iter().unzip();
+        let seats = self.names.iter().cloned().enumerate();
+        self.seats = seats.map(|(seat, name)| (name, seat)).collect();
+        self.selection = Selection::default();
+        self.weigh();
+    }
+
+    /// Weighs every node anew: the number of machines or what they are has changed.
+    fn weigh(&mut self) {
+        self.machines = self.rooms.iter().filter(|room| room.up).count();
+        self.ln_n = score::ln(self.machines);
+        self.sizes.clear();
+        let mut known = HashMap::new();
+        self.rows.clear();
+        for room in &self.rooms {
+            let all = room.all();
+            let size = *known.entry(all).or_insert_with(|| {
+                self.sizes.push(all);
+                u32::try_from(self.sizes.len() - 1).unwrap_or(u32::MAX)
+            });
+            self.rows.push(Row::of(self.ln_n, room, size));
+        }
+        self.epoch += 1;
+    }
+
+    /// Has a node be as it is now.
+    pub(super) fn put(&mut self, seat: usize, room: Room) {
+        let before = std::mem::replace(&mut self.rooms[seat], room);
+        let room = &self.rooms[seat];
+        if room.is_as(&before) {
+            self.changed(seat);
+        } else {
+            self.selection.turned(seat, room);
+            self.weigh();
+        }
+    }
+
+    /// Takes what a request needs from a node.
+    pub(super) fn take(
+        &mut self,
+        seat: usize,
+        request: &Request,
+        ports: impl Iterator<Item = u16>,
+    ) {
+        self.rooms[seat].take(request, ports);
+        self.rows[seat] = Row::of(self.ln_n, &self.rooms[seat], self.rows[seat].size);
+        self.changes.push(seat, self.names.len());
+    }
+
+    fn changed(&mut self, seat: usize) {
+        let row = Row::of(self.ln_n, &self.rooms[seat], self.rows[seat].size);
+        if row != self.rows[seat] {
+            self.rows[seat] = row;
+            self.changes.push(seat, self.names.len());
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn name(&self, seat: usize) -> &Name {
+        &self.names[seat]
+    }
+
+    pub(super) fn room(&self, seat: usize) -> &Room {
+        &self.rooms[seat]
+    }
+
+    pub(super) fn find(&self, name: &Name) -> Option<usize> {
+        self.seats.get(name).copied()
+    }
+
+    /// The first seat behind a name, whether a node has that name or not.
+    pub(super) fn behind(&self, name: &Name) -> usize {
+        self.names.partition_point(|other| other <= name)
+    }
+
+    /// How many changes there were so far.
+    pub(super) fn now(&self) -> u64 {
+        self.changes.now()
+    }
+
+    /// The seats that changed since; none if that is too long ago to know.
+    pub(super) fn since(&self, seen: u64) -> Option<&[u32]> {
+        self.changes.since(seen)
+    }
+
+    /// A shape on the nodes there are.
+    pub(super) fn view(&mut self, shape: &Shape) -> View {
+        let seats = self.selection.of(&shape.request, &self.rooms);
+        let terms = self.sizes.iter();
+        let terms = terms.map(|all| Terms::of(self.ln_n, &shape.request, all));
+        View {
+            seats,
+            terms: terms.collect(),
+        }
+    }
+
+    /// What each node costs; those that a shape does not fit are out.
+    pub(super) fn keys(&self, shape: &Shape, view: &View) -> Vec<f64> {
+        let mut keys = vec![OUT; self.len()];
+        for seat in view.seats.iter() {
+            keys[seat] = self.cost(shape, view, seat);
+        }
+        keys
+    }
+
+    /// What a node costs; it is out if the shape does not fit it.
+    pub(super) fn key(&self, shape: &Shape, view: &View, seat: usize) -> f64 {
+        if view.seats.contains(seat) {
+            self.cost(shape, view, seat)
+        } else {
+            OUT
+        }
+    }
+
+    /// What a node that suits the shape costs; it is out if it has no room.
+    fn cost(&self, shape: &Shape, view: &View, seat: usize) -> f64 {
+        let row = &self.rows[seat];
+        let request = &shape.request;
+        let asked = request.asked();
+        let enough = (0..DIMENSIONS).all(|d| asked[d] <= row.free[d]);
+        if !enough || request.free_ports > row.free_ports {
+            return OUT;
+        }
+        // Only fixed ports are not in the row.
+        if !request.fixed_ports.is_empty() && has_room(&self.rooms[seat], request).is_err() {
+            return OUT;
+        }
+        score::cost(
+            shape.strategy,
+            &row.standing,
+            &view.terms[row.size as usize],
+        )
+    }
+
+    /// What one node costs, whether or not it was looked at in view of the shape before.
+    pub(super) fn cost_on(&self, shape: &Shape, seat: usize) -> f64 {
+        let row = &self.rows[seat];
+        let all = &self.sizes[row.size as usize];
+        let terms = Terms::of(self.ln_n, &shape.request, all);
+        score::cost(shape.strategy, &row.standing, &terms)
+    }
+
+    /// Why a request does not fit, node by node.
+    pub(super) fn why_not(&self, request: &Request) -> super::WhyNot {
+        let mut why = super::WhyNot::default();
+        let refusals = self
+            .rooms
+            .iter()
+            .filter_map(|room| fits(room, request).err());
+        refusals.for_each(|cause| why.count(cause));
+        why
+    }
+}
+
+impl Row {
+    fn of(ln_n: f64, room: &Room, size: u32) -> Self {
+        let (held, all) = (room.held(), room.all());
+        Self {
+            free: std::array::from_fn(|d| all[d].saturating_sub(held[d])),
+            standing: Standing::of(ln_n, room),
+            free_ports: room.free_ports(),
+            size,
+        }
+    }
+}
+
+impl Changes {
+    fn push(&mut self, seat: usize, seats: usize) {
+        // Whoever is further behind than there are seats does better to look at all of them.
+        if self.seats.len() > 2 * seats + 64 {
+            let gone = self.seats.len() / 2;
+            self.seats.drain(..gone);
+            self.forgotten += gone as u64;
+        }
+        self.seats.push(u32::try_from(seat).unwrap_or(u32::MAX));
+    }
+
+    fn now(&self) -> u64 {
+        self.forgotten + self.seats.len() as u64
+    }
+
+    fn since(&self, seen: u64) -> Option<&[u32]> {
+        let from = usize::try_from(seen.checked_sub(self.forgotten)?).ok()?;
+        self.seats.get(from..)
+    }
+}
