@@ -1,0 +1,402 @@
+//! Figures of the scheduler on fleets of nodes of mixed sizes, labels and datacenters.
+//!
+//! `cargo run --release -p loom-manager --example bench_scheduler [PART...]` prints a table and then
+//! JSON, one line a figure; parts are memory, identical, distinct, replan. It needs no server:
+//! everything measured is a function of what it is given.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use loom_manager::decide::{self, Asker, Submission};
+use loom_manager::plan::{PlanOptions, plan_on};
+use loom_manager::scheduler::{Cluster, Preferences, Request, Room, Siblings, fits};
+use loom_manager::state::{Draft, State};
+use loom_schemas::ids::{Epoch, Name, RunId};
+use loom_schemas::record::{Capacity, NodeInfo};
+use loom_schemas::spec::{JobSpec, Syntax, TaskSpec, read};
+use loom_schemas::units::{Bytes, MilliCores};
+use loom_schemas::wire::Hello;
+use loom_schemas::words::{DriverKind, Strategy};
+use serde_json::json;
+use uuid::Uuid;
+
+/// Measurements of one figure.
+const RUNS: usize = 7;
+/// The share of all cores that is reserved at the end.
+const FILLED: f64 = 0.8;
+/// Tasks that are all different.
+const DISTINCT: usize = 20_000;
+/// Placements of the plain way, which looks at every node each time.
+const PLAIN: usize = 300;
+/// Tasks on the node that dies.
+const ON_THE_DEAD: usize = 200;
+/// Placed tasks whose memory is counted: so many jobs of a hundred.
+const JOBS_OF_A_HUNDRED: usize = 10_000;
+
+const ASKER: Asker<'static> = Asker {
+    user: "bench",
+    admin: false,
+    request: None,
+};
+
+fn main() {
+    let parts: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    println!("the scheduler on one core; each placement compares all nodes that fit");
+    // First, since the pages of what was measured before it would not count.
+    if wanted("memory") {
+        memory();
+    }
+    if wanted("identical") {
+        identical();
+    }
+    if wanted("distinct") {
+        distinct();
+    }
+    if wanted("replan") {
+        replan();
+    }
+}
+
+/// The same task again and again, on 5,000 and on 20,000 nodes.
+fn identical() {
+    let task = task(250, 512);
+    let mut at_5000 = None;
+    for (count, name, bar) in [
+        (5000, "placements_identical_5000", "at least 100000"),
+        (20_000, "placements_identical_20000", "half of that at 5,000"),
+    ] {
+        let state = fleet(count);
+        let rates: Vec<f64> = (0..RUNS).map(|_| fill(&state, &task, None).0).collect();
+        let raw = at_5000.unwrap_or_else(|| plain(&state, &task));
+        figure(name, "1/s", &rates, Some(raw), bar);
+        at_5000 = Some(median(&rates));
+    }
+    let state = fleet(5000);
+    let (mut rates, mut latencies) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let (rate, took) = fill(&state, &task, Some(Siblings::default()));
+        rates.push(rate);
+        latencies.push(p99(took));
+    }
+    // All are replicas of one task, which keep apart.
+    figure("placements_replicas_5000", "1/s", &rates, None, "-");
+    figure("placement_p99_5000", "ms", &latencies, None, "at most 1");
+}
+
+/// Places a task until so much is reserved: placements a second, and how long each took.
+fn fill(state: &State, task: &TaskSpec, mut siblings: Option<Siblings>) -> (f64, Vec<Duration>) {
+    let mut cluster = Cluster::of(state, Strategy::Epvm);
+    let request = Request::of(task);
+    let cores = state.nodes().map(|node| u64::from(node.info.capacity.cpu.0));
+    let count = (cores.sum::<u64>() as f64 * FILLED) as u64 / request.cpu;
+    let mut ids = counter();
+    let mut took = Vec::with_capacity(count as usize);
+    let begun = Instant::now();
+    let mut last = begun;
+    for _ in 0..count {
+        let mut preferences = Preferences {
+            siblings: siblings.as_mut(),
+            ..Preferences::default()
+        };
+        let placed = cluster.place(task, &request, ids(), &mut preferences);
+        black_box(placed.expect("there is room"));
+        let now = Instant::now();
+        took.push(now - last);
+        last = now;
+    }
+    (count as f64 / begun.elapsed().as_secs_f64(), took)
+}
+
+/// Placements a second where each looks at all nodes: whether it fits, and what it costs.
+fn plain(state: &State, task: &TaskSpec) -> f64 {
+    let rooms = state.nodes().map(|node| Room::of(node, None));
+    let mut rooms: Vec<Room> = rooms.collect();
+    let request = Request::of(task);
+    let n = rooms.len() as f64;
+    let grows = |used: u64, asked: u64, all: u64| {
+        n.powf((used + asked) as f64 / all as f64) - n.powf(used as f64 / all as f64)
+    };
+    let cost = |room: &Room| {
+        let capacity = &room.capacity;
+        grows(room.cpu, request.cpu, u64::from(capacity.cpu.0))
+            + grows(room.memory, request.memory, capacity.memory.0)
+    };
+    let begun = Instant::now();
+    for _ in 0..PLAIN {
+        let fitting = rooms.iter_mut().filter(|room| fits(room, &request).is_ok());
+        let costs = fitting.map(|room| (cost(room), room));
+        let (_, room) = costs.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+        room.cpu += request.cpu;
+        room.memory += request.memory;
+    }
+    PLAIN as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Every task asks for something else.
+fn distinct() {
+    let state = fleet(5000);
+    let (mut rates, mut latencies) = (Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        let mut cluster = Cluster::of(&state, Strategy::Epvm);
+        let tasks = (0..DISTINCT).map(|number| different(run * DISTINCT + number));
+        let tasks: Vec<TaskSpec> = tasks.collect();
+        let mut ids = counter();
+        let mut took = Vec::with_capacity(DISTINCT);
+        let begun = Instant::now();
+        let mut last = begun;
+        for task in &tasks {
+            let request = Request::of(task);
+            let placed = cluster.place(task, &request, ids(), &mut Preferences::default());
+            black_box(placed.expect("there is room"));
+            let now = Instant::now();
+            took.push(now - last);
+            last = now;
+        }
+        rates.push(DISTINCT as f64 / begun.elapsed().as_secs_f64());
+        latencies.push(p99(took));
+    }
+    let raw = plain(&state, &task(250, 512));
+    figure("placements_distinct_5000", "1/s", &rates, Some(raw), "at least 15000");
+    figure("placement_distinct_p99_5000", "ms", &latencies, None, "at most 1");
+}
+
+/// One node of 5,000 dies with the tasks of as many jobs.
+fn replan() {
+    let mut ids = counter();
+    let mut cluster = Cluster::empty(Strategy::Epvm);
+    let mut state = State::default();
+    let dying = node_name(0);
+    let large = NodeInfo {
+        capacity: info(3).capacity,
+        ..info(0)
+    };
+    edit(&mut state, |draft| decide::hello(draft, &dying, &said(large), false, at(0)));
+    for number in 0..ON_THE_DEAD {
+        submit(&mut state, &service(&format!("there-{number}"), 1, 10 + number, 64));
+    }
+    settle(&mut state, &mut cluster, at(0), &mut ids);
+    edit(&mut state, |draft| {
+        for number in 1..5000 {
+            decide::hello(draft, &node_name(number), &said(info(number)), false, at(1));
+        }
+    });
+    for number in 0..2000 {
+        submit(&mut state, &service(&format!("elsewhere-{number}"), 10, 250, 512));
+        settle(&mut state, &mut cluster, at(1), &mut ids);
+    }
+    let held = state.load(&dying).map_or(0, |load| load.placements.len());
+    assert!(held >= ON_THE_DEAD, "the node has {held} tasks");
+    edit(&mut state, |draft| {
+        decide::node_lost(draft, &dying, "bench", None, at(2)).unwrap();
+    });
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let (mut state, mut cluster) = (state.clone(), cluster.clone());
+        let begun = Instant::now();
+        settle(&mut state, &mut cluster, at(2), &mut ids);
+        times.push(millis(begun.elapsed()));
+        assert!(state.load(&dying).is_none(), "nothing is left on it");
+        assert!(state.waiting().next().is_none(), "nothing waits");
+    }
+    figure("replan_node_death_5000", "ms", &times, None, "at most 10");
+}
+
+/// What 5,000 nodes and a million placed tasks keep resident: the state, and the nodes in order.
+fn memory() {
+    let before = resident();
+    let mut ids = counter();
+    let mut cluster = Cluster::empty(Strategy::Epvm);
+    let mut state = fleet(5000);
+    for number in 0..JOBS_OF_A_HUNDRED {
+        submit(&mut state, &service(&format!("job-{number}"), 100, 50, 64));
+        settle(&mut state, &mut cluster, at(1), &mut ids);
+    }
+    let placed: usize = state.loads().map(|(_, load)| load.placements.len()).sum();
+    assert_eq!(placed, JOBS_OF_A_HUNDRED * 100);
+    let bytes = resident() - before;
+    black_box((&state, &cluster));
+    figure("memory_1m_tasks", "bytes", &[bytes], None, "at most 1.5e9");
+}
+
+/// Bytes of this process in memory.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).unwrap();
+    kib.trim().parse::<f64>().unwrap() * 1024.0
+}
+
+/// Nodes that said who they are.
+fn fleet(count: usize) -> State {
+    let mut state = State::default();
+    edit(&mut state, |draft| {
+        for number in 0..count {
+            decide::hello(draft, &node_name(number), &said(info(number)), false, at(0));
+        }
+    });
+    state
+}
+
+fn node_name(number: usize) -> Name {
+    Name::new(&format!("node-{number:05}")).unwrap()
+}
+
+/// Nodes of four sizes, three datacenters, two architectures and a hundred racks.
+fn info(number: usize) -> NodeInfo {
+    let (cores, gib) = [(16, 64), (32, 128), (32, 256), (64, 256)][number % 4];
+    let labels = [
+        ("rack", format!("r{}", number % 100)),
+        ("disk", ["ssd", "hdd", "nvme"][number % 3].to_owned()),
+        ("generation", (number % 7).to_string()),
+    ];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value));
+    NodeInfo {
+        hostname: format!("host-{number}"),
+        address: format!("10.{}.{}.{}", number >> 16, (number >> 8) & 255, number & 255),
+        arch: if number % 5 == 0 { "arm64" } else { "amd64" }.to_owned(),
+        os: "Debian GNU/Linux 12".to_owned(),
+        kernel: format!("6.{}.0", number % 3),
+        agent: "0.1.0".to_owned(),
+        datacenter: Some(["east", "north", "west"][number % 3].to_owned()),
+        labels: BTreeMap::from(labels),
+        capacity: Capacity {
+            cpu: MilliCores(cores * 1000),
+            memory: Bytes::mib(gib * 1024),
+            disk: Bytes(0),
+            ports_from: 20_000,
+            ports_to: 29_999,
+        },
+        drivers: vec![DriverKind::Process],
+        attributes: BTreeMap::new(),
+        format: 1,
+    }
+}
+
+fn said(info: NodeInfo) -> Hello {
+    Hello {
+        cluster: None,
+        info,
+        epoch: Epoch::default(),
+        generation: 0,
+        runs: Vec::new(),
+        holdings: Vec::new(),
+    }
+}
+
+/// A service of one task.
+fn service(name: &str, replicas: usize, millicores: usize, mib: usize) -> JobSpec {
+    let cores = millicores as f64 / 1000.0;
+    let text = format!(
+        "name: {name}\nexec: [serve]\nreplicas: {replicas}\ncpu: {cores}\nmemory: {mib}MiB\n"
+    );
+    read(text.as_bytes(), Syntax::Yaml, "bench.yaml").unwrap()
+}
+
+fn task(millicores: usize, mib: usize) -> TaskSpec {
+    let spec = service("bench", 1, millicores, mib);
+    spec.tasks.into_values().next().unwrap()
+}
+
+/// A task like no other.
+fn different(number: usize) -> TaskSpec {
+    task(100 + number % 997, 128 + number % 1009)
+}
+
+fn submit(state: &mut State, spec: &JobSpec) {
+    let submission = Submission {
+        spec: spec.clone(),
+        text: spec.name.as_str().into(),
+        if_version: None,
+    };
+    edit(state, |draft| {
+        decide::submit(draft, submission, ASKER, at(0)).unwrap();
+    });
+}
+
+/// Passes until nothing is left to plan, each whole: planned, compared and encoded for the log.
+fn settle(
+    state: &mut State,
+    cluster: &mut Cluster,
+    now: Timestamp,
+    ids: &mut dyn FnMut() -> RunId,
+) {
+    let options = PlanOptions {
+        slots: 256,
+        ..PlanOptions::default()
+    };
+    loop {
+        let mut draft = Draft::new(state.clone());
+        let planned = plan_on(cluster, &mut draft, now, &options, ids);
+        *state = draft.finish().unwrap().state;
+        if !planned.more {
+            return;
+        }
+    }
+}
+
+fn edit(state: &mut State, edit: impl FnOnce(&mut Draft)) {
+    let mut draft = Draft::new(state.clone());
+    edit(&mut draft);
+    *state = draft.finish().unwrap().state;
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_700_000_000 + seconds)
+}
+
+fn counter() -> impl FnMut() -> RunId {
+    let mut next = 0u128;
+    move || {
+        next += 1;
+        RunId(Uuid::from_u128((0x7000 << 64) | (0x8000 << 48) | next))
+    }
+}
+
+fn p99(mut took: Vec<Duration>) -> f64 {
+    took.sort();
+    millis(took[took.len() * 99 / 100])
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn figure(name: &str, unit: &str, values: &[f64], raw: Option<f64>, bar: &str) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (value, low, high) = (median(values), sorted[0], sorted[sorted.len() - 1]);
+    let digits = if value < 1000.0 { 3 } else { 0 };
+    let raw_text = raw.map_or_else(|| "-".to_owned(), |raw| format!("{raw:.0}"));
+    println!(
+        "{name:<30} {value:>14.digits$} {unit:<6} raw {raw_text:>8}  spread {low:.digits$} to \
+         {high:.digits$}  bar {bar}"
+    );
+    println!(
+        "{}",
+        json!({
+            "figure": name,
+            "value": value,
+            "unit": unit,
+            "raw": raw,
+            "ratio": raw.map(|raw| value / raw),
+            "runs": values.len(),
+            "spread": [low, high],
+        })
+    );
+}
