@@ -5,6 +5,7 @@
 mod child;
 mod decision;
 mod node;
+mod seldom;
 mod slot;
 mod update;
 
@@ -21,6 +22,7 @@ use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use decision::{Decision, RunnerUp, Score};
 pub use node::{Capacity, NodeInfo, NodeRecord, NodeStatus};
+pub use seldom::Seldom;
 pub use update::{UpdatePhase, UpdateState};
 
 /// How many versions of a job are kept.
@@ -125,8 +127,8 @@ pub struct SlotRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<RunRecord>,
     /// The run that takes over from it once it has proved healthy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub incoming: Option<RunRecord>,
+    #[serde(default, skip_serializing_if = "Seldom::is_none")]
+    pub incoming: Seldom<RunRecord>,
     /// The last ones that ended, newest last, at most [`ENDED_RUNS_KEPT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<RunRecord>,

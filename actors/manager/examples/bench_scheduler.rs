@@ -73,7 +73,11 @@ fn identical() {
     let mut at_5000 = None;
     for (count, name, bar) in [
         (5000, "placements_identical_5000", "at least 100000"),
-        (20_000, "placements_identical_20000", "half of that at 5,000"),
+        (
+            20_000,
+            "placements_identical_20000",
+            "half of that at 5,000",
+        ),
     ] {
         let state = fleet(count);
         let rates: Vec<f64> = (0..RUNS).map(|_| fill(&state, &task, None).0).collect();
@@ -97,7 +101,9 @@ fn identical() {
 fn fill(state: &State, task: &TaskSpec, mut siblings: Option<Siblings>) -> (f64, Vec<Duration>) {
     let mut cluster = Cluster::of(state, Strategy::Epvm);
     let request = Request::of(task);
-    let cores = state.nodes().map(|node| u64::from(node.info.capacity.cpu.0));
+    let cores = state
+        .nodes()
+        .map(|node| u64::from(node.info.capacity.cpu.0));
     let count = (cores.sum::<u64>() as f64 * FILLED) as u64 / request.cpu;
     let mut ids = counter();
     let mut took = Vec::with_capacity(count as usize);
@@ -166,8 +172,20 @@ fn distinct() {
         latencies.push(p99(took));
     }
     let raw = plain(&state, &task(250, 512));
-    figure("placements_distinct_5000", "1/s", &rates, Some(raw), "at least 15000");
-    figure("placement_distinct_p99_5000", "ms", &latencies, None, "at most 1");
+    figure(
+        "placements_distinct_5000",
+        "1/s",
+        &rates,
+        Some(raw),
+        "at least 15000",
+    );
+    figure(
+        "placement_distinct_p99_5000",
+        "ms",
+        &latencies,
+        None,
+        "at most 1",
+    );
 }
 
 /// One node of 5,000 dies with the tasks of as many jobs.
@@ -180,9 +198,14 @@ fn replan() {
         capacity: info(3).capacity,
         ..info(0)
     };
-    edit(&mut state, |draft| decide::hello(draft, &dying, &said(large), false, at(0)));
+    edit(&mut state, |draft| {
+        decide::hello(draft, &dying, &said(large), false, at(0));
+    });
     for number in 0..ON_THE_DEAD {
-        submit(&mut state, &service(&format!("there-{number}"), 1, 10 + number, 64));
+        submit(
+            &mut state,
+            &service(&format!("there-{number}"), 1, 10 + number, 64),
+        );
     }
     settle(&mut state, &mut cluster, at(0), &mut ids);
     edit(&mut state, |draft| {
@@ -191,7 +214,10 @@ fn replan() {
         }
     });
     for number in 0..2000 {
-        submit(&mut state, &service(&format!("elsewhere-{number}"), 10, 250, 512));
+        submit(
+            &mut state,
+            &service(&format!("elsewhere-{number}"), 10, 250, 512),
+        );
         settle(&mut state, &mut cluster, at(1), &mut ids);
     }
     let held = state.load(&dying).map_or(0, |load| load.placements.len());
@@ -232,7 +258,9 @@ fn memory() {
 fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).unwrap();
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .unwrap();
     kib.trim().parse::<f64>().unwrap() * 1024.0
 }
 
@@ -262,8 +290,18 @@ fn info(number: usize) -> NodeInfo {
     let labels = labels.map(|(key, value)| (key.to_owned(), value));
     NodeInfo {
         hostname: format!("host-{number}"),
-        address: format!("10.{}.{}.{}", number >> 16, (number >> 8) & 255, number & 255),
-        arch: if number % 5 == 0 { "arm64" } else { "amd64" }.to_owned(),
+        address: format!(
+            "10.{}.{}.{}",
+            number >> 16,
+            (number >> 8) & 255,
+            number & 255
+        ),
+        arch: if number.is_multiple_of(5) {
+            "arm64"
+        } else {
+            "amd64"
+        }
+        .to_owned(),
         os: "Debian GNU/Linux 12".to_owned(),
         kernel: format!("6.{}.0", number % 3),
         agent: "0.1.0".to_owned(),

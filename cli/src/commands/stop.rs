@@ -192,9 +192,10 @@ async fn wait_until_gone(
                     .as_ref()
                     .is_none_or(|index| *index == slot.slot.index);
             matches
-                && [&slot.current, &slot.incoming]
-                    .into_iter()
-                    .flatten()
+                && slot
+                    .current
+                    .iter()
+                    .chain(&slot.incoming)
                     .any(|run| !run.state.is_terminal() && run.state != RunState::Pending)
         });
         if live.count() == 0 {

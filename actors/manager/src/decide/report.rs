@@ -106,7 +106,7 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
     let of_placement = |run: &RunRecord| run.placement == report.placement;
     let is_incoming = record.incoming.as_ref().is_some_and(of_placement);
     if is_incoming {
-        std::mem::swap(&mut record.current, &mut record.incoming);
+        record.incoming.swap(&mut record.current);
     }
     let node_is_up = draft
         .state()
@@ -150,7 +150,7 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
     }
     keep_last_result(&mut record);
     if is_incoming {
-        std::mem::swap(&mut record.current, &mut record.incoming);
+        record.incoming.swap(&mut record.current);
     }
     if record != before {
         draft.put_slot(record);

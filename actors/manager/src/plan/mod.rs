@@ -301,7 +301,7 @@ impl Pass<'_> {
                         is_over = !is_live(&run);
                         match action {
                             Action::Place => record.current = Some(run),
-                            _ => record.incoming = Some(run),
+                            _ => record.incoming = Some(run).into(),
                         }
                     }
                 }

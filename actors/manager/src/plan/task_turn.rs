@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{Index, Name, RunId, Slot};
-use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, SlotRecord};
+use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, Seldom, SlotRecord};
 use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
 use loom_schemas::words::RunState;
 
@@ -87,7 +87,7 @@ pub fn empty_slot(slot: Slot) -> SlotRecord {
         slot,
         version: 0,
         current: None,
-        incoming: None,
+        incoming: Seldom::NONE,
         ended: Vec::new(),
         failed_placements: 0,
         not_before: None,

@@ -268,7 +268,7 @@ impl<'a> Entry<'a> {
         }
         let turned = version_of(&self.record, job) == job.version;
         let reason = format!("replaced by version {}", job.version);
-        let incoming = self.record.incoming.clone();
+        let incoming = self.record.incoming.as_ref().cloned();
         if let Some(incoming) = incoming {
             let outdated = incoming.version != job.version || run.version == job.version;
             if outdated && incoming.order == Order::Run {

@@ -191,6 +191,14 @@ impl Cluster {
         })
     }
 
+    /// Gives back what a run took of a node, as far as it is there; for what would be if it ended.
+    pub fn give_back(&mut self, node: &Name, request: &Request, ports: &BTreeMap<Name, u16>) {
+        if let Some(seat) = self.floor.find(node) {
+            self.floor.give_back(seat, request, ports.values().copied());
+            self.taken.insert(seat);
+        }
+    }
+
     fn take(&mut self, seat: usize, request: &Request, ports: &BTreeMap<Name, u16>) -> Name {
         self.floor.take(seat, request, ports.values().copied());
         self.taken.insert(seat);
@@ -213,9 +221,9 @@ impl Cluster {
             let mut keys = floor.keys(shape, &view);
             if let Some(siblings) = siblings {
                 let dearer: Vec<_> = siblings.costs(shape, &keys).collect();
-                dearer
-                    .into_iter()
-                    .for_each(|(seat, cost)| keys[seat] = cost);
+                for (seat, cost) in dearer {
+                    keys[seat] = cost;
+                }
             }
             for seat in failed {
                 keys[seat] = score::failed_here(keys[seat]);
@@ -293,14 +301,14 @@ fn turn(
     let cost_of = |seat: usize| apart.iter().find(|(other, _)| *other == seat);
     let is_apart = |seat: usize| cost_of(seat).is_some();
     let free = ranking.in_order().find(|(seat, _)| !is_apart(*seat));
-    let Some((_, least)) = free else {
+    let Some((_, key)) = free else {
         return merged(ranking, apart.to_vec());
     };
     let start = last.map_or(0, |last| floor.behind(last));
     let mut found: Vec<(usize, f64)> = Vec::new();
     let (mut at, mut wrapped) = (start, false);
     while found.len() <= RUNNERS_UP {
-        match ranking.next_from(at, least) {
+        match ranking.next_from(at, key) {
             Some(seat) if wrapped && seat >= start => break,
             Some(seat) => {
                 if !is_apart(seat) {

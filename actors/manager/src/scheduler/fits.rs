@@ -153,6 +153,19 @@ impl Room {
         }
     }
 
+    /// Gives back what a request took.
+    pub(super) fn give_back(&mut self, request: &Request, ports: impl Iterator<Item = u16>) {
+        self.cpu = self.cpu.saturating_sub(request.cpu);
+        self.memory = self.memory.saturating_sub(request.memory);
+        self.disk = self.disk.saturating_sub(request.disk);
+        for port in ports {
+            match self.ports.get(&port) {
+                Some(&count) if count > 1 => self.ports.insert(port, count - 1),
+                _ => self.ports.remove(&port),
+            };
+        }
+    }
+
     /// How many ports of its range are free.
     pub(super) fn free_ports(&self) -> usize {
         let Capacity {

@@ -100,6 +100,17 @@ impl Floor {
         self.changes.push(seat, self.names.len());
     }
 
+    /// Gives back to a node what a request took.
+    pub(super) fn give_back(
+        &mut self,
+        seat: usize,
+        request: &Request,
+        ports: impl Iterator<Item = u16>,
+    ) {
+        self.rooms[seat].give_back(request, ports);
+        self.changed(seat);
+    }
+
     fn changed(&mut self, seat: usize) {
         let row = Row::of(self.ln_n, &self.rooms[seat], self.rows[seat].size);
         if row != self.rows[seat] {

@@ -45,7 +45,7 @@ impl Ranking {
             return;
         }
         self.keys[seat] = key;
-        let mut place = (self.keys.len() + seat) / 2;
+        let mut place = self.parent_of(seat);
         while place > 0 {
             let winner = self.winner_of(place);
             // Where another than the changed seat won and wins, nothing above can differ.
@@ -94,6 +94,11 @@ impl Ranking {
             }
         }
         Some(place - leaves)
+    }
+
+    /// The place above the leaf of a seat.
+    fn parent_of(&self, seat: usize) -> usize {
+        (self.keys.len() + seat) >> 1
     }
 
     fn key_of(&self, place: usize) -> f64 {

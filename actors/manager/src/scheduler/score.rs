@@ -183,7 +183,7 @@ pub(super) fn with_replicas(strategy: Strategy, cost: f64, replicas: u32) -> f64
 pub(super) fn failed_here(cost: f64) -> f64 {
     // More than any cost that is not raised so, and the order among those that are stays.
     const ABOVE: f64 = 1024.0;
-    const TIMES: f64 = (1u64 << 60) as f64;
+    const TIMES: f64 = 1e18;
     (cost + ABOVE) * TIMES
 }
 

@@ -60,6 +60,7 @@ impl Shapes {
     pub(super) fn get(&mut self, shape: &Shape, floor: &mut Floor) -> Option<&Ranked> {
         if self.epoch != floor.epoch() {
             self.ranked.clear();
+            self.once.clear();
             self.epoch = floor.epoch();
         }
         self.requests += 1;

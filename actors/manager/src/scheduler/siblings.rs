@@ -83,27 +83,24 @@ impl Siblings {
         let base = ranked.ranking.keys();
         let count = |seat: usize| by_seat.get(&seat).copied().unwrap_or(0);
         let kept = self.order.take().filter(|order| order.shape == *shape);
-        let order = match kept.map(|order| (floor.since(order.seen), order)) {
-            Some((Some(changed), mut order)) => {
-                for seat in changed {
-                    let seat = *seat as usize;
-                    order
-                        .ranking
-                        .set(seat, dearer(shape, base[seat], count(seat)));
-                }
-                order.seen = floor.now();
-                order
+        let behind = kept.and_then(|order| Some((floor.since(order.seen)?, order)));
+        let order = if let Some((changed, mut order)) = behind {
+            for seat in changed {
+                let seat = *seat as usize;
+                let key = dearer(shape, base[seat], count(seat));
+                order.ranking.set(seat, key);
             }
-            _ => {
-                let mut keys = base[..floor.len()].to_vec();
-                for (seat, count) in by_seat {
-                    keys[*seat] = dearer(shape, keys[*seat], *count);
-                }
-                Order {
-                    shape: shape.clone(),
-                    ranking: Ranking::of(keys),
-                    seen: floor.now(),
-                }
+            order.seen = floor.now();
+            order
+        } else {
+            let mut keys = base[..floor.len()].to_vec();
+            for (seat, count) in by_seat {
+                keys[*seat] = dearer(shape, keys[*seat], *count);
+            }
+            Order {
+                shape: shape.clone(),
+                ranking: Ranking::of(keys),
+                seen: floor.now(),
             }
         };
         &self.order.insert(order).ranking

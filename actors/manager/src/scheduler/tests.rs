@@ -40,6 +40,7 @@ fn place(cluster: &mut Cluster, task: &TaskSpec, number: u64) -> Result<Name, Wh
 }
 
 /// The cost as the paper has it, apart from how the scheduler counts.
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn epvm(machines: usize, room: &Room, request: &Request) -> f64 {
     let n = machines.max(2) as f64;
     let dimensions = [

@@ -100,7 +100,7 @@ pub(super) fn slot_detail(slot: &SlotRecord, now: Timestamp) -> String {
         table::field(&mut text, "Task", &slot.slot.to_string());
         table::field(&mut text, "Waiting", waiting);
     }
-    for run in [&slot.current, &slot.incoming].into_iter().flatten() {
+    for run in slot.current.iter().chain(&slot.incoming) {
         text.push_str(&run_detail(&slot.slot.to_string(), run));
     }
     if !slot.ended.is_empty() {

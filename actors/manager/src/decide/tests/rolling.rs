@@ -51,7 +51,7 @@ impl Leader {
     }
 
     fn incoming(&self, index: u32) -> Option<RunRecord> {
-        self.slot(&slot("web", index)).incoming.clone()
+        self.slot(&slot("web", index)).incoming.as_ref().cloned()
     }
 
     fn running_of(&self, index: u32) -> RunRecord {
