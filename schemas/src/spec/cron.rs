@@ -309,7 +309,7 @@ mod tests {
                     for minute in minutes {
                         let civil = day.at(hour, minute, 0, 0);
                         let shown = tz.to_ambiguous_timestamp(civil);
-                        let exists = tz.to_datetime(shown.clone().earlier().unwrap()) == civil;
+                        let exists = tz.to_datetime(shown.earlier().unwrap()) == civil;
                         let first = if exists {
                             shown.earlier().unwrap()
                         } else {
