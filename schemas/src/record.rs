@@ -132,7 +132,8 @@ pub struct SlotRecord {
     /// The last ones that ended, newest last, at most [`ENDED_RUNS_KEPT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<RunRecord>,
-    /// How many placements in a row failed; the pause before the next grows with it.
+    /// How many placements in a row failed; the pause before the next grows with it. Of a batch the
+    /// attempts that its placements have spent.
     #[serde(default)]
     pub failed_placements: u32,
     /// No new placement before.

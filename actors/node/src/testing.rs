@@ -99,6 +99,7 @@ pub(crate) fn assigned(number: u8) -> Assigned {
         replicas: 1,
         order: Order::Run,
         restart: 0,
+        spent: 0,
     }
 }
 

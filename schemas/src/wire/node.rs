@@ -131,6 +131,9 @@ pub struct Assigned {
     /// Raised by `loomctl restart`: a higher number than carried out before restarts it in place.
     #[serde(default)]
     pub restart: u32,
+    /// Attempts of the task that placements of its slot before this one have spent.
+    #[serde(default)]
+    pub spent: u32,
 }
 
 /// The node's answer to [`Assign`].

@@ -318,6 +318,8 @@ fn restart_slot(slot: &mut SlotRecord) -> bool {
                 return true;
             }
             run.restart_orders += 1;
+            // What a person asked for is no failure, and the count begins anew.
+            slot.failed_placements = 0;
             true
         }
         Some(_) => {

@@ -201,9 +201,12 @@ pub fn lose_missing(draft: &mut Draft, node: &Name, has: &BTreeSet<RunId>, now: 
         if has.contains(&placement) || run.state.rank() <= RunState::Scheduled.rank() {
             continue;
         }
+        let job = draft.state().job(&record.slot.job);
+        let spec = job.and_then(|job| draft.state().spec(job));
         let action = loss(
             &record,
             run,
+            spec,
             format!("node {node} does not have it any more"),
         );
         give_up(&action, &mut record, now);

@@ -61,6 +61,10 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
         replicas: replicas(job, &slot.task, task),
         order: run.order.clone(),
         restart: run.restart_orders,
+        spent: match version.spec.kind {
+            Kind::Batch => record.failed_placements,
+            Kind::Service | Kind::System => 0,
+        },
     })
 }
 
@@ -107,6 +111,7 @@ pub fn unwanted(state: &State, report: &RunReport, reason: &str) -> Assigned {
             reason: reason.to_owned(),
         },
         restart: 0,
+        spent: 0,
     }
 }
 

@@ -3,9 +3,12 @@
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
 use loom_schemas::record::{ENDED_RUNS_KEPT, Marks, Order, RunRecord, SlotRecord};
-use loom_schemas::words::RunState;
+use loom_schemas::spec::JobSpec;
+use loom_schemas::words::{Kind, RunState};
 
 use super::Facts;
+use super::verdict::spent_after;
+use crate::state::is_live;
 
 /// One change of a slot. Placements are named by their first run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +47,8 @@ pub enum Action {
         /// No new placement before.
         not_before: Option<Timestamp>,
     },
-    /// The slot is not wanted now: it forgets its failures and what it waits for.
+    /// The slot is not wanted now: it forgets what it waits for and its failures, but for those that say
+    /// what the run in it came to.
     Rest,
     /// The slot is no longer part of the job.
     Remove,
@@ -82,7 +86,9 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
         }
         Action::Turn(version) => record.version = *version,
         Action::Rest => {
-            record.failed_placements = 0;
+            if record.current.as_ref().is_none_or(is_live) {
+                record.failed_placements = 0;
+            }
             record.not_before = None;
             record.waiting = None;
         }
@@ -156,9 +162,18 @@ fn edit(record: &mut SlotRecord, placement: RunId, edit: impl FnOnce(&mut RunRec
 }
 
 /// How a live placement is given up: its run is lost, or where it ended and its node would have
-/// started it again, another placement takes over from it.
-pub fn loss(record: &SlotRecord, run: &RunRecord, reason: String) -> Action {
-    let (failures, not_before) = (record.failed_placements, None);
+/// started it again, another placement takes over from it. Of a batch its attempts are counted.
+pub fn loss(
+    record: &SlotRecord,
+    run: &RunRecord,
+    spec: Option<&JobSpec>,
+    reason: String,
+) -> Action {
+    let batch = spec.filter(|spec| spec.kind == Kind::Batch);
+    let task = batch.and_then(|spec| spec.tasks.get(&record.slot.task));
+    let before = record.failed_placements;
+    let failures = task.map_or(before, |task| spent_after(task, before, run));
+    let not_before = None;
     if !run.state.is_terminal() {
         let placement = run.placement;
         return Action::Lose { placement, reason };

@@ -64,7 +64,7 @@ fn what_an_end_means_depends_on_kind_and_restart() {
     let table = [
         (Kind::Batch, Failure, Completed, Stand::Done),
         (Kind::Batch, Failure, Failed, Stand::Failed),
-        (Kind::Batch, Failure, Rejected, Stand::Failed),
+        (Kind::Batch, Failure, Rejected, again(Why::Failed)),
         (Kind::Batch, Failure, Lost, again(Why::Lost)),
         (Kind::Batch, Never, Lost, Stand::Failed),
         (Kind::Batch, Never, Killed, again(Why::Failed)),
@@ -84,6 +84,14 @@ fn what_an_end_means_depends_on_kind_and_restart() {
         let record = slot_with(&job, 0, state, 1);
         let stands = stand(&job, kind, &spec.tasks[&Name::main()], &record);
         assert_eq!(stands, expected, "{kind:?} {on:?} {state}");
+    }
+    for state in [Rejected, Lost] {
+        let (job, spec) = given(Kind::Batch, Failure, 1);
+        let mut record = slot_with(&job, 0, state, 1);
+        record.failed_placements = 1;
+        record.current.as_mut().unwrap().restarts = 1;
+        let stands = stand(&job, Kind::Batch, &spec.tasks[&Name::main()], &record);
+        assert_eq!(stands, Stand::Failed, "{state}: its 3 attempts are spent");
     }
 }
 
@@ -200,15 +208,21 @@ fn a_limit_leaves_the_rest_for_later() {
 }
 
 #[test]
-fn a_run_that_awaits_its_restart_on_a_lost_node_costs_no_attempt() {
-    let (job, spec) = given(Kind::Batch, RestartOn::Failure, 1);
-    let mut record = slot_with(&job, 0, RunState::Failed, 1);
+fn a_run_that_awaits_its_restart_on_a_lost_node_costs_a_batch_what_it_has_spent() {
+    for (kind, spent) in [(Kind::Batch, 1), (Kind::Service, 0)] {
+        let (job, spec) = given(kind, RestartOn::Failure, 1);
+        costs(&job, &spec, spent);
+    }
+}
+
+fn costs(job: &JobRecord, spec: &JobSpec, spent: u32) {
+    let mut record = slot_with(job, 0, RunState::Failed, 1);
     record.current.as_mut().unwrap().will_restart = true;
     let none = |_: &Name, _: u32| None;
     let gone = |_: &Name| NodeStanding::Gone("gone".to_owned());
     let facts = Facts {
-        job: &job,
-        spec: &spec,
+        job,
+        spec,
         task_of: &none,
         node: &gone,
         waits: &|_| false,
@@ -216,7 +230,7 @@ fn a_run_that_awaits_its_restart_on_a_lost_node_costs_no_attempt() {
     };
     let found = reconcile(&facts, [&record], 10);
     let retire = Action::Retire {
-        failures: 0,
+        failures: spent,
         not_before: None,
     };
     assert_eq!(found.steps[0].actions, [retire, Action::Place]);

@@ -11,8 +11,8 @@ use loom_schemas::words::{Kind, RunState};
 use super::change::same_at_index;
 use super::rollout::{Rollout, counts, is_unhealthy};
 use super::verdict::{
-    Stand, Unwanted, Why, failures_after, how_it_ended, is_fresh, pause, replicas, stand, unwanted,
-    version_of,
+    Stand, Unwanted, Why, failures_after, how_it_ended, is_fresh, pause, replicas, spent_after,
+    stand, unwanted, version_of,
 };
 use super::{Action, Facts, NodeStanding, apply, loss};
 use crate::depend::has_started;
@@ -58,7 +58,7 @@ impl<'a> Entry<'a> {
             let action = match (facts.node)(node) {
                 NodeStanding::Silent if is_up(run) => Action::MarkUnknown(placement),
                 NodeStanding::Up | NodeStanding::Silent => continue,
-                NodeStanding::Gone(reason) => loss(&self.record, run, reason),
+                NodeStanding::Gone(reason) => loss(&self.record, run, Some(facts.spec), reason),
             };
             self.act(action, facts);
         }
@@ -140,7 +140,7 @@ impl<'a> Entry<'a> {
         let record = &self.record;
         if matches!(why, Unwanted::Removed(_)) {
             self.act(Action::Remove, facts);
-        } else if record.failed_placements > 0
+        } else if (record.failed_placements > 0 && record.current.is_none())
             || record.not_before.is_some()
             || record.waiting.is_some()
         {
@@ -247,9 +247,19 @@ impl<'a> Entry<'a> {
         let Some(run) = self.record.current.as_ref() else {
             return (before, None);
         };
+        let batch = facts.spec.kind == Kind::Batch;
         match why {
             Why::Ordered => (0, None),
+            Why::Lost if batch => (spent_after(task, before, run), None),
             Why::Lost => (before, None),
+            // Its node was stopped, which is no attempt of its own.
+            Why::Failed if batch && run.state == RunState::Killed => {
+                (before, pause_after(task, before, run, facts.now).1)
+            }
+            Why::Failed if batch => {
+                let (_, not_before) = pause_after(task, before, run, facts.now);
+                (spent_after(task, before, run), not_before)
+            }
             Why::Failed => pause_after(task, before, run, facts.now),
         }
     }

@@ -42,9 +42,10 @@ pub enum Why {
 /// | end | batch | service `any` | service `failure` | `never` |
 /// |---|---|---|---|---|
 /// | completed | done | again, paused | done | done |
-/// | failed, rejected | failed | again, paused | again, paused | failed |
+/// | failed | failed | again, paused | again, paused | failed |
+/// | rejected | again, paused, while attempts are left | again, paused | again, paused | failed |
 /// | killed by nobody's order here | again, paused | again, paused | again, paused | again, paused |
-/// | lost | again | again | again | failed |
+/// | lost | again, while attempts are left | again | again | failed |
 ///
 /// A run that was ordered to stop, or of an earlier round, is followed by another at once; a
 /// failed one of another version than the slot's as well. A batch slot that completed stays done.
@@ -69,10 +70,35 @@ pub fn stand(job: &JobRecord, kind: Kind, task: &TaskSpec, slot: &SlotRecord) ->
         // Its node was stopped: it did not end by itself, so `never` does not speak of it.
         RunState::Killed => Stand::Again(Why::Failed),
         _ if on == RestartOn::Never => Stand::Failed,
-        RunState::Failed | RunState::Rejected if batch => Stand::Failed,
+        RunState::Failed if batch => Stand::Failed,
+        RunState::Rejected | RunState::Lost if batch && !has_attempts(task, slot, run) => {
+            Stand::Failed
+        }
         RunState::Lost => Stand::Again(Why::Lost),
         _ => Stand::Again(Why::Failed),
     }
+}
+
+/// Whether the slot of a batch may have another placement, on another node, after this run of it. One
+/// that is a job has no node, and its own tasks have made their attempts.
+fn has_attempts(task: &TaskSpec, slot: &SlotRecord, run: &RunRecord) -> bool {
+    run.child.is_none()
+        && run.node.is_some()
+        && spent_after(task, slot.failed_placements, run) < task.restart.attempts
+}
+
+/// The attempts that a batch has spent once a placement that ended so has: all its starts, as far as
+/// they are known to count.
+pub(super) fn spent_after(task: &TaskSpec, before: u32, run: &RunRecord) -> u32 {
+    let (before, starts) = match task.restart.window {
+        // What is older than the window does not count; of this placement at least its last start does.
+        Some(window) if lasted(run) > window => (0, 1),
+        Some(_) => (before, 1),
+        // A restart that somebody asked for began the count anew, on the node.
+        None if run.restart_orders > 0 => (before, 1),
+        None => (before, run.restarts.saturating_add(1)),
+    };
+    before.saturating_add(starts)
 }
 
 /// The version that the placements of a slot run: the wanted one where it had no run in this round.
@@ -116,11 +142,18 @@ pub fn pause(task: &TaskSpec, failures: u32) -> Millis {
 /// How many placements in a row have failed once `run` has: a run that lasted longer than the
 /// longest pause begins a new row.
 pub fn failures_after(task: &TaskSpec, before: u32, run: &RunRecord) -> u32 {
-    let lasted = run.started_at.zip(run.ended_at).is_some_and(|(from, to)| {
-        let longest = i64::try_from(task.restart.max_delay.max(PAUSE_MIN).0).unwrap_or(i64::MAX);
-        to.as_millisecond() - from.as_millisecond() > longest
-    });
-    if lasted { 1 } else { before.saturating_add(1) }
+    if lasted(run) > task.restart.max_delay.max(PAUSE_MIN) {
+        1
+    } else {
+        before.saturating_add(1)
+    }
+}
+
+/// How long a run ran; no time where it never did.
+fn lasted(run: &RunRecord) -> Millis {
+    let ran = run.started_at.zip(run.ended_at);
+    let ran = ran.map_or(0, |(from, to)| to.as_millisecond() - from.as_millisecond());
+    Millis(u64::try_from(ran).unwrap_or(0))
 }
 
 /// How a run ended, in words: its reason, or what its exit says.

@@ -83,6 +83,7 @@ fn assigned(job: &str, index: u32, task: TaskSpec) -> Assigned {
         replicas: 1,
         order: Order::Run,
         restart: 0,
+        spent: 0,
     }
 }
 

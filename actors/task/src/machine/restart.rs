@@ -55,7 +55,7 @@ impl Machine {
         };
         self.prune_attempts(desired, now);
         let attempts = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
-        if !wanted || attempts >= restart.attempts {
+        if !wanted || attempts.saturating_add(desired.spent) >= restart.attempts {
             return None;
         }
         let longest = restart.max_delay.max(restart.delay).into();

@@ -111,5 +111,6 @@ pub(crate) fn assigned() -> Assigned {
         replicas: 1,
         order: Order::Run,
         restart: 0,
+        spent: 0,
     }
 }

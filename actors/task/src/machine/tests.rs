@@ -168,6 +168,23 @@ fn a_slow_start_is_told_and_a_quick_one_is_not() {
 }
 
 #[test]
+fn attempts_that_other_placements_have_spent_are_not_made_again() {
+    let mut life = Life::new(Assigned {
+        spent: 2,
+        ..assigned()
+    });
+    life.starts();
+    life.exits(code(3));
+    let end = life.last_end();
+    assert!(!end.will_restart);
+    let reason = end.reason.as_deref();
+    assert_eq!(
+        reason,
+        Some("exit code 3; its 3 attempts within 5m are spent")
+    );
+}
+
+#[test]
 fn failures_are_restarted_with_growing_pauses_until_the_attempts_are_spent() {
     let mut life = Life::new(assigned());
     for (number, pause) in [(0, 1), (1, 2)] {

@@ -265,6 +265,7 @@ pub(crate) fn bash(text: &str) -> Assigned {
         replicas: 1,
         order: Order::Run,
         restart: 0,
+        spent: 0,
     }
 }
 

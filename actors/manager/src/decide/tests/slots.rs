@@ -57,6 +57,52 @@ fn a_batch_with_a_failed_slot_stops_the_others_and_fails() {
 }
 
 #[test]
+fn a_batch_that_one_node_refuses_is_tried_on_another_while_it_has_attempts() {
+    let mut leader = Leader::new(3);
+    leader.submit(&job("etl", Kind::Batch, task(1))).unwrap();
+    leader.plan(1);
+    let etl = slot("etl", 0);
+    for (number, time) in [(1, 10), (2, 20)] {
+        let before = leader.node_of(&etl);
+        let rejected = leader.said(&etl, RunState::Rejected, time);
+        leader.report(&[rejected], time);
+        leader.plan(time);
+        leader.plan(time + 5);
+        assert_ne!(leader.node_of(&etl), before);
+        let record = leader.slot(&etl);
+        let run = record.current.as_ref().unwrap();
+        let told = crate::plan::assigned(&leader.state, record, run).unwrap();
+        assert_eq!(told.spent, number);
+    }
+    let rejected = leader.said(&etl, RunState::Rejected, 30);
+    leader.report(&[rejected], 30);
+    leader.plan(30);
+    let status = leader.job("etl").status;
+    assert_eq!(status, JobStatus::Failed, "its 3 attempts are spent");
+}
+
+#[test]
+fn a_batch_that_takes_its_nodes_down_is_not_sent_from_one_to_the_next_for_ever() {
+    let mut leader = Leader::new(4);
+    leader.running(&job("etl", Kind::Batch, task(1)));
+    let etl = slot("etl", 0);
+    for (number, time) in [(1, 10), (2, 20), (3, 30)] {
+        let node = leader.node_of(&etl);
+        let lost = |draft: &mut Draft| node_lost(draft, &node, "anna", None, at(time));
+        leader.decide(lost).0.unwrap();
+        leader.plan(time);
+        if number < 3 {
+            assert_eq!(leader.slot(&etl).failed_placements, number);
+            assert_ne!(leader.node_of(&etl), node);
+        }
+    }
+    let etl = leader.job("etl");
+    assert_eq!(etl.status, JobStatus::Failed);
+    let reason = etl.reason.as_deref().unwrap();
+    assert!(reason.starts_with("etl/0 lost: node"), "{reason}");
+}
+
+#[test]
 fn a_service_is_placed_again_elsewhere_after_a_growing_pause() {
     let mut leader = Leader::new(2);
     leader.running(&job("web", Kind::Service, task(1)));
