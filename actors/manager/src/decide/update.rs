@@ -10,8 +10,9 @@ use loom_schemas::spec::JobSpec;
 use loom_schemas::wire::{RollbackRequest, UpdateRequest, UpdateVerb};
 use loom_schemas::words::Kind;
 
-use super::submit::{drop_old_versions, next_version};
+use super::submit::{check_others, drop_old_versions, next_version};
 use super::{Asker, check_reason, find, new_round};
+use crate::depend;
 use crate::reconcile::{Facts, NodeStanding, same_in_place, serves};
 use crate::schedule;
 use crate::state::{Draft, State, job_event};
@@ -87,17 +88,23 @@ fn last_healthy(state: &State, job: &JobRecord) -> Option<u32> {
 }
 
 /// An update failed: the content of an earlier version becomes the wanted one again, as a version
-/// of its own; false if that is not kept.
+/// of its own. Why not, where that is not kept, or would have jobs wait for each other for ever; that
+/// something else it waits for has changed holds it not up, as its runs are past that gate.
 pub fn roll_back(
     draft: &mut Draft,
     job: &JobRecord,
     to: u32,
     reason: &str,
     now: Timestamp,
-) -> bool {
+) -> Result<(), String> {
+    let Some(old) = draft.state().version(&job.name, to) else {
+        return Err(format!("version {to} is not kept"));
+    };
+    depend::check_circle(draft.state(), &old.spec).map_err(|error| error.message)?;
     let because = format!("version {} failed: {reason}", job.version);
     let by = &job.owner;
-    bring_back(draft, job, to, (by, &because), now).is_some()
+    bring_back(draft, job, to, (by, &because), now);
+    Ok(())
 }
 
 /// How a job was scaled when a version was the last healthy one.
@@ -166,7 +173,8 @@ fn bring_back(
 /// that was healthy, or else the one before it, if none is named. A job that has ended begins a new
 /// round with it.
 ///
-/// `not-found` if the version is not kept, `conflict` if it is the wanted one.
+/// `not-found` if the version is not kept, `conflict` if it is the wanted one, `invalid` if what it
+/// says of other jobs does not hold any more.
 pub fn rollback(
     draft: &mut Draft,
     request: &RollbackRequest,
@@ -197,6 +205,7 @@ pub fn rollback(
         let message = format!("job {name} is as version {to} says it already");
         return Err(WireError::new(ErrorCode::Conflict, message));
     }
+    check_others(draft.state(), &record.spec)?;
     let because = match &request.reason {
         Some(reason) => format!("{}: {reason}", asker.user),
         None => format!("{} said so", asker.user),

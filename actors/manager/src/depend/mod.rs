@@ -26,7 +26,7 @@ use crate::reconcile::JobStanding;
 use crate::schedule;
 use crate::state::{State, live_runs};
 
-pub use accept::check;
+pub use accept::{check, check_circle};
 pub use progress::Progress;
 pub use view::standing;
 

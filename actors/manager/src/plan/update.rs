@@ -44,14 +44,15 @@ pub(super) fn carry_out(
         }
         UpdateChange::GoBack { to, reason } => {
             tell(draft, job, "update-failed", reason.clone(), now);
-            if roll_back(draft, job, *to, reason, now) {
+            let Err(why) = roll_back(draft, job, *to, reason, now) else {
                 return true;
-            }
-            // The version is not kept any more.
+            };
+            let reason = format!("{reason}; it does not go back to version {to}: {why}");
             if let Some(update) = job.update.as_mut() {
                 update.phase = UpdatePhase::Paused;
                 update.reason = Some(reason.clone());
             }
+            tell(draft, job, "update-paused", reason, now);
         }
     }
     false

@@ -1,7 +1,7 @@
 //! How a version takes over from another.
 
 use loom_schemas::record::{RunRecord, UpdatePhase};
-use loom_schemas::spec::{OnUpdateFailure, TaskSpec, UpdateOrder};
+use loom_schemas::spec::{DependOn, DependsOn, OnUpdateFailure, TaskSpec, UpdateOrder};
 use loom_schemas::wire::{RollbackRequest, UpdateRequest, UpdateVerb};
 
 use super::*;
@@ -410,6 +410,53 @@ fn going_back_that_fails_pauses() {
     }
     assert_eq!(leader.job("web").version, 3);
     assert_eq!(leader.phase(), UpdatePhase::Paused);
+}
+
+/// `web` waits for `db` to run.
+fn waiting_for_db(variant: &str) -> JobSpec {
+    let mut spec = service(variant);
+    spec.depends_on = vec![DependsOn {
+        job: name("db"),
+        task: None,
+        on: DependOn::Running,
+    }];
+    spec
+}
+
+/// `web` waited for `db` in its first version; now it is the other way round.
+fn turned_round() -> Leader {
+    let mut leader = Leader::new(4);
+    leader.running(&job("db", Kind::Service, task(1)));
+    leader.healthy(&waiting_for_db("v1"));
+    leader.submit(&service("v2")).unwrap();
+    let mut db = job("db", Kind::Service, task(1));
+    db.depends_on = vec![DependsOn {
+        job: name("web"),
+        task: None,
+        on: DependOn::Running,
+    }];
+    leader.submit(&db).unwrap();
+    leader
+}
+
+const CIRCLE: &str = "depends_on: the jobs wait for each other: web -> db -> web";
+
+#[test]
+fn a_version_that_closes_a_circle_is_not_brought_back() {
+    let mut leader = turned_round();
+    let request = RollbackRequest {
+        job: name("web"),
+        to: Some(1),
+        reason: None,
+    };
+    let refused = leader
+        .decide(|draft| rollback(draft, &request, ANNA, at(20)))
+        .0;
+    assert_eq!(refused.unwrap_err().message, CIRCLE);
+    let web = leader.job("web").clone();
+    let went = leader.decide(|draft| roll_back(draft, &web, 1, "it crashes", at(20)));
+    assert_eq!(went.0, Err(CIRCLE.to_owned()));
+    assert_eq!(leader.job("web").version, 2);
 }
 
 #[test]
