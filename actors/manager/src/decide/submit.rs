@@ -84,6 +84,9 @@ pub fn submit(
         JobRecord::clone(&old)
     };
     job.owner = owner;
+    if same_spec && !over {
+        update::unscale(&mut job, now);
+    }
     job.scaled = BTreeMap::new();
     job.stopped_slots = BTreeSet::new();
     if !same_spec {

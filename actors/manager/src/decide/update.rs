@@ -46,6 +46,18 @@ pub(super) fn begin(
     })
 }
 
+/// Somebody undoes how a job was scaled: no version that comes back is scaled so either.
+pub(super) fn unscale(job: &mut JobRecord, now: Timestamp) {
+    let Some(update) = job.update.as_mut().filter(|_| !job.scaled.is_empty()) else {
+        return;
+    };
+    update
+        .scaled
+        .retain(|task, _| !job.scaled.contains_key(task));
+    update.settled = 0;
+    update.settled_at = now;
+}
+
 fn rolling(from: Option<u32>, now: Timestamp) -> UpdateState {
     UpdateState {
         scaled: BTreeMap::new(),

@@ -396,6 +396,29 @@ fn a_scale_during_an_update_holds_and_survives_going_back() {
 }
 
 #[test]
+fn a_scale_that_is_undone_does_not_come_back_with_a_rollback() {
+    let mut leader = Leader::new(2);
+    leader.healthy(&service("1"));
+    leader.submit(&service("2")).unwrap();
+    leader.plan(100);
+    let request = ScaleRequest {
+        job: name("web"),
+        task: None,
+        replicas: 5,
+    };
+    let scale = |draft: &mut Draft| scale(draft, &request, ANNA, at(101));
+    leader.decide(scale).0.unwrap();
+    leader.submit(&service("2")).unwrap();
+    leader.plan(102);
+    let new = leader.incoming(0).unwrap();
+    leader.tell(0, &new, RunState::Failed, 103);
+    leader.plan(103);
+    leader.plan(103);
+    assert_eq!(leader.job("web").version, 3);
+    assert!(leader.job("web").scaled.is_empty());
+}
+
+#[test]
 fn going_back_that_fails_pauses() {
     let mut leader = Leader::new(2);
     leader.healthy(&stop_first("1"));
