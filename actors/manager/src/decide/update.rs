@@ -262,6 +262,18 @@ pub fn steer(
             return conflict(format!("the update of job {name} has no canaries"));
         }
         UpdateVerb::Promote if update.promoted => return Ok(false),
+        UpdateVerb::Promote if update.phase == UpdatePhase::Paused => {
+            let why = update.reason.as_deref().unwrap_or("nobody knows why");
+            return conflict(format!(
+                "the update of job {name} is paused: {why}: `loomctl update continue {name}`, or \
+                 `loomctl rollback {name}`"
+            ));
+        }
+        UpdateVerb::Promote if update.phase != UpdatePhase::Canary => {
+            return conflict(format!(
+                "the canaries of job {name} have not proved healthy yet"
+            ));
+        }
         UpdateVerb::Promote => {
             update.promoted = true;
             update.phase = UpdatePhase::Rolling;

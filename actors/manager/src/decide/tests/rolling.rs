@@ -354,6 +354,35 @@ fn beyond_its_canaries_an_update_goes_on_once_it_is_promoted() {
 }
 
 #[test]
+fn canaries_are_promoted_once_they_are_healthy_and_never_while_the_update_is_paused() {
+    let mut leader = Leader::new(2);
+    leader.healthy(&service("1"));
+    let mut spec = service("2");
+    spec.update.canary = 1;
+    spec.update.on_failure = OnUpdateFailure::Pause;
+    leader.submit(&spec).unwrap();
+    leader.plan(100);
+    let early = leader.steer(UpdateVerb::Promote, 100).unwrap_err();
+    assert_eq!(
+        early.message,
+        "the canaries of job web have not proved healthy yet"
+    );
+    let new = leader.incoming(0).unwrap();
+    leader.tell(0, &new, RunState::Failed, 101);
+    leader.plan(101);
+    leader.plan(101);
+    assert_eq!(leader.phase(), UpdatePhase::Paused);
+    let paused = leader.steer(UpdateVerb::Promote, 102).unwrap_err();
+    assert_eq!(paused.code, ErrorCode::Conflict);
+    let why = &paused.message;
+    assert!(
+        why.starts_with("the update of job web is paused: web/0"),
+        "{why}"
+    );
+    assert_eq!(leader.phase(), UpdatePhase::Paused);
+}
+
+#[test]
 fn an_update_over_a_running_one_takes_its_place() {
     let mut leader = Leader::new(2);
     leader.healthy(&service("1"));
