@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 
 use loom_schemas::ids::Name;
 use loom_schemas::record::{JobRecord, SlotRecord, Wanted};
-use loom_schemas::spec::{After, DependOn, DependsOn, JobSpec};
+use loom_schemas::spec::{After, DependOn, DependsOn, JobSpec, TaskSpec};
 use loom_schemas::words::JobStatus;
 
 use crate::reconcile::JobStanding;
@@ -204,34 +204,56 @@ fn gates_of_tasks(state: &State, job: &JobRecord, spec: &JobSpec) -> BTreeMap<Na
     }
     let slots = state.slots_of(&job.name).map(AsRef::as_ref);
     let mut progress = of_tasks(job, spec, slots);
-    loop {
-        let gates: BTreeMap<Name, Gate> = spec
-            .tasks
-            .iter()
-            .map(|(name, task)| {
-                let verdicts = task.after.iter().map(|after| {
-                    let progress = progress.get(&after.task);
-                    let verdict = progress.map_or(Verdict::Met, |progress| progress.gate(after.on));
-                    (waited_for(after, progress), verdict)
-                });
-                (name.clone(), gate(verdicts))
-            })
-            .filter(|(_, gate)| *gate != Gate::Open)
-            .collect();
+    let mut gates = BTreeMap::new();
+    for (name, task) in in_order(spec) {
+        let verdicts = task.after.iter().map(|after| {
+            let progress = progress.get(&after.task);
+            let verdict = progress.map_or(Verdict::Met, |progress| progress.gate(after.on));
+            (waited_for(after, progress), verdict)
+        });
+        let gate = gate(verdicts);
         // Who never starts has failed, for those that wait for it in turn.
-        let mut more = false;
-        for (name, gate) in &gates {
-            if let (Gate::Never(reason), Some(progress)) = (gate, progress.get_mut(name))
-                && progress.is_open()
-            {
-                *progress = Progress::Failed(format!("never started: {reason}"));
-                more = true;
-            }
+        if let (Gate::Never(reason), Some(progress)) = (&gate, progress.get_mut(name))
+            && progress.is_open()
+        {
+            *progress = Progress::Failed(format!("never started: {reason}"));
         }
-        if !more {
-            return gates;
+        if gate != Gate::Open {
+            gates.insert(name.clone(), gate);
         }
     }
+    gates
+}
+
+/// The tasks of a job, each behind those it waits for: one walk carries a failure all the way.
+fn in_order(spec: &JobSpec) -> Vec<(&Name, &TaskSpec)> {
+    let mut followers: BTreeMap<&Name, Vec<&Name>> = BTreeMap::new();
+    let mut left: BTreeMap<&Name, usize> = BTreeMap::new();
+    for (name, task) in &spec.tasks {
+        let known = task.after.iter().map(|after| &after.task);
+        let known: Vec<&Name> = known
+            .filter(|other| spec.tasks.contains_key(*other))
+            .collect();
+        left.insert(name, known.len());
+        for other in known {
+            followers.entry(other).or_default().push(name);
+        }
+    }
+    let free = left.iter().filter(|(_, count)| **count == 0);
+    let mut free: Vec<&Name> = free.map(|(name, _)| *name).collect();
+    let mut order = Vec::with_capacity(spec.tasks.len());
+    while let Some(name) = free.pop() {
+        order.extend(spec.tasks.get_key_value(name));
+        for follower in followers.remove(name).unwrap_or_default() {
+            if let Some(count) = left.get_mut(follower) {
+                *count -= 1;
+                if *count == 0 {
+                    free.push(follower);
+                }
+            }
+        }
+    }
+    order
 }
 
 /// One gate of many conditions: one that failed closes it for good.

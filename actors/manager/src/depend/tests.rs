@@ -326,6 +326,37 @@ fn in_a_service_the_others_go_on_and_the_chain_of_reasons_stands() {
 }
 
 #[test]
+fn a_failure_goes_down_a_long_chain_of_tasks_whatever_they_are_called() {
+    let mut once = small();
+    once.restart.on = RestartOn::Never;
+    let number = |at: usize| format!("t{at:04}");
+    for backwards in [false, true] {
+        let named = |at: usize| number(if backwards { 999 - at } else { at });
+        let mut spec = job("web", Kind::Service, small());
+        spec.tasks = (0..1000_usize)
+            .map(|at| {
+                let before = at.checked_sub(1).map(named);
+                let others: Vec<_> = before.iter().map(|task| (task.as_str(), DONE)).collect();
+                (name(&named(at)), after(once.clone(), &others))
+            })
+            .collect();
+        let mut world = World::new();
+        world.submit(&spec);
+        world.goes("web", &named(0), RunState::Failed);
+        let gates = Gates::of(
+            &world.state,
+            world.state.job(&spec.name).unwrap(),
+            world
+                .state
+                .spec(world.state.job(&spec.name).unwrap())
+                .unwrap(),
+        );
+        assert_eq!(gates.never().count(), 999);
+        assert_eq!(world.started("web"), [named(0)]);
+    }
+}
+
+#[test]
 fn a_job_waits_for_another_and_is_woken_by_it() {
     let mut world = World::new();
     world.submit(&job("a", Kind::Batch, small()));
