@@ -15,7 +15,7 @@ mod view;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use loom_schemas::ids::Name;
 use loom_schemas::record::{JobRecord, SlotRecord, Wanted};
@@ -193,7 +193,7 @@ fn gate_of_job(state: &State, job: &JobRecord, spec: &JobSpec) -> Gate {
     }
     let verdicts = spec.depends_on.iter().map(|other| {
         let progress = of_job(state, &other.job, other.task.as_ref());
-        (awaited(other), verdict(state, other, &progress))
+        (Awaited::Job(other), verdict(state, other, &progress))
     });
     gate(verdicts)
 }
@@ -209,7 +209,8 @@ fn gates_of_tasks(state: &State, job: &JobRecord, spec: &JobSpec) -> BTreeMap<Na
         let verdicts = task.after.iter().map(|after| {
             let progress = progress.get(&after.task);
             let verdict = progress.map_or(Verdict::Met, |progress| progress.gate(after.on));
-            (waited_for(after, progress), verdict)
+            let idle = progress == Some(&Progress::Idle);
+            (Awaited::Task(after, idle), verdict)
         });
         let gate = gate(verdicts);
         // Who never starts has failed, for those that wait for it in turn.
@@ -257,14 +258,14 @@ fn in_order(spec: &JobSpec) -> Vec<(&Name, &TaskSpec)> {
 }
 
 /// One gate of many conditions: one that failed closes it for good.
-fn gate(verdicts: impl Iterator<Item = (Awaited, Verdict)>) -> Gate {
-    let mut waits: Vec<Awaited> = Vec::new();
+fn gate<'a>(verdicts: impl Iterator<Item = (Awaited<'a>, Verdict)>) -> Gate {
+    let mut waits: Vec<Awaited<'_>> = Vec::new();
     for (awaited, verdict) in verdicts {
         match verdict {
             Verdict::Met => {}
             Verdict::NotYet => waits.push(awaited),
             Verdict::Failed(how) => {
-                return Gate::Never(shortened(&format!("{} {how}", awaited.what)));
+                return Gate::Never(shortened(&format!("{awaited} {how}")));
             }
         }
     }
@@ -272,11 +273,15 @@ fn gate(verdicts: impl Iterator<Item = (Awaited, Verdict)>) -> Gate {
         return Gate::Open;
     }
     let mut text = "waiting for ".to_owned();
-    for (place, Awaited { what, on, is_idle }) in waits.iter().take(NAMED_MAX).enumerate() {
+    for (place, awaited) in waits.iter().take(NAMED_MAX).enumerate() {
         let comma = if place == 0 { "" } else { ", " };
-        let idle = if *is_idle { " (it has 0 replicas)" } else { "" };
+        let idle = if awaited.is_idle() {
+            " (it has 0 replicas)"
+        } else {
+            ""
+        };
         // Writing to a text cannot fail.
-        let _ = write!(text, "{comma}{what} {}{idle}", to(*on));
+        let _ = write!(text, "{comma}{awaited} {}{idle}", to(awaited.on()));
     }
     if waits.len() > NAMED_MAX {
         let _ = write!(text, " and {} more", waits.len() - NAMED_MAX);
@@ -284,31 +289,38 @@ fn gate(verdicts: impl Iterator<Item = (Awaited, Verdict)>) -> Gate {
     Gate::Waits(text)
 }
 
-/// What is waited for, and what it has to come to.
-struct Awaited {
-    what: String,
-    on: DependOn,
-    is_idle: bool,
+/// What is waited for, and what it has to come to; put into words only where it is said.
+enum Awaited<'a> {
+    /// And whether nothing is wanted of it.
+    Task(&'a After, bool),
+    /// Nobody who waits for another job is planned anew when that is scaled to nothing.
+    Job(&'a DependsOn),
 }
 
-fn waited_for(after: &After, progress: Option<&Progress>) -> Awaited {
-    Awaited {
-        what: format!("task {}", after.task),
-        on: after.on,
-        is_idle: progress == Some(&Progress::Idle),
+impl Awaited<'_> {
+    fn on(&self) -> DependOn {
+        match self {
+            Self::Task(after, _) => after.on,
+            Self::Job(other) => other.on,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self, Self::Task(_, true))
     }
 }
 
-fn awaited(other: &DependsOn) -> Awaited {
-    let what = match &other.task {
-        Some(task) => format!("task {task} of job {}", other.job),
-        None => format!("job {}", other.job),
-    };
-    Awaited {
-        what,
-        on: other.on,
-        // Nobody who waits for another job is planned anew when that is scaled.
-        is_idle: false,
+impl fmt::Display for Awaited<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(after, _) => write!(f, "task {}", after.task),
+            Self::Job(DependsOn {
+                task: Some(task),
+                job,
+                ..
+            }) => write!(f, "task {task} of job {job}"),
+            Self::Job(other) => write!(f, "job {}", other.job),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use loom_schemas::spec::{DependOn, JobSpec, TaskSpec};
 use loom_schemas::words::{JobStatus, Kind, RunState};
 
 use super::{Verdict, shortened};
-use crate::reconcile::{Stand, how_it_ended, replicas, stand};
+use crate::reconcile::{Stand, how_it_ended, is_stopped, replicas, stand, unstopped};
 use crate::state::State;
 
 /// How far a job or a task is. What is further has come to all that is before it.
@@ -123,7 +123,9 @@ pub(super) fn of_tasks<'a>(
         let wanted = match spec.kind {
             // Where it fits no node it has not come to anything.
             Kind::System => tally.slots.max(1),
-            _ => replicas(job, name, task),
+            // What somebody stopped is not waited for, unless that is all there was.
+            _ if replicas(job, name, task) > 0 => unstopped(job, name, task).max(1),
+            _ => 0,
         };
         (name.clone(), tally.progress(wanted))
     });
@@ -142,13 +144,10 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, job: &JobRecord, kind: Kind, task: &TaskSpec, slot: &SlotRecord) {
-        let replicas = replicas(job, &slot.slot.task, task);
-        if slot
-            .slot
-            .index
-            .number()
-            .is_some_and(|number| number >= replicas)
-        {
+        let (name, index) = (&slot.slot.task, &slot.slot.index);
+        let replicas = replicas(job, name, task);
+        let beyond = index.number().is_some_and(|number| number >= replicas);
+        if beyond || is_stopped(job, name, index) {
             return;
         }
         self.slots += 1;

@@ -623,6 +623,51 @@ fn graph_of(edges: &[u32]) -> JobSpec {
     tasks("dag", Kind::Batch, &spec)
 }
 
+/// The cost of a look follows the tasks and what they wait for, however long a chain is.
+#[test]
+fn each_task_is_looked_at_once_and_after_those_it_waits_for() {
+    let named: Vec<String> = (0..300).map(|number| format!("t{number}")).collect();
+    // The names go against the order, and each waits for up to 45.
+    let waits = |number: usize| {
+        let others = named.iter().skip(number + 1).take(45);
+        others
+            .map(|other| (other.as_str(), DONE))
+            .collect::<Vec<_>>()
+    };
+    let spec: Vec<(&str, TaskSpec)> = (0..300)
+        .map(|number| (named[number].as_str(), after(small(), &waits(number))))
+        .collect();
+    let spec = tasks("dag", Kind::Batch, &spec);
+    let mut seen = Vec::new();
+    for (name, task) in in_order(&spec) {
+        let before = |after: &After| seen.contains(&after.task);
+        assert!(task.after.iter().all(before), "{name} came too early");
+        seen.push(name.clone());
+    }
+    assert_eq!(seen.len(), 300);
+}
+
+#[test]
+fn who_waits_does_not_wait_for_what_somebody_stopped() {
+    let mut world = World::new();
+    let mut db = small();
+    db.replicas = 2;
+    let api = after(small(), &[("db", DependOn::Running)]);
+    world.submit(&tasks("web", Kind::Service, &[("api", api), ("db", db)]));
+    world.goes("web", "db", RunState::Running);
+    assert_eq!(world.started("web"), ["db", "db"]);
+    let stop = |address: &str| loom_schemas::wire::JobRequest {
+        address: address.parse().unwrap(),
+        reason: None,
+    };
+    world.state = edit(&world.state, |draft| {
+        decide::stop(draft, &stop("web/db/1"), ANNA).unwrap();
+    })
+    .state;
+    world.plan();
+    assert_eq!(world.started("web"), ["api", "db", "db"]);
+}
+
 proptest! {
     #![proptest_config(cases(1_000))]
 

@@ -31,12 +31,13 @@ pub use change::same_in_place;
 pub use rollout::{UpdateChange, serves};
 pub use status::{JobStanding, status};
 pub use verdict::{
-    Stand, Why, failures_after, how_it_ended, pause, replicas, stand, stopped_by, version_of,
+    Stand, Why, failures_after, how_it_ended, is_stopped, pause, replicas, stand, stopped_by,
+    unstopped, version_of,
 };
 
 use rollout::Rollout;
 use turn::{Entry, Sums};
-use verdict::{is_stopped, unwanted};
+use verdict::unwanted;
 
 /// Why a slot is not wanted, in words; none if it is.
 pub fn unwanted_reason(job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> Option<String> {

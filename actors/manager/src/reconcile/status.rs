@@ -1,12 +1,12 @@
 //! The status of a job: a pure table over its slots.
 
 use jiff::Timestamp;
-use loom_schemas::ids::{Index, Name, Slot};
+use loom_schemas::ids::{Name, Slot};
 use loom_schemas::record::{JobRecord, RunRecord, SlotRecord, Wanted};
 use loom_schemas::spec::{JobSpec, TaskSpec};
 use loom_schemas::words::{JobStatus, Kind};
 
-use super::verdict::{Stand, how_it_ended, replicas, stand, stopped_by, unwanted};
+use super::verdict::{Stand, how_it_ended, replicas, stand, stopped_by, unstopped, unwanted};
 use crate::state::live_runs;
 
 /// Why a batch of which nothing is wanted is not over.
@@ -106,15 +106,8 @@ pub fn status<'a>(
 
 /// How many slots a job has, and how many of them nobody stopped.
 fn wanted(job: &JobRecord, spec: &JobSpec) -> (u32, u32) {
-    let of_task = |(name, task): (&Name, &TaskSpec)| {
-        let replicas = replicas(job, name, task);
-        let of_it = |(task, index): &&(Name, Index)| {
-            task == name && index.number().is_none_or(|number| number < replicas)
-        };
-        let stopped = job.stopped_slots.iter().filter(of_it).count();
-        let stopped = u32::try_from(stopped).unwrap_or(u32::MAX);
-        (replicas, replicas.saturating_sub(stopped))
-    };
+    let of_task =
+        |(name, task): (&Name, &TaskSpec)| (replicas(job, name, task), unstopped(job, name, task));
     let add = |(all, wanted): (u32, u32), (more, of_them)| (all + more, wanted + of_them);
     spec.tasks.iter().map(of_task).fold((0, 0), add)
 }

@@ -128,6 +128,15 @@ pub fn replicas(job: &JobRecord, task: &Name, spec: &TaskSpec) -> u32 {
     job.scaled.get(task).copied().unwrap_or(spec.replicas)
 }
 
+/// How many slots of a task are wanted, less those that somebody stopped one by one.
+pub fn unstopped(job: &JobRecord, task: &Name, spec: &TaskSpec) -> u32 {
+    let all = replicas(job, task, spec);
+    let is_one = |index: &Index| index.number().is_some_and(|number| number < all);
+    let stopped = job.stopped_slots.iter();
+    let stopped = stopped.filter(|(of, index)| of == task && is_one(index));
+    all.saturating_sub(u32::try_from(stopped.count()).unwrap_or(all))
+}
+
 /// The pause before the next placement after so many failed ones in a row: the task's own delay
 /// (at least 1 s), doubling up to its longest.
 pub fn pause(task: &TaskSpec, failures: u32) -> Millis {
@@ -237,7 +246,7 @@ pub(super) fn unwanted(job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> Op
 }
 
 /// Whether somebody stopped this slot alone.
-pub(super) fn is_stopped(job: &JobRecord, task: &Name, index: &Index) -> bool {
+pub fn is_stopped(job: &JobRecord, task: &Name, index: &Index) -> bool {
     !job.stopped_slots.is_empty() && job.stopped_slots.contains(&(task.clone(), index.clone()))
 }
 

@@ -1,10 +1,14 @@
 //! What must hold, at every moment and in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Health, NodeStatus, Order, RunRecord, SlotRecord, UpdatePhase, Wanted};
+use loom_schemas::record::{
+    Health, JobRecord, NodeStatus, Order, RunRecord, SlotRecord, UpdatePhase, Wanted,
+};
+use loom_schemas::spec::{JobSpec, OnUpdateFailure};
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::{JobStatus, Kind, RunState};
 
@@ -85,44 +89,79 @@ impl World {
         }
     }
 
-    /// How many wanted slots of each service serve, by reachable nodes, and how many have to while
-    /// a version takes over.
-    pub(super) fn serving(&self) -> BTreeMap<Name, (u32, u32)> {
-        let mut serving = BTreeMap::new();
+    /// The placements that serve now: they run on a node that answers, and are known to be healthy
+    /// where their version has them checked.
+    pub(super) fn serving(&self) -> BTreeSet<RunId> {
+        let mut serving = BTreeSet::new();
+        for record in self.state.slots() {
+            let job = &record.slot.job;
+            let checked = |version: u32| {
+                let spec = &self.state.version(job, version).unwrap().spec;
+                spec.tasks[&record.slot.task].health.is_some()
+            };
+            let serves = |run: &&RunRecord| {
+                let node = self.state.node(run.node.as_ref().unwrap());
+                let up = node.is_some_and(|node| node.status == NodeStatus::Up);
+                let runs = run.state == RunState::Running && !run.marks.unknown;
+                let healthy = run.health.as_ref().is_some_and(Health::is_healthy);
+                up && runs && run.order == Order::Run && (healthy || !checked(run.version))
+            };
+            let runs = live_runs(record).filter(serves);
+            serving.extend(runs.map(|run| run.placement));
+        }
+        serving
+    }
+
+    /// Planning stops no more of what `served` than leaves the replicas of a service less those
+    /// that may be replaced at once; where fewer than that served, it stops none.
+    pub(super) fn check_floor(&self, served: &BTreeSet<RunId>) {
         for job in self.state.jobs() {
             let spec = self.state.spec(job).unwrap();
             let ends = job.wanted != Wanted::Run || job.status.is_terminal();
             if spec.kind == Kind::Batch || ends {
                 continue;
             }
-            let task = &spec.tasks[&Name::main()];
-            let replicas = replicas(job, &Name::main(), task);
-            let serves = |run: &RunRecord| {
-                let node = self.state.node(run.node.as_ref().unwrap());
-                let up = node.is_some_and(|node| node.status == NodeStatus::Up);
-                let runs = run.state == RunState::Running && !run.marks.unknown;
-                let healthy = run.health.as_ref().is_none_or(Health::is_healthy);
-                up && runs && healthy && run.order == Order::Run && run.round == job.round
+            let wanted = replicas(job, &Name::main(), &spec.tasks[&Name::main()]);
+            let is_wanted = |record: &&Arc<SlotRecord>| {
+                let at = (record.slot.task.clone(), record.slot.index.clone());
+                record.slot.index.number() < Some(wanted) && !job.stopped_slots.contains(&at)
             };
-            let slots = || {
-                self.state.slots_of(&job.name).filter(|record| {
-                    let at = (record.slot.task.clone(), record.slot.index.clone());
-                    record.slot.index.number() < Some(replicas) && !job.stopped_slots.contains(&at)
-                })
+            let slots: Vec<_> = self.state.slots_of(&job.name).filter(is_wanted).collect();
+            // Those of an earlier round make room for this one, all together.
+            let of_round = |run: &&RunRecord| run.round == job.round;
+            let served = |run: &RunRecord| served.contains(&run.placement);
+            let served_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(served);
+            let serves = |run: &RunRecord| served(run) && run.order == Order::Run;
+            let serves_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(serves);
+            let then = slots.iter().filter(|slot| served_in(slot)).count();
+            let now = slots.iter().filter(|slot| serves_in(slot)).count();
+            // What no node has room for, what somebody stopped, and what an update that goes on
+            // after failures has given up cannot be waited for.
+            let given_up = |slot: &SlotRecord| {
+                slot.waiting.is_some() || (!served_in(slot) && self.is_given_up(job, spec, slot))
             };
-            let count = slots()
-                .filter(|record| live_runs(record).any(serves))
-                .count();
-            // What no node has room for, and what somebody stopped, cannot be waited for.
-            let waits = |record: &&Arc<SlotRecord>| record.waiting.is_some();
-            let there = slots().filter(|record| !waits(record)).count();
-            let missing = (replicas as usize).saturating_sub(slots().count());
+            let there = slots.iter().filter(|slot| !given_up(slot)).count();
+            let missing = (wanted as usize).saturating_sub(slots.len());
             let missing = missing.saturating_sub(job.stopped_slots.len());
-            let least = u32::try_from(there + missing).unwrap();
-            let least = least.saturating_sub(spec.update.parallel);
-            serving.insert(job.name.clone(), (u32::try_from(count).unwrap(), least));
+            let least = (there + missing).saturating_sub(spec.update.parallel as usize);
+            let least = least.min(then);
+            assert!(
+                now >= least,
+                "{}: of {then} that served {now} are left, at least {least} have to be",
+                job.name
+            );
         }
-        serving
+    }
+
+    /// Whether an update that goes on after failures does not wait for a slot any more.
+    fn is_given_up(&self, job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) -> bool {
+        let late = |run: &RunRecord| {
+            let deadline = run.created_at + Duration::from(spec.update.deadline);
+            run.version == job.version && deadline <= self.now
+        };
+        let ended = slot.current.as_ref().is_some_and(|run| !is_live(run));
+        let failed = slot.failed_placements > 0 || ended || live_runs(slot).any(late);
+        spec.update.on_failure == OnUpdateFailure::Continue && failed
     }
 
     /// Plans once more over everything: nothing may change.

@@ -90,7 +90,7 @@ impl World {
 
     pub(super) fn plan_once(&mut self) -> Planned {
         let options = self.options.clone();
-        let before = self.serving();
+        let served = self.serving();
         let mut next = self.next_id;
         let planned = self.decide(|draft, now| {
             plan(draft, now, &options, &mut || {
@@ -99,19 +99,7 @@ impl World {
             })
         });
         self.next_id = next;
-        for (job, (now, least)) in self.serving() {
-            let Some((then, _)) = before.get(&job) else {
-                continue;
-            };
-            let least = least.min(*then);
-            // Not kept yet by about one history in 10,000, such as round-robin with [3651955072,
-            // 3608443711, 503316480, 3265265664]: until it is, only the long runs ask for it.
-            let asked = std::env::var_os("LOOM_LONG").is_some();
-            assert!(
-                !asked || now >= least,
-                "{job}: {now} serve, at least {least} have to"
-            );
-        }
+        self.check_floor(&served);
         planned
     }
 

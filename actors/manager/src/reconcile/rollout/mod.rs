@@ -23,7 +23,7 @@ use loom_schemas::spec::{OnUpdateFailure, TaskSpec, UpdateOrder};
 use loom_schemas::words::Kind;
 
 use super::turn::Entry;
-use super::verdict::{is_fresh, replicas, unwanted};
+use super::verdict::{is_fresh, unstopped, unwanted};
 use super::{Facts, same_in_place};
 use crate::state::live_runs;
 
@@ -306,11 +306,7 @@ fn wanted_slots(facts: &Facts<'_>, name: &Name, task: &TaskSpec) -> u32 {
     if facts.spec.kind == Kind::System || (facts.waits)(name) {
         return 0;
     }
-    let all = replicas(facts.job, name, task);
-    let stopped = facts.job.stopped_slots.iter();
-    let stopped = stopped
-        .filter(|(of, index)| of == name && index.number().is_some_and(|number| number < all));
-    all.saturating_sub(u32::try_from(stopped.count()).unwrap_or(all))
+    unstopped(facts.job, name, task)
 }
 
 fn is_wanted(facts: &Facts<'_>) -> bool {
