@@ -42,5 +42,6 @@ pub(crate) fn supported(of: &str, fields: &[&'static str]) -> Vec<&'static str> 
 
 /// Whether a field or value is on the list.
 pub(crate) fn is_later(of: &str, name: &str) -> bool {
-    later(of).contains(&name)
+    let is_it = |(listed, field): &(&str, &str)| *field == name && *listed == of;
+    LATER.iter().any(is_it)
 }

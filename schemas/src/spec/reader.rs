@@ -6,7 +6,7 @@
 //! keys of a struct are checked before it is read, for the same reason.
 
 use std::cell::RefCell;
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write};
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
@@ -42,15 +42,50 @@ pub(crate) enum Path<'a> {
     Index(&'a Path<'a>, usize),
 }
 
-impl Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Path<'_> {
+    /// As messages name it. Every field has its own, so no text is made on the way.
+    fn text(&self) -> String {
+        let mut text = String::with_capacity(self.length());
+        self.append_to(&mut text);
+        text
+    }
+
+    /// About so many bytes.
+    fn length(&self) -> usize {
         match self {
-            Self::Root => Ok(()),
-            Self::Key(Path::Root, key) => f.write_str(&shown(key)),
-            Self::Key(parent, key) => write!(f, "{parent}.{}", shown(key)),
-            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+            Self::Root => 0,
+            Self::Key(parent, key) => parent.length() + 1 + key.len(),
+            Self::Index(parent, _) => parent.length() + 4,
         }
     }
+
+    fn append_to(&self, text: &mut String) {
+        match self {
+            Self::Root => {}
+            Self::Key(parent, key) => {
+                parent.append_to(text);
+                if !matches!(parent, Path::Root) {
+                    text.push('.');
+                }
+                if is_plain(key) {
+                    text.push_str(key);
+                } else {
+                    text.push_str(&shown(key));
+                }
+            }
+            Self::Index(parent, index) => {
+                parent.append_to(text);
+                // Writing to a text cannot fail.
+                let _ = write!(text, "[{index}]");
+            }
+        }
+    }
+}
+
+/// Whether a key is shown as it is: short, and nothing in it would be written otherwise.
+fn is_plain(key: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    key.len() <= 60 && key.bytes().all(plain)
 }
 
 /// Why a value does not read.
@@ -85,7 +120,7 @@ impl<'a> Reader<'a> {
             ReadError::Expected(expected) => unexpected(&expected, &self.node.value),
         };
         let Place { line, column } = self.node.place;
-        problem.at(line, column).on(self.path.to_string())
+        problem.at(line, column).on(self.path.text())
     }
 
     fn placed<T>(&self, result: Result<T, ReadError>) -> Result<T, ReadError> {
@@ -108,7 +143,7 @@ impl<'a> Reader<'a> {
             } else {
                 unknown_field(key, &supported(name, fields), &later(name))
             };
-            let path = Path::Key(&self.path, key).to_string();
+            let path = Path::Key(&self.path, key).text();
             let problem = problem.at(entry.place.line, entry.place.column).on(path);
             self.problems.borrow_mut().push(problem);
         }
@@ -345,7 +380,7 @@ impl<'de> SeqAccess<'de> for Parts<'_> {
         let value = match part {
             Part::Line => seed.deserialize(place.line.into_deserializer()),
             Part::Column => seed.deserialize(place.column.into_deserializer()),
-            Part::Path => seed.deserialize(reader.path.to_string().into_deserializer()),
+            Part::Path => seed.deserialize(reader.path.text().into_deserializer()),
             Part::IsMap => {
                 let is_map = matches!(reader.node.value, Value::Map(_));
                 seed.deserialize(is_map.into_deserializer())
@@ -413,6 +448,11 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         let Some(entry) = self.current else {
             return Ok(None);
         };
+        if fields.is_some() {
+            // The name of a field is only looked up.
+            let key: StrDeserializer<'_, ReadError> = entry.key.as_str().into_deserializer();
+            return seed.deserialize(key).map(Some);
+        }
         let node = Node {
             place: entry.place,
             value: Value::Text(entry.key.clone()),

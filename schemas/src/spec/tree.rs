@@ -112,13 +112,17 @@ pub(crate) fn too_deep() -> Problem {
 #[derive(Debug, Default)]
 pub(crate) struct MapBuilder {
     entries: Vec<Entry>,
+    /// The lines of the keys, once there are more than a glance takes in.
     lines: HashMap<String, u32>,
 }
+
+/// So many keys are looked through; most maps of a job have no more.
+const GLANCE: usize = 16;
 
 impl MapBuilder {
     /// Adds an entry; a key that is already there is a problem that names both places.
     pub(crate) fn push(&mut self, key: String, place: Place, node: Node) -> Result<(), Problem> {
-        if let Some(line) = self.lines.insert(key.clone(), place.line) {
+        if let Some(line) = self.line_of(&key) {
             let first = match line {
                 0 => String::new(),
                 _ => format!(" (first on line {line})"),
@@ -127,8 +131,25 @@ impl MapBuilder {
             let problem = Problem::new(message, "remove one of the two");
             return Err(problem.at(place.line, place.column));
         }
+        if self.entries.len() == GLANCE {
+            let known = self.entries.iter();
+            let known = known.map(|entry| (entry.key.clone(), entry.place.line));
+            self.lines = known.collect();
+        }
+        if self.entries.len() >= GLANCE {
+            self.lines.insert(key.clone(), place.line);
+        }
         self.entries.push(Entry { key, place, node });
         Ok(())
+    }
+
+    /// The line on which a key stands already.
+    fn line_of(&self, key: &str) -> Option<u32> {
+        if self.entries.len() > GLANCE {
+            return self.lines.get(key).copied();
+        }
+        let known = self.entries.iter().find(|entry| entry.key == key);
+        known.map(|entry| entry.place.line)
     }
 
     pub(crate) fn finish(self) -> Value {
@@ -203,4 +224,29 @@ impl<'a> Lines<'a> {
 fn characters_in(bytes: &[u8]) -> usize {
     // All but the continuation bytes of UTF-8.
     bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_there_twice_is_found_in_maps_of_any_size() {
+        for size in [1, GLANCE - 1, GLANCE, GLANCE + 1, 3 * GLANCE] {
+            for again in [0, size / 2, size - 1] {
+                let mut map = MapBuilder::default();
+                let mut push = |key: usize, line| {
+                    let place = Place { line, column: 1 };
+                    let value = Value::Null;
+                    map.push(format!("key-{key}"), place, Node { place, value })
+                };
+                for key in 0..size {
+                    push(key, u32::try_from(key).unwrap() + 1).unwrap();
+                }
+                let twice = push(again, 99).unwrap_err();
+                let first = format!("(first on line {})", again + 1);
+                assert!(twice.message.ends_with(&first), "{size}: {}", twice.message);
+            }
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! YAML into the tree: version 1.2, core schema, one document, no anchors, no tags.
 
+use std::borrow::Cow;
+
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
 use super::problem::Problem;
@@ -70,22 +72,27 @@ impl Builder {
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
             | Event::MappingStart(_, Some(_)) => refuse("tags are not supported", "remove the tag"),
-            Event::Scalar(text, style, ..) => self.scalar(&text, style, place),
+            Event::Scalar(text, style, ..) => self.scalar(text, style, place),
             Event::SequenceStart(..) => self.begin(Open::List(Vec::new()), place),
             Event::MappingStart(..) => self.begin(Open::Map(MapBuilder::default(), None), place),
             Event::SequenceEnd | Event::MappingEnd => self.end(),
         }
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, place: Place) -> Result<(), Problem> {
+    fn scalar(
+        &mut self,
+        text: Cow<'_, str>,
+        style: ScalarStyle,
+        place: Place,
+    ) -> Result<(), Problem> {
         if let Some((Open::Map(_, key @ None), _)) = self.open.last_mut() {
-            *key = Some((text.to_owned(), place));
+            *key = Some((text.into_owned(), place));
             return Ok(());
         }
         self.take(self.open.len(), place)?;
         let value = match style {
-            ScalarStyle::Plain => plain(text),
-            _ => Value::Text(text.to_owned()),
+            ScalarStyle::Plain => plain(&text),
+            _ => Value::Text(text.into_owned()),
         };
         self.value(Node { place, value })
     }
