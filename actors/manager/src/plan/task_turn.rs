@@ -27,10 +27,7 @@ impl TaskTurn {
             siblings: Siblings::default(),
             first_waiting: None,
         };
-        for record in state
-            .slots_of(&job.name)
-            .filter(|record| record.slot.task == *name)
-        {
+        for record in state.slots_of_task(&job.name, name) {
             for node in live_runs(record).filter_map(|run| run.node.as_ref()) {
                 turn.siblings.add(node);
             }

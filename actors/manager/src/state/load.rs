@@ -1,5 +1,7 @@
 //! What the live runs of a node hold.
 
+use std::sync::Arc;
+
 use imbl::OrdMap;
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{RunRecord, SlotRecord};
@@ -18,7 +20,7 @@ pub struct Load {
     /// records of a rewound log overlap).
     pub ports: OrdMap<u16, u32>,
     /// The placements that hold all this.
-    pub placements: OrdMap<RunId, Slot>,
+    pub placements: OrdMap<RunId, Arc<Slot>>,
 }
 
 impl Load {
@@ -27,7 +29,7 @@ impl Load {
         self.placements.is_empty()
     }
 
-    pub(super) fn hold(&mut self, slot: &Slot, run: &RunRecord) {
+    pub(super) fn hold(&mut self, slot: &Arc<Slot>, run: &RunRecord) {
         let Resources {
             cpu, memory, disk, ..
         } = &run.reserved;
@@ -73,10 +75,10 @@ pub fn live_runs(slot: &SlotRecord) -> impl Iterator<Item = &RunRecord> {
 
 /// Runs by the end of their id, for names of 8 characters and more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RunIndex(OrdMap<u128, (RunId, Slot)>);
+pub(super) struct RunIndex(OrdMap<u128, (RunId, Arc<Slot>)>);
 
 impl RunIndex {
-    pub(super) fn insert(&mut self, run: RunId, slot: &Slot) {
+    pub(super) fn insert(&mut self, run: RunId, slot: &Arc<Slot>) {
         self.0
             .insert(reversed(run.0.as_u128()), (run, slot.clone()));
     }
@@ -86,11 +88,17 @@ impl RunIndex {
     }
 
     pub(super) fn get(&self, run: RunId) -> Option<&Slot> {
-        self.0.get(&reversed(run.0.as_u128())).map(|(_, slot)| slot)
+        self.0
+            .get(&reversed(run.0.as_u128()))
+            .map(|(_, slot)| slot.as_ref())
     }
 
     /// Runs whose id ends in `digits`, the last of `count` hexadecimal digits first.
-    pub(super) fn ending(&self, digits: u128, count: u32) -> impl Iterator<Item = &(RunId, Slot)> {
+    pub(super) fn ending(
+        &self,
+        digits: u128,
+        count: u32,
+    ) -> impl Iterator<Item = &(RunId, Arc<Slot>)> {
         let free = 128 - 4 * count.min(32);
         let low = reversed(digits);
         let high = if free == 128 {

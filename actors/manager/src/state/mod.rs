@@ -11,6 +11,7 @@ pub(crate) mod fixture;
 mod key;
 mod load;
 mod records;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod ties;
@@ -36,6 +37,7 @@ pub use records::CodecError;
 pub(crate) use draft::{job_event, run_event};
 
 use load::RunIndex;
+use slots::Slots;
 use ties::Ties;
 
 /// Everything the log says, and indexes over it.
@@ -46,7 +48,7 @@ pub struct State {
     jobs: OrdMap<Name, Arc<JobRecord>>,
     managers: OrdMap<Name, Arc<ManagerRecord>>,
     nodes: OrdMap<Name, Arc<NodeRecord>>,
-    slots: OrdMap<Slot, Arc<SlotRecord>>,
+    slots: Slots,
     versions: OrdMap<(Name, u32), Arc<VersionRecord>>,
     /// Bytes of records that this build does not know or would write otherwise.
     raw: OrdMap<String, Bytes>,
@@ -153,12 +155,16 @@ impl State {
 
     /// The slots of a job, by task and index.
     pub fn slots_of<'a>(&'a self, job: &'a Name) -> impl Iterator<Item = &'a Arc<SlotRecord>> {
-        // No name sorts before "a".
-        let first = Name::new("a").unwrap_or_else(|_| Name::main());
-        self.slots
-            .range(Slot::new(job.clone(), first, 0)..)
-            .map(|(_, record)| record)
-            .take_while(move |record| record.slot.job == *job)
+        self.slots.of_job(job)
+    }
+
+    /// The slots of one task of a job, by index.
+    pub fn slots_of_task<'a>(
+        &'a self,
+        job: &'a Name,
+        task: &'a Name,
+    ) -> impl Iterator<Item = &'a Arc<SlotRecord>> {
+        self.slots.of_task(job, task)
     }
 
     /// A node.
@@ -217,7 +223,11 @@ impl State {
     }
 
     /// The runs whose id ends in so many hexadecimal digits.
-    pub fn runs_ending(&self, digits: u128, count: u32) -> impl Iterator<Item = &(RunId, Slot)> {
+    pub fn runs_ending(
+        &self,
+        digits: u128,
+        count: u32,
+    ) -> impl Iterator<Item = &(RunId, Arc<Slot>)> {
         self.runs.ending(digits, count)
     }
 
@@ -389,7 +399,7 @@ impl State {
         match record {
             Some(record) => {
                 self.index(&record);
-                self.slots.insert(slot.clone(), record);
+                self.slots.insert(slot, record);
             }
             None => {
                 self.slots.remove(slot);
@@ -398,13 +408,15 @@ impl State {
     }
 
     fn index(&mut self, record: &SlotRecord) {
+        // Shared: a slot of its own in every index costs each copy of the index three counters.
+        let slot = Arc::new(record.slot.clone());
         for run in load::all_runs(record) {
-            self.runs.insert(run.run, &record.slot);
+            self.runs.insert(run.run, &slot);
         }
         for run in live_runs(record) {
             if let Some(node) = &run.node {
                 let load = self.loads.entry(node.clone()).or_default();
-                Arc::make_mut(load).hold(&record.slot, run);
+                Arc::make_mut(load).hold(&slot, run);
             }
         }
         if let Some(at) = record.not_before {

@@ -120,7 +120,7 @@ impl State {
 
     /// Every record in the order of their keys.
     pub fn all_records(&self) -> impl Iterator<Item = (String, Bytes)> + '_ {
-        let mut slots: Vec<_> = self.slots.keys().collect();
+        let mut slots: Vec<_> = self.slots.values().map(|record| &record.slot).collect();
         slots.sort_by(|a, b| slot_order(a, b));
         let mut versions: Vec<_> = self.versions.keys().collect();
         versions.sort_by(|a, b| name_order(&a.0, &b.0).then_with(|| a.1.cmp(&b.1)));

@@ -12,7 +12,7 @@ use loom_schemas::words::{Kind, RunState};
 
 use serde::Serialize;
 
-use crate::depend::standing;
+use crate::depend::{standing, upstream};
 use crate::reconcile::replicas;
 use crate::size::size_of;
 use crate::state::{State, live_runs};
@@ -66,8 +66,11 @@ pub fn job_view(state: &State, query: &JobGet, bytes: usize) -> Result<JobView, 
     });
     let (slots, more) = page(later, bytes);
     let last = slots.last().map(|record: &SlotRecord| cursor(&record.slot));
-    let (graph, depends_on) = match query.after {
-        None => standing(state, job, spec),
+    let (graph, depends_on, upstream) = match query.after {
+        None => {
+            let (graph, depends_on) = standing(state, job, spec);
+            (graph, depends_on, upstream(state, spec))
+        }
         Some(_) => Default::default(),
     };
     Ok(JobView {
@@ -77,6 +80,7 @@ pub fn job_view(state: &State, query: &JobGet, bytes: usize) -> Result<JobView, 
         next: last.filter(|_| more),
         graph,
         depends_on,
+        upstream,
         children: match query.after {
             None => children(state, name),
             Some(_) => Vec::new(),
@@ -154,7 +158,7 @@ pub fn node_view(
         let record = state.slot(slot)?;
         let run = live_runs(record).find(|run| run.placement == *placement)?;
         Some(RunView {
-            slot: slot.clone(),
+            slot: Slot::clone(slot),
             run: run.clone(),
         })
     });
@@ -202,7 +206,8 @@ fn find_run(state: &State, text: &str) -> Result<(RunId, Slot), WireError> {
     let number = u128::from_str_radix(&digits, 16).map_err(|_| none())?;
     let count = u32::try_from(digits.len()).unwrap_or(32);
     let mut found = state.runs_ending(number, count);
-    let first = found.next().ok_or_else(none)?.clone();
+    let (run, slot) = found.next().ok_or_else(none)?;
+    let first = (*run, Slot::clone(slot));
     if found.next().is_some() {
         let message = format!("more than one run ends in {text}: give more of its id");
         return Err(WireError::new(ErrorCode::Conflict, message));
