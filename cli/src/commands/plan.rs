@@ -4,18 +4,21 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use loom_schemas::subject;
-use loom_schemas::wire::{JobPlan, PlanAction, SubmitOutcome};
+use loom_schemas::wire::{JobPlan, PlanAction, SubmitOutcome, WholeChange};
 
 use crate::cli::Global;
 use crate::client;
 use crate::commands::validate::{parse_set, read_job};
 use crate::exit::{Code, Failure};
-use crate::output::{self, table};
+use crate::output::{self, graph, table};
 
-/// Show what `run` would do: each task with what becomes of it and why, in what the job differs
-/// from the one that runs, and what no node has room for.
+/// Show what `run` would do: each task with what becomes of it and why, what changes for the whole
+/// job, in what it differs from the one that runs, what it waits for, and what no node has room for.
 ///
-/// Exit codes: 0 nothing to do; 1 changes; 2 some of it finds no node now; 255 error.
+/// What waits for others, or for its turn in an update, is tried as well.
+///
+/// Exit codes: 0 nothing to do; 1 changes; 2 some of it finds no node as things stand, or is never
+/// started because what it waits for has failed; 255 error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loomctl plan web.yaml
@@ -96,6 +99,28 @@ fn shown(plan: &JobPlan) -> String {
         ]);
     }
     text.push_str(&table::render(rows));
+    if !plan.whole.is_empty() {
+        text.push_str("\nof the whole job:\n");
+        for WholeChange { field, effect } in &plan.whole {
+            // Writing to a text cannot fail.
+            let _ = writeln!(text, "{field}: {effect}");
+        }
+    }
+    text.push_str(&changes(plan));
+    text.push_str(&graph::jobs(&plan.depends_on, &plan.upstream));
+    text.push_str(&graph::tasks(&plan.graph));
+    if !plan.blocked.is_empty() {
+        text.push_str("\nfinds no node as things stand, or is never started:\n");
+    }
+    for line in &plan.blocked {
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+/// In what the specs differ, a line a value.
+fn changes(plan: &JobPlan) -> String {
+    let mut text = String::new();
     if !plan.changes.is_empty() {
         text.push('\n');
     }
@@ -108,12 +133,6 @@ fn shown(plan: &JobPlan) -> String {
             (None, Some(new)) => writeln!(text, "+ {}: {new}", change.path),
             (None, None) => Ok(()),
         };
-    }
-    if !plan.blocked.is_empty() {
-        text.push_str("\nfinds no node now:\n");
-    }
-    for line in &plan.blocked {
-        let _ = writeln!(text, "{line}");
     }
     text
 }

@@ -1,6 +1,5 @@
 //! `loomctl status`.
 
-mod graph;
 mod schedule;
 mod slots;
 
@@ -16,7 +15,7 @@ use crate::cli::Global;
 use crate::client;
 use crate::commands::stop::job_view;
 use crate::exit::{Code, Failure};
-use crate::output::{self, table, time};
+use crate::output::{self, graph, table, time};
 
 use slots::{run_detail, slot_detail, slot_table};
 
@@ -278,8 +277,8 @@ fn job_detail(view: &JobView, wide: bool, now: Timestamp) -> String {
         table::field(&mut text, "Label", &format!("{key}={value}"));
     }
     text.push_str(&schedule::of(view));
-    text.push_str(&graph::jobs(view));
-    text.push_str(&graph::tasks(view));
+    text.push_str(&graph::jobs(&view.depends_on, &view.upstream));
+    text.push_str(&graph::tasks(&view.graph));
     if !view.children.is_empty() {
         text.push('\n');
         text.push_str(&jobs(&view.children, wide, now));

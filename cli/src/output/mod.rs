@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::exit::{Code, Failure};
 
+pub(crate) mod graph;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod time;

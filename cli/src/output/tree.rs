@@ -20,8 +20,8 @@ pub(crate) struct Node<'a> {
 pub(crate) struct Line<'a> {
     /// Which of the nodes.
     pub(crate) node: usize,
-    /// Its name with its branch: `│  └─ test`.
-    pub(crate) drawn: String,
+    /// The branch that stands before its name: `│  └─ `.
+    pub(crate) lead: String,
     /// What else it waits for than the one it stands below.
     pub(crate) also: Vec<&'a str>,
 }
@@ -66,7 +66,7 @@ pub(crate) fn draw<'a>(nodes: &[Node<'a>]) -> Vec<Line<'a>> {
             .filter(|after| Some(**after) != parent);
         lines.push(Line {
             node,
-            drawn: format!("{lead}{}", nodes[node].name),
+            lead,
             also: also.copied().collect(),
         });
         left.extend(branches(&below, Some(node), &stem, level + 1));
@@ -146,12 +146,13 @@ mod tests {
                 after: after.to_vec(),
             })
             .collect();
-        let lines = draw(&nodes)
-            .into_iter()
-            .map(|line| match line.also.as_slice() {
-                [] => line.drawn,
-                also => format!("{} (and {})", line.drawn, also.join(", ")),
-            });
+        let lines = draw(&nodes).into_iter().map(|line| {
+            let drawn = format!("{}{}", line.lead, nodes[line.node].name);
+            match line.also.as_slice() {
+                [] => drawn,
+                also => format!("{drawn} (and {})", also.join(", ")),
+            }
+        });
         lines.collect::<Vec<_>>().join("\n")
     }
 
@@ -197,6 +198,6 @@ seed";
         let lines = draw(&nodes);
         assert_eq!(lines.len(), 1000);
         assert!(lines.iter().zip(0..).all(|(line, at)| line.node == at));
-        assert!(lines.iter().all(|line| line.drawn.chars().count() < 70));
+        assert!(lines.iter().all(|line| line.lead.chars().count() < 60));
     }
 }

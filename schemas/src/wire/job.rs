@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::read::{JobDependency, TaskStanding, UpstreamJob};
 use crate::ids::{Index, Name, Revision};
 
 /// The leader's answer to a submission.
@@ -44,12 +45,36 @@ pub struct JobPlan {
     pub outcome: SubmitOutcome,
     /// What becomes of each task, by name; those of the version before that are gone as well.
     pub tasks: Vec<TaskPlan>,
+    /// What changes for the job as a whole, and what that does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub whole: Vec<WholeChange>,
     /// In what the spec differs from the wanted one, in the canonical form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<SpecChange>,
-    /// What no node has room for now, a line each: `web/2: no node fits: 3 not enough memory`.
+    /// What finds no node as things stand, also of what would be placed only later, and what is
+    /// never started because another has failed; a line each: `web/2: no node fits: 3 not enough
+    /// memory`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<String>,
+    /// How its tasks would stand, if any of them waits for another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub graph: Vec<TaskStanding>,
+    /// How the jobs stand that it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<JobDependency>,
+    /// Those of them, and of the jobs further up, that wait for others themselves, the nearest
+    /// first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<UpstreamJob>,
+}
+
+/// A change of a job that is none of a single task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeChange {
+    /// The field of the job: `priority`.
+    pub field: String,
+    /// What changing it does, in words.
+    pub effect: String,
 }
 
 /// What becomes of a task.

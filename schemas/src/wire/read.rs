@@ -94,6 +94,10 @@ pub struct JobView {
     /// How the jobs stand that it waits for; on the first page.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<JobDependency>,
+    /// Those of them, and of the jobs further up, that wait for others themselves, the nearest
+    /// first; on the first page.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<UpstreamJob>,
     /// The last 200 jobs it has made, by name: firings, dispatches, runs of its tasks; on the first
     /// page.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -126,6 +130,19 @@ pub struct JobDependency {
     /// How it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// What a job waits for, or has waited for, that another one waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamJob {
+    /// The job.
+    pub job: Name,
+    /// How the jobs stand that it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<JobDependency>,
+    /// What it waits for is left out: there are too many jobs before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 /// How a task or job stands, for those that wait for it.

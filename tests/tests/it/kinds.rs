@@ -74,8 +74,45 @@ fn a_failed_dependency_ends_its_dependants_and_they_never_start() {
         "{}",
         said.out
     );
+    let tree = "\
+DEPENDS ON  UNTIL      STATE    REASON
+api         completed  waiting  waiting for job db to complete
+└─ db       completed  running
+";
+    assert!(said.out.contains(tree), "{}", said.out);
+    let page = dev.path("page.yaml");
+    std::fs::write(
+        &page,
+        "name: page\nkind: batch\ndepends_on: [web]\ntasks:\n  \
+         build: {bash: 'true'}\n  test: {bash: 'true', after: [build], cpu: 4000}\n",
+    )
+    .unwrap();
+    let page = page.to_str().unwrap();
+    let said = dev.ctl(&["plan", page]).expect_code(2);
+    let expected = "\
+page would be new, at version 1
+TASK   ACTION  REPLICAS  REASON
+build  create  1         new
+test   create  1         new
+
+DEPENDS ON   UNTIL      STATE    REASON
+web          completed  waiting  waiting for job api to complete
+└─ api       completed  waiting  waiting for job db to complete
+   └─ db     completed  running
+
+TASK     STATE    REASON
+build    pending
+└─ test  waiting  waiting for task build to complete
+
+finds no node as things stand, or is never started:
+page/test/0: no node fits: 1 not enough cpu
+";
+    assert_eq!(said.out, expected);
     std::fs::write(go, "").unwrap();
     dev.wait_for_job("web", "failed");
+    let said = dev.ctl(&["plan", page]).expect_code(2);
+    let why = "page never starts: job web failed: job api failed: job db failed: db/0 failed";
+    assert!(said.out.contains(why), "{}", said.out);
     let said = dev.ctl(&["status", "web"]).expect_code(0);
     let why = "job api failed: job db failed: db/0 failed: exit code 3";
     assert!(said.out.contains(why), "{}", said.out);

@@ -192,10 +192,17 @@ fn a_plan_says_what_a_run_would_do_and_changes_nothing() {
         2,
     );
     assert!(
-        said.out.contains("web/0: no node fits: 1 not enough cpu"),
+        said.out
+            .contains("web/0 and 1 more: no node fits: 1 not enough cpu"),
         "{}",
         said.out
     );
+    let said = plan(
+        &service("echo one", "").replace("replicas: 2", "replicas: 2\npriority: 60"),
+        1,
+    );
+    let whole = "of the whole job:\npriority: who goes first";
+    assert!(said.out.contains(whole), "{}", said.out);
     let said = plan("name: web\nbsh: x\n", 255);
     assert!(said.err.contains("did you mean `bash`?"), "{}", said.err);
     assert_eq!(dev.job("web")["summary"]["job"]["version"], 1);

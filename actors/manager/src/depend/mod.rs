@@ -11,6 +11,7 @@ mod accept;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod view;
 
 use std::borrow::Cow;
@@ -28,6 +29,7 @@ use crate::state::{State, live_runs};
 
 pub use accept::{check, check_circle};
 pub use progress::Progress;
+pub use upstream::upstream;
 pub use view::standing;
 
 use progress::{of_job, of_tasks};
@@ -69,6 +71,11 @@ impl Gates {
     /// Whether a task may not be started, now or ever.
     pub fn is_closed(&self, task: &Name) -> bool {
         self.job != Gate::Open || self.tasks.contains_key(task)
+    }
+
+    /// That of one task, apart from that of the whole job.
+    pub fn of_task(&self, task: &Name) -> &Gate {
+        self.tasks.get(task).unwrap_or(&Gate::Open)
     }
 
     /// That of the whole job.

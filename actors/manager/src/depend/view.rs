@@ -1,11 +1,12 @@
 //! How those stand that wait for each other, for people.
 
+use loom_schemas::ids::Name;
 use loom_schemas::record::JobRecord;
-use loom_schemas::spec::JobSpec;
+use loom_schemas::spec::{DependsOn, JobSpec};
 use loom_schemas::wire::{JobDependency, Standing, TaskStanding};
 
 use super::progress::{Progress, of_job, of_tasks};
-use super::{Gate, gates_of_tasks};
+use super::{Gate, gate_of_job, gates_of_tasks};
 use crate::state::State;
 
 /// How the tasks of a job stand, if any of them waits for another, and the jobs that it waits for.
@@ -14,16 +15,43 @@ pub fn standing(
     job: &JobRecord,
     spec: &JobSpec,
 ) -> (Vec<TaskStanding>, Vec<JobDependency>) {
+    (tasks(state, job, spec), dependencies(state, spec))
+}
+
+/// How the jobs stand that a job waits for, or has waited for.
+pub(super) fn dependencies(state: &State, spec: &JobSpec) -> Vec<JobDependency> {
     let others = spec.depends_on.iter().map(|other| {
         let progress = of_job(state, &other.job, other.task.as_ref());
-        let (standing, reason) = said(progress, true);
+        let waits = match progress {
+            Progress::Begun => gate_of(state, &other.job),
+            _ => None,
+        };
+        let (standing, reason) = match waits {
+            Some(Gate::Waits(reason)) => (Standing::Waiting, Some(reason)),
+            _ => said(progress, is_checked(state, other)),
+        };
         JobDependency {
             dependency: other.clone(),
             standing,
             reason,
         }
     });
-    (tasks(state, job, spec), others.collect())
+    others.collect()
+}
+
+/// Whether anything looks at how what is waited for does its work.
+fn is_checked(state: &State, other: &DependsOn) -> bool {
+    let spec = state.job(&other.job).and_then(|job| state.spec(job));
+    let mut tasks = spec.into_iter().flat_map(|spec| &spec.tasks);
+    tasks.any(|(name, task)| {
+        task.health.is_some() && other.task.as_ref().is_none_or(|only| only == name)
+    })
+}
+
+/// Whether a job may start, if it has not ended.
+fn gate_of(state: &State, name: &Name) -> Option<Gate> {
+    let job = state.job(name).filter(|job| !job.status.is_terminal())?;
+    Some(gate_of_job(state, job, state.spec(job)?))
 }
 
 fn tasks(state: &State, job: &JobRecord, spec: &JobSpec) -> Vec<TaskStanding> {

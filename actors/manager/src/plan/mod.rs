@@ -4,12 +4,14 @@
 //! is the cost: it follows what changed, not what there is.
 
 mod assign;
+mod blocked;
 mod diff;
 mod parts;
 mod place;
 mod preview;
 mod settle;
 mod silent;
+mod task_plan;
 mod task_turn;
 #[cfg(test)]
 mod tests;
@@ -101,16 +103,8 @@ pub fn plan_on(
     let jobs = by_priority(draft.state());
     // Every job gets a share, so that a large one does not keep the others waiting.
     let share = (options.slots / jobs.len().clamp(1, 8)).max(1);
-    let mut pass = Pass {
-        now,
-        options,
-        lost_at: &lost_at,
-        ids,
-        cluster,
-        follows: false,
-        refused: HashMap::new(),
-        left: options.slots.max(1),
-    };
+    let mut pass = Pass::new(cluster, now, options, &lost_at, ids);
+    pass.left = options.slots.max(1);
     let mut unfinished = None;
     for (priority, job) in jobs {
         // What was left of a job is not to find its room taken by one that comes after it.
@@ -150,16 +144,8 @@ fn plan_job(
     ids: &mut dyn FnMut() -> RunId,
 ) {
     let lost_at = deadlines(draft.state(), options.lost_after);
-    let mut pass = Pass {
-        now,
-        options,
-        lost_at: &lost_at,
-        ids,
-        cluster: &mut Cluster::empty(options.strategy),
-        follows: false,
-        refused: HashMap::new(),
-        left: usize::MAX,
-    };
+    let mut cluster = Cluster::empty(options.strategy);
+    let mut pass = Pass::new(&mut cluster, now, options, &lost_at, ids);
     // The second turn sees what waits since the first.
     for _ in 0..2 {
         if !pass.plan_job(draft, job, usize::MAX) {
@@ -218,7 +204,33 @@ struct Pass<'a> {
     left: usize,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// A pass that may change any number of slots.
+    fn new(
+        cluster: &'a mut Cluster,
+        now: Timestamp,
+        options: &'a PlanOptions,
+        lost_at: &'a BTreeMap<Name, Timestamp>,
+        ids: &'a mut dyn FnMut() -> RunId,
+    ) -> Self {
+        Self {
+            now,
+            options,
+            lost_at,
+            ids,
+            cluster,
+            follows: false,
+            refused: HashMap::new(),
+            left: usize::MAX,
+        }
+    }
+
+    /// Something became free: what the nodes have left is looked at anew.
+    fn look_anew(&mut self) {
+        self.follows = false;
+        self.refused.clear();
+    }
+
     /// Whether more is to be done for the job than was allowed.
     fn plan_job(&mut self, draft: &mut Draft, name: &Name, limit: usize) -> bool {
         schedule::settle(draft, name, self.now);

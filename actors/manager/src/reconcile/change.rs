@@ -62,7 +62,7 @@ pub fn same_in_place(old: &TaskSpec, new: &TaskSpec) -> bool {
 }
 
 /// The same for the run of one index, which may have something of its own.
-pub(super) fn same_at_index(old: &TaskSpec, new: &TaskSpec, index: &Index) -> bool {
+pub fn same_at_index(old: &TaskSpec, new: &TaskSpec, index: &Index) -> bool {
     let own = !old.per_index.is_empty() || !new.per_index.is_empty();
     if own {
         same_in_place(&old.of_index(index), &new.of_index(index))

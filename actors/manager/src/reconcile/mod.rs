@@ -27,7 +27,7 @@ use loom_schemas::record::{JobRecord, SlotRecord};
 use loom_schemas::spec::{JobSpec, TaskSpec};
 
 pub use action::{Action, apply, give_up, loss, retire};
-pub use change::same_in_place;
+pub use change::{same_at_index, same_in_place};
 pub use rollout::{UpdateChange, serves};
 pub use status::{JobStanding, status};
 pub use verdict::{

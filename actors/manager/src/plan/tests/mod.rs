@@ -5,6 +5,7 @@ mod checks;
 mod figures;
 mod happens;
 mod nodes;
+mod preview;
 mod stories;
 mod world;
 

@@ -293,7 +293,7 @@ impl Facts<'_> {
     }
 
     /// Whether the old run of a slot of the task ends before the new one begins.
-    pub(super) fn is_stop_first(&self, task: &TaskSpec) -> bool {
+    pub fn is_stop_first(&self, task: &TaskSpec) -> bool {
         let order = self.spec.update.order_of(task);
         // What runs to completion must not do its work twice.
         self.spec.kind == Kind::Batch || order == UpdateOrder::StopFirst

@@ -1,0 +1,167 @@
+//! What becomes of each task of a job that is submitted, and of the job as a whole, in words.
+
+use loom_schemas::ids::{Index, Name};
+use loom_schemas::record::JobRecord;
+use loom_schemas::spec::{JobSpec, TaskSpec};
+use loom_schemas::wire::{PlanAction, SpecChange, SubmitOutcome, TaskPlan, WholeChange};
+use loom_schemas::words::Kind;
+
+use super::diff::task_diff;
+use crate::reconcile::{replicas, same_at_index, same_in_place};
+use crate::state::Draft;
+
+/// Tasks of a job that begins, begins anew, or stays as it is.
+pub(super) fn all(
+    draft: &Draft,
+    name: &Name,
+    spec: &JobSpec,
+    outcome: SubmitOutcome,
+) -> Vec<TaskPlan> {
+    let (action, reason) = match outcome {
+        SubmitOutcome::Restarted => (PlanAction::Create, "a new round begins"),
+        SubmitOutcome::Unchanged => (PlanAction::Keep, ""),
+        SubmitOutcome::Created | SubmitOutcome::Updated => (PlanAction::Create, "new"),
+    };
+    let job = draft.state().job(name);
+    let row = |(name, task): (&Name, _)| TaskPlan {
+        task: name.clone(),
+        action,
+        replicas: job.map_or(0, |job| replicas(job, name, task)),
+        reason: reason.to_owned(),
+    };
+    spec.tasks.iter().map(row).collect()
+}
+
+/// Tasks of a job that changes while it runs.
+pub(super) fn changed(
+    draft: &Draft,
+    before: &JobRecord,
+    old: &JobSpec,
+    new: &JobSpec,
+) -> Vec<TaskPlan> {
+    let job = draft.state().job(&new.name);
+    let mut rows = Vec::new();
+    for (name, task) in &new.tasks {
+        let wanted = job.map_or(task.replicas, |job| replicas(job, name, task));
+        let (action, reasons) = match old.tasks.get(name) {
+            None => (PlanAction::Create, vec!["new".to_owned()]),
+            Some(earlier) => {
+                let had = replicas(before, name, earlier);
+                compared((old, earlier, had), (new, task, wanted), name)
+            }
+        };
+        rows.push(TaskPlan {
+            task: name.clone(),
+            action,
+            replicas: wanted,
+            reason: reasons.join(", "),
+        });
+    }
+    let gone = old
+        .tasks
+        .keys()
+        .filter(|name| !new.tasks.contains_key(*name));
+    rows.extend(gone.map(|name| TaskPlan {
+        task: name.clone(),
+        action: PlanAction::Stop,
+        replicas: 0,
+        reason: "not in the job any more".to_owned(),
+    }));
+    rows.sort_by(|a, b| a.task.cmp(&b.task));
+    rows
+}
+
+/// What becomes of a task that both versions have, each with how many slots it has, and why.
+fn compared(
+    (old, earlier, had): (&JobSpec, &TaskSpec, u32),
+    (new, task, wanted): (&JobSpec, &TaskSpec, u32),
+    name: &Name,
+) -> (PlanAction, Vec<String>) {
+    match (&old.schedule, &new.schedule) {
+        (None, Some(_)) => {
+            let why = "the job runs by its schedule from now on";
+            return (PlanAction::Stop, vec![why.to_owned()]);
+        }
+        (Some(_), None) => {
+            let why = "the job runs by no schedule any more";
+            return (PlanAction::Create, vec![why.to_owned()]);
+        }
+        _ => {}
+    }
+    let moves = (old.kind == Kind::System) != (new.kind == Kind::System);
+    let in_place = same_in_place(earlier, task);
+    let mut reasons = Vec::new();
+    if moves {
+        reasons.push(format!("kind {} to {}", old.kind, new.kind));
+    }
+    if had != wanted {
+        reasons.push(format!("replicas {had} to {wanted}"));
+    }
+    let prefix = format!("tasks.{name}.");
+    let paths = task_diff(old, new, name).into_iter().filter_map(|change| {
+        let path = change.path.strip_prefix(&prefix)?.to_owned();
+        (path != "replicas").then_some(path)
+    });
+    // Of a task that is replaced only what replaces it is a reason.
+    reasons.extend(paths.filter(|path| in_place || !goes_in_place(path)));
+    if new.schedule.is_some() && !reasons.is_empty() {
+        reasons.push("from the next firing on".to_owned());
+        return (PlanAction::InPlace, reasons);
+    }
+    if moves {
+        return (PlanAction::Replace, reasons);
+    }
+    let both = had.min(wanted);
+    let other = |index: &u32| !same_at_index(earlier, task, &Index::Number(*index));
+    let others = (0..both).filter(|index| !in_place && other(index)).count();
+    if others > 0 && u32::try_from(others).is_ok_and(|others| others < both) {
+        reasons.push(format!("{others} of {both} runs"));
+    }
+    let action = match in_place {
+        // What differs for no index that there is replaces nothing.
+        false if others > 0 || both == 0 || new.kind == Kind::System => PlanAction::Replace,
+        _ if reasons.is_empty() => PlanAction::Keep,
+        _ => PlanAction::InPlace,
+    };
+    (action, reasons)
+}
+
+/// Whether a change of a field of a task restarts nothing.
+fn goes_in_place(path: &str) -> bool {
+    let field = path.split('.').next().unwrap_or_default();
+    matches!(field, "restart" | "timeout" | "health")
+}
+
+/// What changes for a job as a whole, and what that does.
+pub(super) fn whole_changes(spec: &JobSpec, changes: &[SpecChange]) -> Vec<WholeChange> {
+    let mut whole: Vec<WholeChange> = Vec::new();
+    for change in changes {
+        let field = change.path.split('.').next().unwrap_or_default();
+        if field == "tasks" || whole.iter().any(|known| known.field == field) {
+            continue;
+        }
+        whole.push(WholeChange {
+            field: field.to_owned(),
+            effect: effect(spec, field).to_owned(),
+        });
+    }
+    whole
+}
+
+/// What a change of a field of the job does.
+fn effect(spec: &JobSpec, field: &str) -> &'static str {
+    match field {
+        "owner" => "whom it belongs to; restarts nothing",
+        "kind" if spec.kind == Kind::System => "runs on every node from now on",
+        "kind" => "what runs is judged by the new kind",
+        "priority" => "who goes first where not all have room; restarts nothing",
+        "datacenters" if spec.kind == Kind::System => "runs end where it may not be any more",
+        "datacenters" => "where it is placed from now on; what runs stays where it is",
+        "schedule" => "when it runs from now on",
+        "depends_on" => "holds back only what has not started",
+        "vars" => "reaches the tasks that refer to them",
+        "update" => "how this version and those after it take over",
+        "labels" => "by which it is selected; restarts nothing",
+        _ => "restarts nothing",
+    }
+}
