@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use loom_schemas::ids::Name;
+use loom_schemas::words::Strategy;
 
 use super::fits::{DIMENSIONS, Request, Room, fits, has_room};
 use super::ranking::OUT;
@@ -16,6 +17,8 @@ pub(super) struct Floor {
     names: Vec<Name>,
     rooms: Vec<Room>,
     rows: Vec<Row>,
+    /// The shares in use, for the strategies that look at them.
+    used: Vec<[f64; DIMENSIONS]>,
     seats: HashMap<Name, usize>,
     /// What nodes have in all: there are far fewer sizes than nodes.
     sizes: Vec<[u64; DIMENSIONS]>,
@@ -32,8 +35,9 @@ pub(super) struct Floor {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Row {
     free: [u64; DIMENSIONS],
-    standing: Standing,
-    free_ports: usize,
+    /// See [`Standing`].
+    weight: [f64; DIMENSIONS],
+    free_ports: u32,
     /// Which of the sizes.
     size: u32,
 }
@@ -65,13 +69,16 @@ impl Floor {
         self.sizes.clear();
         let mut known = HashMap::new();
         self.rows.clear();
+        self.used.clear();
         for room in &self.rooms {
             let all = room.all();
             let size = *known.entry(all).or_insert_with(|| {
                 self.sizes.push(all);
                 u32::try_from(self.sizes.len() - 1).unwrap_or(u32::MAX)
             });
-            self.rows.push(Row::of(self.ln_n, room, size));
+            let standing = Standing::of(self.ln_n, room);
+            self.rows.push(Row::of(&standing, room, size));
+            self.used.push(standing.used);
         }
         self.epoch += 1;
     }
@@ -96,7 +103,8 @@ impl Floor {
         ports: impl Iterator<Item = u16>,
     ) {
         self.rooms[seat].take(request, ports);
-        self.rows[seat] = Row::of(self.ln_n, &self.rooms[seat], self.rows[seat].size);
+        // Also where nothing is taken: another replica is here now.
+        self.count(seat);
         self.changes.push(seat, self.names.len());
     }
 
@@ -112,11 +120,20 @@ impl Floor {
     }
 
     fn changed(&mut self, seat: usize) {
-        let row = Row::of(self.ln_n, &self.rooms[seat], self.rows[seat].size);
-        if row != self.rows[seat] {
-            self.rows[seat] = row;
+        if self.count(seat) {
             self.changes.push(seat, self.names.len());
         }
+    }
+
+    /// Counts the row of a seat anew; whether it became another.
+    fn count(&mut self, seat: usize) -> bool {
+        let room = &self.rooms[seat];
+        let standing = Standing::of(self.ln_n, room);
+        let row = Row::of(&standing, room, self.rows[seat].size);
+        let other = row != self.rows[seat] || standing.used != self.used[seat];
+        self.rows[seat] = row;
+        self.used[seat] = standing.used;
+        other
     }
 
     pub(super) fn len(&self) -> usize {
@@ -184,31 +201,39 @@ impl Floor {
     }
 
     /// What a node that suits the shape costs; it is out if it has no room.
+    #[inline]
     fn cost(&self, shape: &Shape, view: &View, seat: usize) -> f64 {
         let row = &self.rows[seat];
         let request = &shape.request;
         let asked = request.asked();
-        let enough = (0..DIMENSIONS).all(|d| asked[d] <= row.free[d]);
-        if !enough || request.free_ports > row.free_ports {
+        // No branch a dimension: most nodes have room, and which have not is hard to foresee.
+        let enough = (0..DIMENSIONS).fold(true, |all, d| all & (asked[d] <= row.free[d]));
+        if !(enough & (request.free_ports <= row.free_ports as usize)) {
             return OUT;
         }
         // Only fixed ports are not in the row.
         if !request.fixed_ports.is_empty() && has_room(&self.rooms[seat], request).is_err() {
             return OUT;
         }
-        score::cost(
-            shape.strategy,
-            &row.standing,
-            &view.terms[row.size as usize],
-        )
+        let terms = &view.terms[row.size as usize];
+        if shape.strategy == Strategy::Epvm {
+            return score::epvm(&row.weight, terms);
+        }
+        score::cost(shape.strategy, &self.standing(seat), terms)
+    }
+
+    fn standing(&self, seat: usize) -> Standing {
+        Standing {
+            used: self.used[seat],
+            weight: self.rows[seat].weight,
+        }
     }
 
     /// What one node costs, whether or not it was looked at in view of the shape before.
     pub(super) fn cost_on(&self, shape: &Shape, seat: usize) -> f64 {
-        let row = &self.rows[seat];
-        let all = &self.sizes[row.size as usize];
+        let all = &self.sizes[self.rows[seat].size as usize];
         let terms = Terms::of(self.ln_n, &shape.request, all);
-        score::cost(shape.strategy, &row.standing, &terms)
+        score::cost(shape.strategy, &self.standing(seat), &terms)
     }
 
     /// Why a request does not fit, node by node.
@@ -224,12 +249,12 @@ impl Floor {
 }
 
 impl Row {
-    fn of(ln_n: f64, room: &Room, size: u32) -> Self {
+    fn of(standing: &Standing, room: &Room, size: u32) -> Self {
         let (held, all) = (room.held(), room.all());
         Self {
             free: std::array::from_fn(|d| all[d].saturating_sub(held[d])),
-            standing: Standing::of(ln_n, room),
-            free_ports: room.free_ports(),
+            weight: standing.weight,
+            free_ports: u32::try_from(room.free_ports()).unwrap_or(u32::MAX),
             size,
         }
     }

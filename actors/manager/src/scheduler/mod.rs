@@ -8,6 +8,8 @@
 mod cluster;
 mod fits;
 mod floor;
+#[cfg(test)]
+mod laws;
 mod ranking;
 mod score;
 mod select;

@@ -12,9 +12,9 @@ use super::fits::{DIMENSIONS, Request, Room};
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Standing {
     /// The share in use.
-    used: [f64; DIMENSIONS],
+    pub(super) used: [f64; DIMENSIONS],
     /// `n^used`, `n` the number of machines.
-    weight: [f64; DIMENSIONS],
+    pub(super) weight: [f64; DIMENSIONS],
 }
 
 /// What a request is on nodes of one size, dimension by dimension.
@@ -83,12 +83,13 @@ impl Terms {
 }
 
 /// The cost of a request on a node it fits.
-pub(super) fn cost(strategy: Strategy, standing: &Standing, terms: &Terms) -> f64 {
+#[inline]
+pub(super) fn cost(strategy: Strategy, Standing { used, weight }: &Standing, terms: &Terms) -> f64 {
     match strategy {
-        Strategy::Epvm => epvm(standing, terms),
-        Strategy::Binpack => 1.0 - fullness(standing, terms),
-        Strategy::Spread => fullness(standing, terms),
-        Strategy::Balanced => stranded(standing, terms),
+        Strategy::Epvm => epvm(weight, terms),
+        Strategy::Binpack => 1.0 - fullness(used, terms),
+        Strategy::Spread => fullness(used, terms),
+        Strategy::Balanced => stranded(used, terms),
         Strategy::RoundRobin => 0.0,
     }
 }
@@ -99,36 +100,37 @@ pub(super) fn cost(strategy: Strategy, standing: &Standing, terms: &Terms) -> f6
 /// Y. Amir, B. Awerbuch, A. Barak, R. S. Borgstrom, A. Keren, "An Opportunity Cost Approach for
 /// Job Assignment in a Scalable Computing Cluster", IEEE TPDS 11(7), 2000. The power is taken as
 /// `exp(u ln n) * expm1((d/c) ln n)`, exact for small shares.
-fn epvm(standing: &Standing, terms: &Terms) -> f64 {
+#[inline]
+pub(super) fn epvm(weight: &[f64; DIMENSIONS], terms: &Terms) -> f64 {
     let mut sum = 0.0;
     for d in 0..DIMENSIONS {
-        sum += standing.weight[d] * terms.gain[d];
+        sum += weight[d] * terms.gain[d];
     }
     sum
 }
 
 /// The mean share in use after the placement, over the dimensions asked for.
-fn fullness(standing: &Standing, terms: &Terms) -> f64 {
+fn fullness(used: &[f64; DIMENSIONS], terms: &Terms) -> f64 {
     let mut sum = 0.0;
     for d in 0..DIMENSIONS {
-        sum += terms.counts[d] * (standing.used[d] + terms.asked[d]);
+        sum += terms.counts[d] * (used[d] + terms.asked[d]);
     }
     sum * terms.mean
 }
 
 /// By how much more of the node is stranded after the placement than before: free, but past what
 /// its scarcest dimension lets anybody use. Among equals the fuller node is cheaper.
-fn stranded(standing: &Standing, terms: &Terms) -> f64 {
+fn stranded(used: &[f64; DIMENSIONS], terms: &Terms) -> f64 {
     const AMONG_EQUALS: f64 = 1e-3;
     let mut before = Spare::default();
     let mut after = Spare::default();
     for d in 0..DIMENSIONS {
         if terms.counts[d] > 0.0 {
-            before.add(1.0 - standing.used[d]);
-            after.add(1.0 - standing.used[d] - terms.asked[d]);
+            before.add(1.0 - used[d]);
+            after.add(1.0 - used[d] - terms.asked[d]);
         }
     }
-    after.stranded() - before.stranded() + AMONG_EQUALS * (1.0 - fullness(standing, terms))
+    after.stranded() - before.stranded() + AMONG_EQUALS * (1.0 - fullness(used, terms))
 }
 
 /// What is free, summed up over dimensions.
