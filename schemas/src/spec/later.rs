@@ -8,7 +8,6 @@ pub(crate) const TASK: &str = "TaskFile";
 /// Fields and values that are refused with `not supported yet`, each with the type of the file it
 /// is of. Whoever makes one work takes its line out; nothing else has to be changed for it.
 const LATER: &[(&str, &str)] = &[
-    (JOB, "strategy"),
     (JOB, "on"),
     (TASK, "plugin"),
     (TASK, "gpus"),

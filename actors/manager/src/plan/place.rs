@@ -121,7 +121,7 @@ impl Pass<'_> {
         } else {
             let failed = failed_lately(record, self.now);
             let mut preferences = Preferences {
-                strategy: None,
+                strategy: turn.strategy,
                 siblings: Some(&mut turn.siblings),
                 failed: &failed,
             };

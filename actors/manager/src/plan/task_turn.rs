@@ -7,7 +7,7 @@ use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{Index, Name, RunId, Slot};
 use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, Seldom, SlotRecord};
 use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
-use loom_schemas::words::RunState;
+use loom_schemas::words::{RunState, Strategy};
 
 use crate::scheduler::{Request, Siblings};
 use crate::state::{Draft, State, live_runs};
@@ -16,6 +16,8 @@ use crate::state::{Draft, State, live_runs};
 pub(super) struct TaskTurn {
     /// What a slot needs that has nothing of its own, once it was asked for.
     request: Option<Request>,
+    /// How nodes are ranked, where the job says.
+    pub(super) strategy: Option<Strategy>,
     pub(super) siblings: Siblings,
     first_waiting: Option<Slot>,
 }
@@ -24,6 +26,7 @@ impl TaskTurn {
     pub(super) fn of(state: &State, job: &JobRecord, name: &Name) -> Self {
         let mut turn = Self {
             request: None,
+            strategy: state.spec(job).and_then(|spec| spec.strategy),
             siblings: Siblings::default(),
             first_waiting: None,
         };

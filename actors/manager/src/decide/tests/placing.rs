@@ -1,7 +1,10 @@
 //! What fields of a job say about where and as what its slots run.
 
+use loom_schemas::ids::Revision;
+use loom_schemas::record::Decision;
 use loom_schemas::spec::{After, DependOn, IndexSpec, ResourceChange, ResultUse};
 use loom_schemas::units::{Bytes, MilliCores};
+use loom_schemas::words::Strategy;
 
 use super::*;
 use crate::plan::assigned;
@@ -78,6 +81,72 @@ fn a_job_runs_in_its_datacenters_alone() {
     let waiting = leader.slot(&slot("web", 4)).waiting.as_deref();
     let expected = "no node fits: 2 in another datacenter, 1 not enough cpu";
     assert_eq!(waiting, Some(expected));
+}
+
+/// The nodes of the slots of a job, by index.
+fn nodes_of(leader: &Leader, job: &str) -> Vec<String> {
+    let job = name(job);
+    let runs = leader
+        .state
+        .slots_of(&job)
+        .filter_map(|record| record.current.as_ref());
+    runs.filter_map(|run| Some(run.node.as_ref()?.to_string()))
+        .collect()
+}
+
+#[test]
+fn a_job_says_how_its_nodes_are_chosen() {
+    for (strategy, nodes) in [
+        (None, ["node-1", "node-2"]),
+        (Some(Strategy::Binpack), ["node-1", "node-1"]),
+        (Some(Strategy::RoundRobin), ["node-1", "node-2"]),
+    ] {
+        let mut leader = Leader::new(3);
+        let mut spec = job("web", Kind::Service, task(2));
+        spec.strategy = strategy;
+        leader.submit(&spec).unwrap();
+        leader.plan(1);
+        assert_eq!(nodes_of(&leader, "web"), nodes, "{strategy:?}");
+    }
+}
+
+#[test]
+fn a_run_says_why_it_is_where_it_is() {
+    let mut leader = Leader::new(3);
+    let revision = Revision {
+        incarnation: 2,
+        sequence: 41,
+    };
+    let options = PlanOptions {
+        revision,
+        ..PlanOptions::default()
+    };
+    let spec = job("web", Kind::Service, task(2));
+    leader.submit(&spec).unwrap();
+    let mut ids = counter();
+    leader.decide(|draft| plan(draft, at(1), &options, &mut ids));
+    let decision = |index| {
+        let record = leader.slot(&slot("web", index));
+        let run = record.current.as_ref().unwrap();
+        (run.run, *run.decision.clone().unwrap())
+    };
+    let next = |decision: &Decision| -> Vec<String> {
+        let next = decision.runners_up.iter().map(|next| next.node.to_string());
+        next.collect()
+    };
+    let (run, first) = decision(0);
+    assert_eq!((first.strategy, first.revision), (Strategy::Epvm, revision));
+    assert_eq!(first.seed, crate::scheduler::seed(run));
+    assert_eq!(next(&first), ["node-2", "node-3"]);
+    // All three are alike: 3^(1/4) - 1 for a quarter of the cores, the same for the memory's eighth.
+    let cost = 3f64.powf(0.25) - 1.0 + 3f64.powf(0.125) - 1.0;
+    for score in std::iter::once(first.score).chain(first.runners_up.iter().map(|n| n.score)) {
+        assert!((score.0 - cost).abs() < 1e-12, "{score:?}");
+    }
+    // The first of them has a replica by now, and is twice as dear and more.
+    let (_, second) = decision(1);
+    assert_eq!(next(&second), ["node-3", "node-1"]);
+    assert!(second.runners_up[1].score.0 > 2.0 * cost);
 }
 
 #[test]
