@@ -130,7 +130,8 @@ impl Floor {
         let room = &self.rooms[seat];
         let standing = Standing::of(self.ln_n, room);
         let row = Row::of(&standing, room, self.rows[seat].size);
-        let other = row != self.rows[seat] || standing.used != self.used[seat];
+        let bits = |used: [f64; DIMENSIONS]| used.map(f64::to_bits);
+        let other = row != self.rows[seat] || bits(standing.used) != bits(self.used[seat]);
         self.rows[seat] = row;
         self.used[seat] = standing.used;
         other
@@ -206,9 +207,8 @@ impl Floor {
         let row = &self.rows[seat];
         let request = &shape.request;
         let asked = request.asked();
-        // No branch a dimension: most nodes have room, and which have not is hard to foresee.
-        let enough = (0..DIMENSIONS).fold(true, |all, d| all & (asked[d] <= row.free[d]));
-        if !(enough & (request.free_ports <= row.free_ports as usize)) {
+        let enough = (0..DIMENSIONS).all(|d| asked[d] <= row.free[d]);
+        if !(enough && (request.free_ports <= row.free_ports as usize)) {
             return OUT;
         }
         // Only fixed ports are not in the row.

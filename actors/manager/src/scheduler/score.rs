@@ -103,8 +103,8 @@ pub(super) fn cost(strategy: Strategy, Standing { used, weight }: &Standing, ter
 #[inline]
 pub(super) fn epvm(weight: &[f64; DIMENSIONS], terms: &Terms) -> f64 {
     let mut sum = 0.0;
-    for d in 0..DIMENSIONS {
-        sum += weight[d] * terms.gain[d];
+    for (weight, gain) in weight.iter().zip(&terms.gain) {
+        sum += weight * gain;
     }
     sum
 }
@@ -112,8 +112,8 @@ pub(super) fn epvm(weight: &[f64; DIMENSIONS], terms: &Terms) -> f64 {
 /// The mean share in use after the placement, over the dimensions asked for.
 fn fullness(used: &[f64; DIMENSIONS], terms: &Terms) -> f64 {
     let mut sum = 0.0;
-    for d in 0..DIMENSIONS {
-        sum += terms.counts[d] * (used[d] + terms.asked[d]);
+    for ((used, asked), counts) in used.iter().zip(&terms.asked).zip(&terms.counts) {
+        sum += counts * (used + asked);
     }
     sum * terms.mean
 }
@@ -124,10 +124,10 @@ fn stranded(used: &[f64; DIMENSIONS], terms: &Terms) -> f64 {
     const AMONG_EQUALS: f64 = 1e-3;
     let mut before = Spare::default();
     let mut after = Spare::default();
-    for d in 0..DIMENSIONS {
-        if terms.counts[d] > 0.0 {
-            before.add(1.0 - used[d]);
-            after.add(1.0 - used[d] - terms.asked[d]);
+    for ((used, asked), counts) in used.iter().zip(&terms.asked).zip(&terms.counts) {
+        if *counts > 0.0 {
+            before.add(1.0 - used);
+            after.add(1.0 - used - asked);
         }
     }
     after.stranded() - before.stranded() + AMONG_EQUALS * (1.0 - fullness(used, terms))
