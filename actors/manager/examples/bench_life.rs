@@ -205,6 +205,7 @@ fn report(slot: &Slot, run: &RunRecord, state: RunState, now: Timestamp) -> RunR
         result: None,
         started_at: Some(now),
         ended_at: state.is_terminal().then_some(now),
+        change: 0,
     }
 }
 
