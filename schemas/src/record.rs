@@ -68,6 +68,9 @@ pub struct JobRecord {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// Its versions that have proved healthy, of those that are kept; of a batch, those that completed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub healthy: BTreeSet<u32>,
     /// How far its last update is; none before the first, and for a batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateState>,
@@ -213,6 +216,8 @@ pub struct RunRecord {
     pub result: Option<String>,
     /// When it was wanted.
     pub created_at: Timestamp,
+    /// When its placement was: a restart on the node does not change it.
+    pub placed_at: Timestamp,
     /// When its process or container ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,

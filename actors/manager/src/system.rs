@@ -93,11 +93,16 @@ fn unwanted(
     mismatch(node, spec, task)
 }
 
+/// Whether a node is in one of these datacenters; every node is if there are none.
+pub fn is_within(node: &NodeRecord, datacenters: &[String]) -> bool {
+    let here = node.info.datacenter.as_ref();
+    datacenters.is_empty() || here.is_some_and(|here| datacenters.contains(here))
+}
+
 /// Why a task of a system job does not belong on a node, whatever room it has; none if it does.
 pub fn mismatch(node: &NodeRecord, spec: &JobSpec, task: &TaskSpec) -> Option<String> {
     let name = &node.name;
-    let here = node.info.datacenter.as_ref();
-    if !spec.datacenters.is_empty() && here.is_none_or(|here| !spec.datacenters.contains(here)) {
+    if !is_within(node, &spec.datacenters) {
         return Some(format!(
             "node {name} is not in {}",
             spec.datacenters.join(", ")

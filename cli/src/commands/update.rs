@@ -18,7 +18,7 @@ use crate::output;
 pub(crate) struct Rollback {
     /// The job
     job: Name,
-    /// The version; if none, the last healthy one while an update is under way, else the one before
+    /// The version; if none, the last other one that was healthy
     #[arg(long, value_name = "VERSION")]
     to: Option<u32>,
     /// Why, for the record
@@ -107,7 +107,7 @@ impl UpdateCommand {
                     if done {
                         "goes on with its update"
                     } else {
-                        "has no paused update"
+                        "has no update that is paused or has failed"
                     }
                 })
                 .await

@@ -32,7 +32,8 @@ pub struct UpdateState {
     /// The most slots so far that ran the version and had proved healthy.
     #[serde(default)]
     pub settled: u32,
-    /// When there last was one more: its deadline counts from then.
+    /// When there last was one more, or it was let go on: its deadline counts from then, or from when
+    /// a run was placed that is younger.
     pub settled_at: Timestamp,
 }
 
@@ -46,6 +47,8 @@ pub enum UpdatePhase {
     Canary,
     /// No further slot takes the version over.
     Paused,
+    /// It has failed, and there is nothing to go back to: nothing more happens until somebody decides.
+    Failed,
     /// Every slot has taken it over.
     Done,
     /// A phase this build does not know, from a newer one.
@@ -60,6 +63,7 @@ impl UpdatePhase {
             Self::Rolling => "rolling",
             Self::Canary => "canary",
             Self::Paused => "paused",
+            Self::Failed => "failed",
             Self::Done => "done",
             Self::Unknown => "unknown",
         }

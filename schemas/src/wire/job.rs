@@ -221,7 +221,7 @@ pub struct ScaleRequest {
 pub struct RollbackRequest {
     /// The job.
     pub job: Name,
-    /// The version; the last one that was healthy if none.
+    /// The version; the last other one that was healthy if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<u32>,
     /// In words, for the record.

@@ -112,6 +112,22 @@ fn a_version_that_fails_is_rolled_back_and_the_old_runs_never_notice() {
 }
 
 #[test]
+fn an_update_with_nothing_to_go_back_to_stays_failed_until_somebody_decides() {
+    let dev = Dev::start(&[]);
+    dev.run(&service("exit 3", ""), &["--detach"])
+        .expect_code(0);
+    let said = dev.run(&service("exit 4", ""), &[]).expect_code(2);
+    let why = "web: the update to version 2 failed: web/0 failed: exit code 4; there is no healthy \
+               version to go back to";
+    assert!(said.err.contains(why), "{}", said.err);
+    let said = dev.ctl(&["status", "web"]).expect_code(0);
+    assert!(said.out.contains("failed: web/0 failed"), "{}", said.out);
+    let said = dev.ctl(&["rollback", "web"]).expect_code(4);
+    assert!(said.err.contains("say which to go back to"), "{}", said.err);
+    dev.ctl(&["update", "continue", "web"]).expect_code(0);
+}
+
+#[test]
 fn canaries_wait_to_be_promoted_and_an_update_can_be_paused() {
     let dev = Dev::start(&[]);
     dev.run(&service("echo one", ""), &[]).expect_code(0);

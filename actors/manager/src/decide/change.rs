@@ -156,12 +156,11 @@ pub fn scale(
     }
     next.stopped_slots.retain(|(task, _)| *task != name);
     if next != *job
-        && let Some(update) = next.update.as_mut()
+        && let Some(mut update) = next.update.take()
     {
         // It holds whichever version stays, and there may be fewer slots that count.
         update.scaled.insert(name.clone(), request.replicas);
-        update.settled = 0;
-        update.settled_at = now;
+        next.update = Some(super::update::anew(update, now));
     }
     if next == *job {
         return Ok(false);

@@ -206,6 +206,7 @@ fn lost_job(placement: &Assigned, now: Timestamp) -> JobRecord {
         ended_at: None,
         parent: None,
         schedule: None,
+        healthy: BTreeSet::new(),
         update: None,
     }
 }

@@ -191,6 +191,7 @@ pub(crate) fn fresh_job(name: Name, owner: String, version: u32, now: Timestamp)
         ended_at: None,
         parent: None,
         schedule: None,
+        healthy: BTreeSet::new(),
         update: None,
     }
 }
@@ -223,8 +224,8 @@ fn put_version(
     });
 }
 
-/// Keeps the last versions, those that a live run still runs, and the one that an update goes back
-/// to if it fails.
+/// Keeps the last versions, those that a live run still runs, the one that an update goes back to if
+/// it fails, and the last that was healthy.
 pub(super) fn drop_old_versions(draft: &mut Draft, job: &Name, version: u32) {
     let kept = u32::try_from(VERSIONS_KEPT).unwrap_or(u32::MAX);
     let Some(last_dropped) = version.checked_sub(kept).filter(|last| *last > 0) else {
@@ -245,6 +246,7 @@ pub(super) fn drop_old_versions(draft: &mut Draft, job: &Name, version: u32) {
         .flat_map(|record| live_runs(record).map(|run| run.version).collect::<Vec<_>>())
         .collect();
     let record = draft.state().job(job);
+    used.extend(record.and_then(|record| record.healthy.last().copied()));
     let update = record.and_then(|record| record.update.as_ref());
     used.extend(
         update
@@ -252,8 +254,14 @@ pub(super) fn drop_old_versions(draft: &mut Draft, job: &Name, version: u32) {
             .flat_map(|update| [update.from, update.undoes])
             .flatten(),
     );
-    for version in old.into_iter().filter(|version| !used.contains(version)) {
-        draft.delete(Key::Version(job.clone(), version));
+    let dropped: Vec<u32> = old.into_iter().filter(|old| !used.contains(old)).collect();
+    for version in &dropped {
+        draft.delete(Key::Version(job.clone(), *version));
+    }
+    if let Some(record) = draft.state().job(job).cloned() {
+        let mut record = JobRecord::clone(&record);
+        record.healthy.retain(|version| !dropped.contains(version));
+        draft.put_job(record);
     }
 }
 

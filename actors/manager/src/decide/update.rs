@@ -16,6 +16,7 @@ use crate::depend;
 use crate::reconcile::{Facts, NodeStanding, same_in_place, serves};
 use crate::schedule;
 use crate::state::{Draft, State, job_event};
+use crate::subjob;
 
 /// How a changed spec takes over from the wanted one of a live job: what it changes in place is no
 /// update, and goes on with one that is under way.
@@ -33,8 +34,8 @@ pub(super) fn begin(
         let before = old.tasks.get(name);
         before.is_some_and(|before| same_in_place(before, task))
     });
-    if same && old.kind == spec.kind {
-        return job.update.clone();
+    if same && old.kind == spec.kind && old.datacenters == spec.datacenters {
+        return job.update.clone().map(|update| anew(update, now));
     }
     let scaled = match &job.update {
         Some(update) if update.phase != UpdatePhase::Done => update.scaled.clone(),
@@ -48,14 +49,31 @@ pub(super) fn begin(
 
 /// Somebody undoes how a job was scaled: no version that comes back is scaled so either.
 pub(super) fn unscale(job: &mut JobRecord, now: Timestamp) {
-    let Some(update) = job.update.as_mut().filter(|_| !job.scaled.is_empty()) else {
+    let Some(mut update) = job.update.clone().filter(|_| !job.scaled.is_empty()) else {
         return;
     };
     update
         .scaled
         .retain(|task, _| !job.scaled.contains_key(task));
-    update.settled = 0;
-    update.settled_at = now;
+    job.update = Some(anew(update, now));
+}
+
+/// An update whose slots or canaries are others from now on: what counts is counted anew.
+pub(super) fn anew(update: UpdateState, now: Timestamp) -> UpdateState {
+    if update.phase == UpdatePhase::Done {
+        return update;
+    }
+    let phase = match update.phase {
+        // Others may be its canaries now.
+        UpdatePhase::Canary => UpdatePhase::Rolling,
+        phase => phase,
+    };
+    UpdateState {
+        phase,
+        settled: 0,
+        settled_at: now,
+        ..update
+    }
 }
 
 fn rolling(from: Option<u32>, now: Timestamp) -> UpdateState {
@@ -72,31 +90,59 @@ fn rolling(from: Option<u32>, now: Timestamp) -> UpdateState {
     }
 }
 
-/// The last version of a job that was healthy: the wanted one if its update is done or, before the
-/// first update, if any of its runs serves.
+/// The version that an update of a job goes back to if it fails: the last that has proved healthy
+/// or, before any has, the wanted one if any of its runs serves.
 fn last_healthy(state: &State, job: &JobRecord) -> Option<u32> {
-    if let Some(update) = &job.update {
-        return match update.phase {
-            UpdatePhase::Done => Some(job.version),
-            _ => update.from,
-        };
-    }
-    let spec = state.spec(job)?;
-    let none = |_: &Name, _: u32| None;
+    let proved = healthy(state, job).next();
+    let serves = || any_serves(state, job).then_some(job.version);
+    proved
+        .map(|record| record.version)
+        .or_else(|| match &job.update {
+            Some(update) => update.from,
+            None => serves(),
+        })
+}
+
+/// The versions of a job that have proved healthy and are kept, the last first.
+fn healthy<'a>(state: &'a State, job: &'a JobRecord) -> impl Iterator<Item = &'a VersionRecord> {
+    let kept = |version: &u32| state.version(&job.name, *version);
+    job.healthy.iter().rev().filter_map(kept).map(AsRef::as_ref)
+}
+
+fn any_serves(state: &State, job: &JobRecord) -> bool {
+    let Some(spec) = state.spec(job) else {
+        return false;
+    };
     let facts = Facts {
         job,
         spec,
-        task_of: &none,
+        version: &|_| None,
         node: &|_| NodeStanding::Up,
+        belongs: &|_| true,
         waits: &|_| false,
         now: job.submitted_at,
     };
     let mut slots = state.slots_of(&job.name);
-    let any = slots.any(|record| {
+    slots.any(|record| {
         let run = record.current.as_ref();
         run.is_some_and(|run| run.version == job.version && serves(&facts, &record.slot.task, run))
-    });
-    any.then_some(job.version)
+    })
+}
+
+/// The version that a person goes back to who names none: what the update under way would go back
+/// to, else the last that has proved healthy, or what the last update took over from; always one that
+/// says something else than the wanted one.
+fn way_back(state: &State, job: &JobRecord, spec: &JobSpec) -> Option<u32> {
+    let under_way = |update: &&UpdateState| update.phase != UpdatePhase::Done;
+    let from = |update: &UpdateState| state.version(&job.name, update.from?);
+    let going = job.update.as_ref().filter(under_way).and_then(from);
+    let last = job.update.as_ref().and_then(from);
+    let going = going.map(AsRef::as_ref).into_iter();
+    let mut ways = going
+        .chain(healthy(state, job))
+        .chain(last.map(AsRef::as_ref));
+    ways.find(|record| record.spec != *spec)
+        .map(|record| record.version)
 }
 
 /// An update failed: the content of an earlier version becomes the wanted one again, as a version
@@ -181,12 +227,11 @@ fn bring_back(
     Some(next)
 }
 
-/// Brings an earlier version of a job back, as a version of its own; the one before the wanted one
-/// that was healthy, or else the one before it, if none is named. A job that has ended begins a new
-/// round with it.
+/// Brings an earlier version of a job back, as a version of its own; the last other one that has
+/// proved healthy if none is named. A job that has ended begins a new round with it.
 ///
-/// `not-found` if the version is not kept, `conflict` if it is the wanted one, `invalid` if what it
-/// says of other jobs does not hold any more.
+/// `not-found` if the version is not kept or none was healthy, `conflict` if it is the wanted one,
+/// `invalid` if what it says of other jobs does not hold any more.
 pub fn rollback(
     draft: &mut Draft,
     request: &RollbackRequest,
@@ -196,15 +241,11 @@ pub fn rollback(
     check_reason(request.reason.as_deref())?;
     let (job, spec) = find(draft.state(), &request.job)?;
     let name = &job.name;
-    let going = job.update.as_ref().filter(|u| u.phase != UpdatePhase::Done);
-    let healthy = going.and_then(|update| update.from);
-    let before = || {
-        let kept = draft.state().versions(name).map(|record| record.version);
-        kept.filter(|version| *version < job.version).last()
-    };
-    let to = request.to.or(healthy).or_else(before).ok_or_else(|| {
+    let way_back = || way_back(draft.state(), job, spec);
+    let to = request.to.or_else(way_back).ok_or_else(|| {
         WireError::not_found(format!(
-            "job {name}: no version before {} is kept",
+            "job {name}: no other version than {} was healthy: say which to go back to (`--to`; \
+             `loomctl history {name}` lists them)",
             job.version
         ))
     })?;
@@ -257,6 +298,7 @@ pub fn steer(
     let Some(update) = job.update.as_mut().filter(under_way) else {
         return conflict(format!("no update of job {name} is under way"));
     };
+    let is_halted = matches!(update.phase, UpdatePhase::Paused | UpdatePhase::Failed);
     let what = match request.verb {
         UpdateVerb::Promote if spec.update.canary == 0 => {
             return conflict(format!("the update of job {name} has no canaries"));
@@ -279,13 +321,13 @@ pub fn steer(
             update.phase = UpdatePhase::Rolling;
             "promoted"
         }
-        UpdateVerb::Pause if update.phase == UpdatePhase::Paused => return Ok(false),
+        UpdateVerb::Pause if is_halted => return Ok(false),
         UpdateVerb::Pause => {
             update.phase = UpdatePhase::Paused;
             update.reason = Some(format!("paused by {}", asker.user));
             "update-paused"
         }
-        UpdateVerb::Continue if update.phase != UpdatePhase::Paused => return Ok(false),
+        UpdateVerb::Continue if !is_halted => return Ok(false),
         UpdateVerb::Continue => {
             update.phase = UpdatePhase::Rolling;
             "update-continued"
@@ -293,6 +335,7 @@ pub fn steer(
     };
     if request.verb != UpdateVerb::Pause {
         update.reason = None;
+        // Its deadline is for what is left.
         update.settled_at = now;
     }
     let mut event = job_event(now, &job, what);

@@ -33,7 +33,7 @@ use crate::schedule;
 use crate::scheduler::{Cluster, Request};
 use crate::state::{Draft, Key, State, is_live, run_event};
 use crate::subjob;
-use crate::system;
+use crate::system::{self, is_within};
 
 pub(crate) use assign::results;
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
@@ -245,25 +245,28 @@ impl<'a> Pass<'a> {
         };
         let (now, lost_at) = (self.now, self.lost_at);
         let standing = |node: &Name| node_standing(&before, node, lost_at, now);
-        let task_of = |task: &Name, version: u32| {
-            before
-                .version(name, version)
-                .and_then(|record| record.spec.tasks.get(task))
+        let kept = |version: u32| Some(&before.version(name, version)?.spec);
+        let belongs = |node: &Name| {
+            let node = before.node(node);
+            node.is_none_or(|node| is_within(node, &version.spec.datacenters))
         };
         let gates = Gates::of(&before, job, &version.spec);
         let waits = |task: &Name| gates.is_closed(task);
         let facts = Facts {
             job,
             spec: &version.spec,
-            task_of: &task_of,
+            version: &kept,
             node: &standing,
+            belongs: &belongs,
             waits: &waits,
             now,
         };
         let found = reconcile(&facts, before.slots_of(name).map(AsRef::as_ref), limit);
-        self.left -= found.steps.len().min(self.left);
         draft.state_mut().set_due(name, found.due);
         let mut job = JobRecord::clone(job);
+        if found.healthy {
+            job.healthy.insert(job.version);
+        }
         if let Some(change) = &found.update
             && update::carry_out(draft, &mut job, change, now)
         {
@@ -273,9 +276,18 @@ impl<'a> Pass<'a> {
         let mut turns: BTreeMap<(Name, u32), TaskTurn> = BTreeMap::new();
         // What turns out to wait does not hold up others any more: they are looked at once more.
         let mut more = more || found.more;
+        let mut changed = 0;
         for step in found.steps {
+            if changed == limit {
+                more = true;
+                break;
+            }
+            let slot = step.slot.clone();
+            let earlier = draft.state().slot(&slot).cloned();
             more |= self.carry_out(draft, &facts, step, &mut turns);
+            changed += usize::from(draft.state().slot(&slot) != earlier.as_ref());
         }
+        self.left -= changed.min(self.left);
         // What was ordered to end just now ends with its job.
         subjob::mirror(draft, name, now);
         settle_job(draft, &job, version, &gates, now);

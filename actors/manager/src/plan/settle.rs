@@ -31,7 +31,12 @@ pub(super) fn settle_job(
         .status
         .is_terminal()
         .then(|| stands.ended_at.unwrap_or(now));
+    let mut healthy = job.healthy.clone();
+    if stands.status == JobStatus::Completed {
+        healthy.insert(job.version);
+    }
     let next = JobRecord {
+        healthy,
         status: stands.status,
         reason: stands.reason,
         exit_code: stands.exit_code,

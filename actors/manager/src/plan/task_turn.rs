@@ -122,6 +122,7 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         filled: BTreeMap::new(),
         result: None,
         created_at: now,
+        placed_at: now,
         started_at: None,
         ended_at: None,
         change: 0,

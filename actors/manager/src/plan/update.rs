@@ -38,7 +38,12 @@ pub(super) fn carry_out(
             update.reason = Some(reason.clone());
             tell(draft, job, "update-paused", reason.clone(), now);
         }
+        UpdateChange::GoesOn(reason) => {
+            update.reason = Some(reason.clone());
+            tell(draft, job, "update-failed", reason.clone(), now);
+        }
         UpdateChange::Failed(reason) => {
+            update.phase = UpdatePhase::Failed;
             update.reason = Some(reason.clone());
             tell(draft, job, "update-failed", reason.clone(), now);
         }
@@ -49,10 +54,10 @@ pub(super) fn carry_out(
             };
             let reason = format!("{reason}; it does not go back to version {to}: {why}");
             if let Some(update) = job.update.as_mut() {
-                update.phase = UpdatePhase::Paused;
+                update.phase = UpdatePhase::Failed;
                 update.reason = Some(reason.clone());
             }
-            tell(draft, job, "update-paused", reason, now);
+            tell(draft, job, "update-failed", reason, now);
         }
     }
     false

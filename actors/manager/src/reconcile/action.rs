@@ -84,7 +84,14 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
             });
             record.version = facts.job.version;
         }
-        Action::Turn(version) => record.version = *version,
+        Action::Turn(version) => {
+            if record.version != *version {
+                // What failed before does not speak of this version.
+                record.failed_placements = 0;
+                record.not_before = None;
+            }
+            record.version = *version;
+        }
         Action::Rest => {
             if record.current.as_ref().is_none_or(is_live) {
                 record.failed_placements = 0;

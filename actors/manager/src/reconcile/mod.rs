@@ -51,10 +51,12 @@ pub struct Facts<'a> {
     pub job: &'a JobRecord,
     /// Its wanted version.
     pub spec: &'a JobSpec,
-    /// A task as another version of the job says it.
-    pub task_of: &'a dyn Fn(&Name, u32) -> Option<&'a TaskSpec>,
+    /// Another version of the job, if it is kept.
+    pub version: &'a dyn Fn(u32) -> Option<&'a JobSpec>,
     /// How a node stands.
     pub node: &'a dyn Fn(&Name) -> NodeStanding,
+    /// Whether the wanted version may run on a node, whatever room that has.
+    pub belongs: &'a dyn Fn(&Name) -> bool,
     /// Whether a task waits for others, so that nothing of it is started for the first time.
     pub waits: &'a dyn Fn(&Name) -> bool,
     /// The time.
@@ -62,12 +64,18 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
+    /// A task as another version of the job says it.
+    pub(crate) fn task_of(&self, task: &Name, version: u32) -> Option<&'a TaskSpec> {
+        (self.version)(version)?.tasks.get(task)
+    }
+
     /// A task as a version of the job says it; as the wanted one does where that is not kept.
     pub fn task_at(&self, task: &Name, version: u32) -> Option<&'a TaskSpec> {
         if version == self.job.version {
             return self.spec.tasks.get(task);
         }
-        (self.task_of)(task, version).or_else(|| self.spec.tasks.get(task))
+        self.task_of(task, version)
+            .or_else(|| self.spec.tasks.get(task))
     }
 }
 
@@ -100,11 +108,14 @@ pub struct Steps {
     pub more: bool,
     /// How far the update has come. One that is paused or goes back changes no slot in this turn.
     pub update: Option<UpdateChange>,
+    /// Whether the wanted version has proved healthy: it is one to go back to.
+    pub healthy: bool,
     /// When the clock alone brings something about the update.
     pub due: Option<Timestamp>,
 }
 
-/// What has to change in a job's slots, which come by task and index, at most `limit` of them.
+/// What has to change in a job's slots, which come by task and index, at most `limit` of them. Those
+/// that wait for a node already are tried again beside that: most of them stay as they are.
 pub fn reconcile<'a>(
     facts: &Facts<'_>,
     slots: impl IntoIterator<Item = &'a SlotRecord>,
@@ -120,6 +131,7 @@ pub fn reconcile<'a>(
     let mut found = Steps {
         due: rollout.due(),
         update: rollout.change(facts),
+        healthy: rollout.is_proved(facts),
         ..Steps::default()
     };
     if found.update.as_ref().is_some_and(UpdateChange::is_first) {
@@ -127,7 +139,7 @@ pub fn reconcile<'a>(
         return found;
     }
     // One that failed and goes on may be done as well.
-    found.more = matches!(found.update, Some(UpdateChange::Failed(_)));
+    found.more = matches!(found.update, Some(UpdateChange::GoesOn(_)));
     rollout.turn(facts, &mut entries);
     let sums = Sums::of(facts, &entries);
     let missing = if sums.present < sums.wanted && sums.failing.is_none() {
@@ -135,14 +147,18 @@ pub fn reconcile<'a>(
     } else {
         Vec::new()
     };
+    let mut changes = 0;
     for mut entry in entries {
         entry.decide(facts, &sums, &mut rollout);
         if entry.actions.is_empty() {
             continue;
         }
-        if found.steps.len() == limit {
-            found.more = true;
-            return found;
+        if !entry.tries_again() {
+            if changes == limit {
+                found.more = true;
+                return found;
+            }
+            changes += 1;
         }
         let slot = entry.record.slot.clone();
         found.steps.push(Step {
@@ -151,10 +167,11 @@ pub fn reconcile<'a>(
         });
     }
     for slot in missing {
-        if found.steps.len() == limit {
+        if changes == limit {
             found.more = true;
             break;
         }
+        changes += 1;
         let version = rollout.fresh_version(facts, &slot.task);
         found.steps.push(Step {
             slot,

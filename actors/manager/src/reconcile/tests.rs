@@ -38,13 +38,14 @@ fn slot_with(job: &JobRecord, index: u32, state: RunState, code: i32) -> SlotRec
 }
 
 fn actions(job: &JobRecord, spec: &JobSpec, slots: &[SlotRecord]) -> Vec<(u32, Vec<Action>)> {
-    let none = |_: &Name, _: u32| None;
+    let none = |_: u32| None;
     let up = |_: &Name| NodeStanding::Up;
     let facts = Facts {
         job,
         spec,
-        task_of: &none,
+        version: &none,
         node: &up,
+        belongs: &|_| true,
         waits: &|_| false,
         now: at(10),
     };
@@ -191,13 +192,14 @@ fn missing_slots_are_placed_and_those_beyond_removed() {
 #[test]
 fn a_limit_leaves_the_rest_for_later() {
     let (job, spec) = given(Kind::Service, RestartOn::Any, 5);
-    let none = |_: &Name, _: u32| None;
+    let none = |_: u32| None;
     let up = |_: &Name| NodeStanding::Up;
     let facts = Facts {
         job: &job,
         spec: &spec,
-        task_of: &none,
+        version: &none,
         node: &up,
+        belongs: &|_| true,
         waits: &|_| false,
         now: at(10),
     };
@@ -218,13 +220,14 @@ fn a_run_that_awaits_its_restart_on_a_lost_node_costs_a_batch_what_it_has_spent(
 fn costs(job: &JobRecord, spec: &JobSpec, spent: u32) {
     let mut record = slot_with(job, 0, RunState::Failed, 1);
     record.current.as_mut().unwrap().will_restart = true;
-    let none = |_: &Name, _: u32| None;
+    let none = |_: u32| None;
     let gone = |_: &Name| NodeStanding::Gone("gone".to_owned());
     let facts = Facts {
         job,
         spec,
-        task_of: &none,
+        version: &none,
         node: &gone,
+        belongs: &|_| true,
         waits: &|_| false,
         now: at(10),
     };

@@ -9,7 +9,7 @@ use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::{Kind, RunState};
 
 use super::change::same_at_index;
-use super::rollout::{Rollout, counts, is_unhealthy};
+use super::rollout::{Rollout, counts, is_done, is_unhealthy};
 use super::verdict::{
     Stand, Unwanted, Why, failures_after, how_it_ended, is_fresh, pause, replicas, spent_after,
     stand, unwanted, version_of,
@@ -30,6 +30,12 @@ impl<'a> Entry<'a> {
             record: Cow::Borrowed(record),
             actions: Vec::new(),
         }
+    }
+
+    /// Whether nothing becomes of the slot unless there is a node by now.
+    pub(super) fn tries_again(&self) -> bool {
+        let places = matches!(self.actions[..], [Action::Place | Action::PlaceIncoming]);
+        places && self.record.waiting.is_some()
     }
 
     fn act(&mut self, action: Action, facts: &Facts<'_>) {
@@ -81,11 +87,13 @@ impl<'a> Entry<'a> {
             return;
         };
         let goes_on = |version: u32| {
-            let old = (facts.task_of)(name, version);
+            let old = facts.task_of(name, version);
             version != job.version && old.is_some_and(|old| same_at_index(old, task, index))
         };
         let runs = live_runs(&self.record).filter(|run| run.order == Order::Run);
+        let belongs = |run: &RunRecord| run.node.as_ref().is_none_or(facts.belongs);
         let runs = runs.filter(|run| run.round == job.round && goes_on(run.version));
+        let runs = runs.filter(|run| belongs(run));
         let adopted: Vec<RunId> = runs.map(|run| run.placement).collect();
         let empty = live_runs(&self.record).next().is_none();
         let turns = empty && goes_on(version_of(&self.record, job));
@@ -101,7 +109,8 @@ impl<'a> Entry<'a> {
     /// One that takes over takes the place of what has ended.
     pub(super) fn hand_over(&mut self, facts: &Facts<'_>) {
         let ended = !self.record.current.as_ref().is_some_and(is_live);
-        let stays = |run: &RunRecord| is_live(run) && run.order == Order::Run;
+        let done = |run: &RunRecord| self.is_done_incoming(facts, run);
+        let stays = |run: &RunRecord| (is_live(run) && run.order == Order::Run) || done(run);
         if ended && self.record.incoming.as_ref().is_some_and(stays) {
             let retire = Action::Retire {
                 failures: 0,
@@ -113,6 +122,14 @@ impl<'a> Entry<'a> {
         if !ended && self.record.incoming.as_ref().is_some_and(of_before) {
             self.drop_incoming(facts, None);
         }
+    }
+
+    /// Whether one that was to take over has done its work already.
+    fn is_done_incoming(&self, facts: &Facts<'_>, incoming: &RunRecord) -> bool {
+        let (job, name) = (facts.job, &self.record.slot.task);
+        let wanted = incoming.version == job.version && incoming.round == job.round;
+        let task = facts.spec.tasks.get(name).filter(|_| wanted);
+        task.is_some_and(|task| is_done(task, incoming))
     }
 
     pub(super) fn decide(&mut self, facts: &Facts<'_>, sums: &Sums, rollout: &mut Rollout) {
@@ -185,7 +202,9 @@ impl<'a> Entry<'a> {
         let Some(incoming) = self.record.incoming.as_ref() else {
             return;
         };
-        if !is_live(incoming) {
+        if self.is_done_incoming(facts, incoming) {
+            // It takes its place once what it took over from has ended.
+        } else if !is_live(incoming) {
             self.drop_incoming(facts, Some(task));
         } else if !self.record.current.as_ref().is_some_and(is_live) {
             // It was told to end, and is all there is.
@@ -281,10 +300,11 @@ impl<'a> Entry<'a> {
         let incoming = self.record.incoming.as_ref().cloned();
         if let Some(incoming) = incoming {
             let outdated = incoming.version != job.version || run.version == job.version;
-            if outdated && incoming.order == Order::Run {
+            if outdated && is_live(&incoming) && incoming.order == Order::Run {
                 return self.stop(incoming.placement, reason, facts);
             }
-            if turned && counts(facts, task, &incoming) {
+            let proved = counts(facts, task, &incoming) || self.is_done_incoming(facts, &incoming);
+            if turned && proved {
                 self.stop(run.placement, reason, facts);
             }
             return;
@@ -372,7 +392,7 @@ impl Sums {
 impl Facts<'_> {
     /// The version that a slot comes back as which is not to run the wanted one yet.
     fn old_version(&self, task: &Name, last: u32) -> u32 {
-        let kept = |version: &u32| (self.task_of)(task, *version).is_some();
+        let kept = |version: &u32| self.task_of(task, *version).is_some();
         let healthy = self.healthy_version(task);
         healthy
             .or(Some(last).filter(kept))

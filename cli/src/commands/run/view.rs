@@ -74,6 +74,10 @@ pub(super) fn update_ended(view: &JobView, version: u32) -> Option<Result<String
             "{name}: the update to version {version} is paused: {reason} (loomctl update continue \
              {name}, or loomctl rollback {name})"
         )),
+        UpdatePhase::Failed => failed(format!(
+            "{name}: the update to version {version} failed: {reason} (loomctl update continue \
+             {name} tries again, loomctl rollback {name} --to V goes back)"
+        )),
         UpdatePhase::Canary => Some(Ok(format!(
             "{name}: the canaries of version {version} are healthy; loomctl promote {name} lets \
              it go on"

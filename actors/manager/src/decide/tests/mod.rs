@@ -1,5 +1,6 @@
 //! Decisions, one line of a leader's life at a time.
 
+mod healthy;
 mod nodes;
 mod placing;
 mod requests;

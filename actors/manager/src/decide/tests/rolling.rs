@@ -8,18 +8,18 @@ use super::*;
 use crate::plan::assignment;
 
 /// A task of three whose runs are checked, in this variant.
-fn checked(variant: &str) -> TaskSpec {
+pub(super) fn checked(variant: &str) -> TaskSpec {
     let mut task = task(3);
     task.args = vec![variant.to_owned()];
     task.health = Some(crate::state::fixture::health());
     task
 }
 
-fn service(variant: &str) -> JobSpec {
+pub(super) fn service(variant: &str) -> JobSpec {
     job("web", Kind::Service, checked(variant))
 }
 
-fn stop_first(variant: &str) -> JobSpec {
+pub(super) fn stop_first(variant: &str) -> JobSpec {
     let mut spec = service(variant);
     spec.update.order = Some(UpdateOrder::StopFirst);
     spec
@@ -27,7 +27,7 @@ fn stop_first(variant: &str) -> JobSpec {
 
 impl Leader {
     /// What its node says of a run.
-    fn tell(&mut self, index: u32, run: &RunRecord, state: RunState, seconds: i64) {
+    pub(super) fn tell(&mut self, index: u32, run: &RunRecord, state: RunState, seconds: i64) {
         let checks = state == RunState::Running;
         let over = state.is_terminal();
         let report = RunReport {
@@ -50,16 +50,16 @@ impl Leader {
         self.decide(|draft| decide_report(draft, &node, &[report], seconds));
     }
 
-    fn incoming(&self, index: u32) -> Option<RunRecord> {
+    pub(super) fn incoming(&self, index: u32) -> Option<RunRecord> {
         self.slot(&slot("web", index)).incoming.as_ref().cloned()
     }
 
-    fn running_of(&self, index: u32) -> RunRecord {
+    pub(super) fn running_of(&self, index: u32) -> RunRecord {
         self.current(&slot("web", index)).clone()
     }
 
     /// Everything that was told to end has ended, everything placed is healthy; planned again.
-    fn obey(&mut self, seconds: i64) {
+    pub(super) fn obey(&mut self, seconds: i64) {
         for index in 0..3 {
             let record = self.state.slot(&slot("web", index)).cloned();
             let runs = record.iter().flat_map(|record| {
@@ -86,14 +86,14 @@ impl Leader {
     }
 
     /// A healthy service of version 1, from second 2.
-    fn healthy(&mut self, spec: &JobSpec) {
+    pub(super) fn healthy(&mut self, spec: &JobSpec) {
         self.submit(spec).unwrap();
         self.plan(1);
         self.obey(2);
     }
 
     /// Versions of the current and the incoming runs, and which of them are to go on.
-    fn rolled(&self) -> [String; 3] {
+    pub(super) fn rolled(&self) -> [String; 3] {
         [0, 1, 2].map(|index| {
             let record = self.state.slot(&slot("web", index));
             let runs = record
@@ -107,11 +107,11 @@ impl Leader {
         })
     }
 
-    fn phase(&self) -> UpdatePhase {
+    pub(super) fn phase(&self) -> UpdatePhase {
         self.job("web").update.as_ref().unwrap().phase
     }
 
-    fn steer(&mut self, verb: UpdateVerb, seconds: i64) -> Result<bool, WireError> {
+    pub(super) fn steer(&mut self, verb: UpdateVerb, seconds: i64) -> Result<bool, WireError> {
         let job = name("web");
         let request = UpdateRequest { job, verb };
         let steered = self.decide(|draft| steer(draft, &request, ANNA, at(seconds)));
@@ -251,7 +251,7 @@ fn an_update_without_progress_fails_at_its_deadline() {
 }
 
 #[test]
-fn without_a_healthy_version_a_failed_update_pauses() {
+fn without_a_healthy_version_a_failed_update_stays_failed() {
     let mut leader = Leader::new(2);
     leader.submit(&service("1")).unwrap();
     leader.plan(1);
@@ -268,7 +268,7 @@ fn without_a_healthy_version_a_failed_update_pauses() {
         }
     }
     leader.plan(6);
-    assert_eq!(leader.phase(), UpdatePhase::Paused);
+    assert_eq!(leader.phase(), UpdatePhase::Failed);
     let update = leader.job("web").update.clone().unwrap();
     let why = update.reason.unwrap();
     assert!(
@@ -448,7 +448,7 @@ fn a_scale_that_is_undone_does_not_come_back_with_a_rollback() {
 }
 
 #[test]
-fn going_back_that_fails_pauses() {
+fn going_back_that_fails_stays_failed_until_somebody_decides() {
     let mut leader = Leader::new(2);
     leader.healthy(&stop_first("1"));
     leader.submit(&stop_first("2")).unwrap();
@@ -461,7 +461,10 @@ fn going_back_that_fails_pauses() {
         leader.plan(seconds);
     }
     assert_eq!(leader.job("web").version, 3);
-    assert_eq!(leader.phase(), UpdatePhase::Paused);
+    assert_eq!(leader.phase(), UpdatePhase::Failed);
+    assert!(!leader.steer(UpdateVerb::Pause, 104).unwrap());
+    assert!(leader.steer(UpdateVerb::Continue, 104).unwrap());
+    assert_eq!(leader.phase(), UpdatePhase::Rolling);
 }
 
 /// `web` waits for `db` to run.

@@ -267,7 +267,8 @@ impl World {
                     assert!(!fits_somewhere, "{} waits though it fits", record.slot);
                 }
                 let waits = job.update.as_ref().is_some_and(|update| {
-                    matches!(update.phase, UpdatePhase::Paused | UpdatePhase::Canary)
+                    use UpdatePhase::{Canary, Failed, Paused};
+                    matches!(update.phase, Paused | Canary | Failed)
                 });
                 let outdated =
                     !waits && run.is_some_and(|run| is_live(run) && run.version != job.version);

@@ -1,9 +1,10 @@
-//! Laws over generated histories of a small cluster whose nodes obey, fail, fall silent, forget,
-//! and report late, twice and in any order.
+//! Histories of a small cluster whose nodes obey, fail, fall silent, forget, and report late, twice
+//! and in any order: laws over generated ones, and those that once broke a law.
 
 mod checks;
 mod figures;
 mod happens;
+mod laws;
 mod nodes;
 mod preview;
 mod stories;
@@ -13,83 +14,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loom_schemas::words::{Kind, Strategy};
-use proptest::prelude::{any, prop, proptest};
 
 use super::{PlanOptions, plan};
 use crate::decide;
 use crate::state::Draft;
-use crate::state::fixture::{ANNA, at, cases, job, name, submission, task};
+use crate::state::fixture::{ANNA, at, job, name, submission, task};
 use happens::Happens;
 use world::World;
-
-/// How many histories each law tries; `LOOM_HISTORIES` says another number, `LOOM_SEED` which ones:
-/// a failing test prints the seed that finds the same again.
-const HISTORIES: u32 = 25_000;
-
-/// As many where `LOOM_LONG` is set.
-const HISTORIES_LONG: u32 = 250_000;
-
-fn histories() -> u32 {
-    if std::env::var_os("LOOM_LONG").is_some() {
-        HISTORIES_LONG
-    } else {
-        HISTORIES
-    }
-}
-
-fn history(which: Strategy, story: &[u32]) {
-    let story: Vec<Happens> = story.iter().map(|number| Happens::of(*number)).collect();
-    live(which, &story);
-}
-
-/// Lets a story happen to a small cluster, with all that has to hold on the way and in the end.
-fn live(which: Strategy, story: &[Happens]) {
-    let mut world = World::new(which);
-    for what in story {
-        world.happen(*what);
-        world.plan();
-        world.check_planned();
-    }
-    world.check_told();
-    world.settle();
-    world.check_planned();
-    world.check_told();
-    world.check_settled();
-    for job in [0, 1] {
-        world.happen(Happens::Stop { job, index: None });
-    }
-    world.settle();
-    assert!(
-        world.state.loads().next().is_none(),
-        "something is reserved after the end"
-    );
-    assert!(world.state.jobs().all(|job| job.status.is_terminal()));
-}
-
-/// Planning settles, a stopped job gets no run, a slot no two, capacity is kept, as many serve
-/// during an update as have to, everything that can run runs in the end, and nothing is held once
-/// all is stopped: for any story, however nodes are ranked. A test a strategy, so that they run side
-/// by side.
-macro_rules! laws {
-    ($($law:ident: $strategy:expr),+ $(,)?) => {
-        proptest! {
-            #![proptest_config(cases(histories()))]
-            $(
-                #[test]
-                fn $law(story in prop::collection::vec(any::<u32>(), 1..12)) {
-                    history($strategy, &story);
-                }
-            )+
-        }
-    };
-}
-
-laws! {
-    with_epvm_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::Epvm,
-    with_binpack_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::Binpack,
-    with_spread_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::Spread,
-    with_round_robin_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::RoundRobin,
-}
 
 #[test]
 fn a_node_gone_for_long_is_replaced_and_one_that_said_bye_later() {

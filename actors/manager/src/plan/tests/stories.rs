@@ -3,7 +3,7 @@
 use loom_schemas::words::Strategy;
 
 use super::happens::Happens;
-use super::live;
+use super::laws::live;
 
 /// A submission of the service in a variant, see `World::spec`.
 fn submit(replicas: u8, variant: u8) -> Happens {
@@ -49,4 +49,60 @@ fn stop_first_while_one_is_down_and_nobody_knows_how_healthy_the_others_are() {
         submit(3, 0b1010_0100),
     ];
     live(Strategy::Spread, &story);
+}
+
+#[test]
+fn one_that_waits_for_a_node_leaves_the_place_of_the_canary_to_one_on_its_way() {
+    let story = [
+        Happens::Bye { node: 1 },
+        submit(1, 0b0111_1100),
+        Happens::Bye { node: 0 },
+        Happens::Silent { node: 2 },
+        submit(0, 0b1111_1110),
+        submit(3, 0b0100_1000),
+    ];
+    live(Strategy::Epvm, &story);
+}
+
+/// A pass changes four slots, so each of the two jobs has two of them.
+#[test]
+fn more_slots_wait_for_a_node_than_are_changed_in_one_pass() {
+    let batch = Happens::Submit {
+        job: 1,
+        replicas: 3,
+        variant: 0,
+    };
+    let story = [
+        batch,
+        submit(3, 0),
+        Happens::Silent { node: 0 },
+        Happens::Silent { node: 1 },
+        Happens::Silent { node: 2 },
+        Happens::Passes { seconds: 30 },
+    ];
+    live(Strategy::Epvm, &story);
+}
+
+#[test]
+fn what_failed_under_the_old_version_is_not_given_up_by_the_new_one() {
+    let ends = Happens::Ends {
+        node: 0,
+        which: 0,
+        code: 0,
+    };
+    let story = [
+        submit(3, 0b0101_1010),
+        Happens::Work,
+        ends,
+        Happens::Work,
+        Happens::Work,
+        ends,
+        Happens::Arrive {
+            from: 7,
+            count: 4,
+            again: false,
+        },
+        submit(1, 0b1111_0000),
+    ];
+    live(Strategy::RoundRobin, &story);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
 use loom_schemas::record::{Health, Order, RunRecord, SlotRecord};
-use loom_schemas::spec::{OnUpdateFailure, TaskSpec};
+use loom_schemas::spec::{OnUpdateFailure, RestartOn, TaskSpec};
 use loom_schemas::words::{HealthStatus, Kind, RunState};
 
 use crate::reconcile::Facts;
@@ -28,15 +28,23 @@ pub(super) enum Way {
     Rests,
     /// Its run does not count yet, or what it leaves has not ended.
     Moves,
-    /// Nothing is to be waited for: its work is done, or it was given up.
-    Settled,
+    /// It failed, and nothing is to be waited for.
+    GivenUp,
+    /// Its work is done.
+    Done,
     /// Its run counts.
     Counts,
 }
 
 impl Way {
+    /// Whether nothing is to be waited for.
     pub(super) fn is_settled(self) -> bool {
-        matches!(self, Self::Settled | Self::Counts)
+        matches!(self, Self::GivenUp | Self::Done | Self::Counts)
+    }
+
+    /// Whether it speaks for its version.
+    pub(super) fn proves(self) -> bool {
+        matches!(self, Self::Done | Self::Counts)
     }
 }
 
@@ -55,7 +63,7 @@ pub(super) fn look(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) -> L
         let done = matches!(stand(job, kind, old, record), Stand::Done);
         let leaves = live_runs(record).any(|run| run.order != Order::Run);
         let way = match done {
-            true => Way::Settled,
+            true => Way::Done,
             false if record.incoming.is_some() || leaves => Way::Moves,
             false => Way::Rests,
         };
@@ -68,11 +76,12 @@ pub(super) fn look(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) -> L
     let continues = facts.spec.update.on_failure == OnUpdateFailure::Continue;
     let failed = record.failed_placements > 0 && record.incoming.is_none();
     let given_up = continues && (failed || failure(facts, task, record).is_some());
-    let done = matches!(stand(job, kind, task, record), Stand::Done | Stand::Failed);
-    let way = match counts {
-        true => Way::Counts,
-        false if done || given_up => Way::Settled,
-        false => Way::Moves,
+    let way = match stand(job, kind, task, record) {
+        _ if counts => Way::Counts,
+        Stand::Done => Way::Done,
+        Stand::Failed => Way::GivenUp,
+        _ if given_up => Way::GivenUp,
+        _ => Way::Moves,
     };
     Look { turned, way }
 }
@@ -90,7 +99,7 @@ pub(super) fn counts_at(facts: &Facts<'_>, task: &TaskSpec, run: &RunRecord) -> 
     }
     // An update that goes on after failures takes what is late as it is.
     let late = (update.on_failure == OnUpdateFailure::Continue)
-        .then(|| later(run.created_at, update.deadline.into()));
+        .then(|| later(run.placed_at, update.deadline.into()));
     if facts.spec.kind == Kind::Batch {
         return (run.state == RunState::Running).then_some(run.created_at);
     }
@@ -103,6 +112,33 @@ pub(super) fn counts_at(facts: &Facts<'_>, task: &TaskSpec, run: &RunRecord) -> 
     // The node's clock may be behind: no run served before it was wanted.
     let proved = since.map(|since| later(since.max(run.created_at), update.healthy_for.into()));
     proved.into_iter().chain(late).min()
+}
+
+/// Since when an update waits for the new run of a slot on its way; none while what it takes over
+/// from has not ended.
+pub(super) fn waits_since(
+    facts: &Facts<'_>,
+    task: &TaskSpec,
+    record: &SlotRecord,
+) -> Option<Timestamp> {
+    let new = |run: &&RunRecord| run.version == facts.job.version && run.order == Order::Run;
+    let leaves = live_runs(record).any(|run| run.order != Order::Run);
+    match live_runs(record).find(new) {
+        Some(run) if leaves && counts(facts, task, run) => None,
+        Some(run) => Some(run.placed_at),
+        None if leaves => None,
+        None => {
+            let ended = record.current.as_ref().or(record.ended.last());
+            let ended = ended.and_then(|run| run.ended_at);
+            Some(ended.unwrap_or(Timestamp::MIN))
+        }
+    }
+}
+
+/// Whether a run of a service has done its work for good: it completed, and nothing starts it again.
+pub(in crate::reconcile) fn is_done(task: &TaskSpec, run: &RunRecord) -> bool {
+    let again = run.will_restart || task.restart.on == RestartOn::Any;
+    run.state == RunState::Completed && run.order == Order::Run && !again
 }
 
 /// Whether a run does its work as far as anybody knows: where its version has it checked, it is
@@ -148,7 +184,7 @@ pub(super) fn failure(
             run.state,
             RunState::Failed | RunState::Rejected | RunState::Completed
         );
-        failed && run.order == Order::Run
+        failed && run.order == Order::Run && !is_done(task, run)
     });
     let run = current.or(incoming)?;
     Some((

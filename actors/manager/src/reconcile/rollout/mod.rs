@@ -8,9 +8,10 @@
 //!   and runs another one than that has nothing to lose: it is turned at once.
 //! - Beyond its canaries an update goes on once somebody promotes it.
 //! - An update has failed when a run of it ends for good by itself before all count, or when no
-//!   further slot counts for `deadline`. Then the last healthy version comes back as a version of
-//!   its own, or the update pauses or goes on, as `on_failure` says. One that goes back and fails
-//!   pauses: there is nothing to go back to.
+//!   further slot counts for `deadline`, which the time does not count for that an old run takes to
+//!   end. Then the last healthy version comes back as a version of its own, or the update pauses or
+//!   goes on, as `on_failure` says. One that has nothing to go back to stays failed.
+//! - A version is healthy once all of its slots count together, or their work is done.
 //! - What a version changes in place is no update: runs go on under it.
 
 use std::collections::BTreeMap;
@@ -31,9 +32,9 @@ mod look;
 mod turn;
 
 pub use look::serves;
-pub(super) use look::{counts, is_unhealthy};
+pub(super) use look::{counts, is_done, is_unhealthy};
 
-use look::{Look, Way, counts_at, failure, how_it_stands, look};
+use look::{Look, Way, counts_at, failure, how_it_stands, look, waits_since};
 
 /// What becomes of a job's update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub enum UpdateChange {
     /// It failed, or nobody knows how to go on.
     Paused(String),
     /// It failed and goes on, as it was told to.
+    GoesOn(String),
+    /// It failed, and there is nothing to go back to.
     Failed(String),
     /// It failed: this version comes back.
     GoBack {
@@ -61,7 +64,10 @@ impl UpdateChange {
     /// Whether it changes what becomes of slots, so that it is written down before they are looked
     /// at.
     pub(super) fn is_first(&self) -> bool {
-        matches!(self, Self::Paused(_) | Self::GoBack { .. })
+        matches!(
+            self,
+            Self::Paused(_) | Self::Failed(_) | Self::GoBack { .. }
+        )
     }
 }
 
@@ -72,6 +78,10 @@ pub(super) struct Rollout {
     failure: Option<(Option<Timestamp>, String)>,
     /// The first slot that holds the update up, in words.
     held_up: Option<String>,
+    /// Whether an old run is waited for to end.
+    leaves: bool,
+    /// When the first of the slots on their way began to be waited for.
+    waits_since: Option<Timestamp>,
     due: Option<Timestamp>,
 }
 
@@ -94,9 +104,11 @@ struct Progress {
     on_their_way: u32,
     /// Slots with two live runs.
     doubled: u32,
-    /// Turned slots whose run counts.
+    /// Turned slots that speak for the version: their run counts, or their work is done.
     counted: u32,
-    /// Turned slots that are not to be waited for: they count, or their work is done.
+    /// Turned slots that failed and are not waited for.
+    given_up: u32,
+    /// Slots that are not to be waited for.
     settled: u32,
     /// Whether the update is about this task.
     changed: bool,
@@ -108,6 +120,8 @@ impl Rollout {
             tasks: BTreeMap::new(),
             failure: None,
             held_up: None,
+            leaves: false,
+            waits_since: None,
             due: None,
         };
         for (name, task) in &facts.spec.tasks {
@@ -144,7 +158,8 @@ impl Rollout {
             progress.on_their_way += begins;
             progress.idle += fresh - begins;
         }
-        rollout.due = rollout.due.into_iter().chain(deadline(facts)).min();
+        let deadline = rollout.deadline(facts).filter(|at| *at > facts.now);
+        rollout.due = rollout.due.into_iter().chain(deadline).min();
         rollout
     }
 
@@ -172,14 +187,22 @@ impl Rollout {
         progress.idle += u32::from(idle);
         progress.slots += 1;
         progress.turned += u32::from(turned);
-        progress.counted += u32::from(way == Way::Counts);
+        progress.counted += u32::from(turned && way.proves());
+        progress.given_up += u32::from(way == Way::GivenUp);
         let settled = way.is_settled() || (turned && !progress.changed);
         progress.settled += u32::from(settled);
         if !progress.changed {
             return;
         }
-        if turned && !settled && self.held_up.is_none() {
-            self.held_up = Some(format!("{} {}", record.slot, how_it_stands(record, facts)));
+        if turned && !settled {
+            match waits_since(facts, task, record) {
+                Some(since) => {
+                    self.waits_since = self.waits_since.into_iter().chain([since]).min();
+                    let held_up = || format!("{} {}", record.slot, how_it_stands(record, facts));
+                    self.held_up.get_or_insert_with(held_up);
+                }
+                None => self.leaves = true,
+            }
         }
         if let Some(this) = failure(facts, task, record) {
             let first = self.failure.take();
@@ -220,7 +243,7 @@ impl Rollout {
         if counted > update.settled {
             return Some(UpdateChange::Counted(counted));
         }
-        let late = self.is_late(facts, update).filter(|_| !told);
+        let late = self.is_late(facts).filter(|_| !told);
         late.map(|reason| fail(facts, update, reason))
     }
 
@@ -235,9 +258,48 @@ impl Rollout {
         canaries > 0 && !update.promoted && self.tasks.values().all(waits)
     }
 
-    fn is_late(&self, facts: &Facts<'_>, update: &UpdateState) -> Option<String> {
-        let deadline = deadline_of(facts, update)?;
-        let late = update.phase == UpdatePhase::Rolling && deadline <= facts.now;
+    /// Whether every slot of the wanted version speaks for it: it is one to go back to.
+    pub(super) fn is_proved(&self, facts: &Facts<'_>) -> bool {
+        let phase = facts.job.update.as_ref().map(|update| update.phase);
+        let stands = phase.is_none_or(|phase| phase == UpdatePhase::Done);
+        let done = self.change(facts) == Some(UpdateChange::Done);
+        if facts.spec.kind == Kind::Batch || !is_wanted(facts) || !(stands || done) {
+            return false;
+        }
+        let proved = |task: &Progress| {
+            let quiet = task.on_their_way == 0 && task.missing == 0 && task.given_up == 0;
+            quiet && task.counted > 0 && task.settled == task.slots
+        };
+        let wanted = |name: &Name| match facts.spec.kind {
+            Kind::System => true,
+            _ => unstopped(facts.job, name, &facts.spec.tasks[name]) > 0,
+        };
+        let mut tasks = self
+            .tasks
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .peekable();
+        tasks.peek().is_some() && tasks.all(|(_, task)| proved(task))
+    }
+
+    /// When the update is late if no further slot counts before; never while it waits for nothing
+    /// but the end of old runs.
+    fn deadline(&self, facts: &Facts<'_>) -> Option<Timestamp> {
+        let update = facts.job.update.as_ref()?;
+        if update.phase != UpdatePhase::Rolling || !is_wanted(facts) {
+            return None;
+        }
+        let since = match self.waits_since {
+            Some(since) => since.max(update.settled_at),
+            None if self.leaves => return None,
+            None => update.settled_at,
+        };
+        let after = Duration::from(facts.spec.update.deadline);
+        since.checked_add(after).ok()
+    }
+
+    fn is_late(&self, facts: &Facts<'_>) -> Option<String> {
+        let late = self.deadline(facts)? <= facts.now;
         late.then(|| {
             let after = facts.spec.update.deadline;
             let what = self.held_up.as_deref().unwrap_or("nothing holds it up");
@@ -272,7 +334,7 @@ impl Rollout {
 /// How many slots of a task may take the version over at all.
 fn gate(facts: &Facts<'_>) -> u32 {
     match &facts.job.update {
-        Some(update) if update.phase == UpdatePhase::Paused => 0,
+        Some(update) if matches!(update.phase, UpdatePhase::Paused | UpdatePhase::Failed) => 0,
         Some(update) if update.phase == UpdatePhase::Done => u32::MAX,
         Some(update) if facts.spec.update.canary > 0 && !update.promoted => {
             facts.spec.update.canary
@@ -286,7 +348,7 @@ impl Facts<'_> {
     pub(super) fn healthy_version(&self, task: &Name) -> Option<u32> {
         let update = self.job.update.as_ref()?;
         let from = update.from.filter(|_| update.phase != UpdatePhase::Done)?;
-        let (old, new) = ((self.task_of)(task, from)?, self.spec.tasks.get(task)?);
+        let (old, new) = (self.task_of(task, from)?, self.spec.tasks.get(task)?);
         // What is the same in place would only be adopted.
         let same = same_in_place(old, new);
         Some(if same { self.job.version } else { from })
@@ -323,31 +385,26 @@ fn is_changed(facts: &Facts<'_>, name: &Name, task: &TaskSpec) -> bool {
         .into_iter()
         .flatten()
         .peekable();
-    let same = |version| (facts.task_of)(name, version).is_some_and(|old| same_in_place(old, task));
+    let same = |version| {
+        let old = (facts.version)(version);
+        let placed = old.is_some_and(|old| old.datacenters == facts.spec.datacenters);
+        let old = old.and_then(|old| old.tasks.get(name));
+        placed && old.is_some_and(|old| same_in_place(old, task))
+    };
     others.peek().is_none() || !others.all(same)
 }
 
 /// What an update does that has failed.
 fn fail(facts: &Facts<'_>, update: &UpdateState, reason: String) -> UpdateChange {
-    let from = update.from.filter(|_| update.undoes.is_none());
-    match (facts.spec.update.on_failure, from) {
-        (OnUpdateFailure::Rollback, Some(to)) => UpdateChange::GoBack { to, reason },
-        (OnUpdateFailure::Rollback, None) => UpdateChange::Paused(format!(
+    match (facts.spec.update.on_failure, update.from, update.undoes) {
+        (OnUpdateFailure::Rollback, Some(to), None) => UpdateChange::GoBack { to, reason },
+        (OnUpdateFailure::Rollback, Some(to), Some(_)) => UpdateChange::Failed(format!(
+            "{reason}; it is as the last healthy version, {to}, so there is nothing to go back to"
+        )),
+        (OnUpdateFailure::Rollback, None, _) => UpdateChange::Failed(format!(
             "{reason}; there is no healthy version to go back to"
         )),
-        (OnUpdateFailure::Pause, _) => UpdateChange::Paused(reason),
-        (OnUpdateFailure::Continue, _) => UpdateChange::Failed(reason),
+        (OnUpdateFailure::Pause, ..) => UpdateChange::Paused(reason),
+        (OnUpdateFailure::Continue, ..) => UpdateChange::GoesOn(reason),
     }
-}
-
-fn deadline(facts: &Facts<'_>) -> Option<Timestamp> {
-    let update = facts.job.update.as_ref()?;
-    let rolling = update.phase == UpdatePhase::Rolling && is_wanted(facts);
-    let deadline = deadline_of(facts, update).filter(|_| rolling)?;
-    (deadline > facts.now).then_some(deadline)
-}
-
-fn deadline_of(facts: &Facts<'_>, update: &UpdateState) -> Option<Timestamp> {
-    let after = Duration::from(facts.spec.update.deadline);
-    update.settled_at.checked_add(after).ok()
 }

@@ -14,7 +14,7 @@ use crate::state::live_runs;
 
 impl Rollout {
     /// Has slots take the version over, as many as may.
-    pub(in crate::reconcile) fn turn(&self, facts: &Facts<'_>, entries: &mut [Entry<'_>]) {
+    pub(in crate::reconcile) fn turn(&mut self, facts: &Facts<'_>, entries: &mut [Entry<'_>]) {
         let mut from = 0;
         while let Some(first) = entries.get(from) {
             let name = first.record.slot.task.clone();
@@ -25,8 +25,8 @@ impl Rollout {
         }
     }
 
-    fn turn_task(&self, facts: &Facts<'_>, name: &Name, entries: &mut [Entry<'_>]) {
-        let (Some(task), Some(progress)) = (facts.spec.tasks.get(name), self.tasks.get(name))
+    fn turn_task(&mut self, facts: &Facts<'_>, name: &Name, entries: &mut [Entry<'_>]) {
+        let (Some(task), Some(progress)) = (facts.spec.tasks.get(name), self.tasks.get_mut(name))
         else {
             return;
         };
@@ -43,7 +43,7 @@ impl Rollout {
         candidates.sort_by_key(|(rank, _)| *rank);
         for (rank, entry) in candidates {
             if gate == 0 {
-                return;
+                break;
             }
             // With stop-first, what serves goes only while enough others do.
             let spare = match rank {
@@ -51,7 +51,7 @@ impl Rollout {
                 _ => budget,
             };
             if rank > Rank::Free && spare == 0 {
-                return;
+                break;
             }
             // One that is on its way already was counted; one that is down is so from now on.
             if !is_on_its_way(&entry.record) {
@@ -62,6 +62,10 @@ impl Rollout {
             }
             gate -= 1;
             entry.turn(facts, facts.job.version);
+        }
+        if progress.may_begin != u32::MAX {
+            // What waits for a node has no claim on the place of a canary, but may have what is left.
+            progress.may_begin = begin.saturating_add(gate);
         }
     }
 }
