@@ -9,7 +9,7 @@ use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::{Kind, RunState};
 
 use super::change::same_at_index;
-use super::rollout::{Rollout, counts, is_done, is_unhealthy};
+use super::rollout::{Rollout, counts, is_done, is_unhealthy, serves};
 use super::verdict::{
     Stand, Unwanted, Why, failures_after, how_it_ended, is_fresh, pause, replicas, spent_after,
     stand, unwanted, version_of,
@@ -301,7 +301,15 @@ impl<'a> Entry<'a> {
         if let Some(incoming) = incoming {
             let outdated = incoming.version != job.version || run.version == job.version;
             if outdated && is_live(&incoming) && incoming.order == Order::Run {
-                return self.stop(incoming.placement, reason, facts);
+                let name = &self.record.slot.task;
+                if !serves(facts, name, &incoming) || serves(facts, name, &run) {
+                    return self.stop(incoming.placement, reason, facts);
+                }
+                // Of the two it is the one that does its work: it stays until another does.
+                if run.version != job.version {
+                    self.stop(run.placement, reason, facts);
+                }
+                return;
             }
             let proved = counts(facts, task, &incoming) || self.is_done_incoming(facts, &incoming);
             if turned && proved {

@@ -129,16 +129,16 @@ impl World {
             let slots: Vec<_> = self.state.slots_of(&job.name).filter(is_wanted).collect();
             // Those of an earlier round make room for this one, all together.
             let of_round = |run: &&RunRecord| run.round == job.round;
-            let served = |run: &RunRecord| served.contains(&run.placement);
-            let served_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(served);
-            let serves = |run: &RunRecord| served(run) && run.order == Order::Run;
-            let serves_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(serves);
-            let then = slots.iter().filter(|slot| served_in(slot)).count();
-            let now = slots.iter().filter(|slot| serves_in(slot)).count();
+            let was = |run: &RunRecord| served.contains(&run.placement);
+            let was_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(was);
+            let stays = |run: &RunRecord| was(run) && run.order == Order::Run;
+            let stays_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(stays);
+            let then = slots.iter().filter(|slot| was_in(slot)).count();
+            let now = slots.iter().filter(|slot| stays_in(slot)).count();
             // What no node has room for, what somebody stopped, and what an update that goes on
             // after failures has given up cannot be waited for.
             let given_up = |slot: &SlotRecord| {
-                slot.waiting.is_some() || (!served_in(slot) && self.is_given_up(job, spec, slot))
+                slot.waiting.is_some() || (!was_in(slot) && self.is_given_up(job, spec, slot))
             };
             let there = slots.iter().filter(|slot| !given_up(slot)).count();
             let missing = (wanted as usize).saturating_sub(slots.len());

@@ -14,11 +14,18 @@ const HISTORIES: u32 = 25_000;
 /// As many where `LOOM_LONG` is set.
 const HISTORIES_LONG: u32 = 250_000;
 
-fn histories() -> u32 {
+/// So much happens in one at most: it takes long ones for the rarer meetings.
+const LONGEST: usize = 24;
+
+/// The same where `LOOM_LONG` is set.
+const LONGEST_LONG: usize = 40;
+
+/// How many, and how long.
+fn histories() -> (u32, usize) {
     if std::env::var_os("LOOM_LONG").is_some() {
-        HISTORIES_LONG
+        (HISTORIES_LONG, LONGEST_LONG)
     } else {
-        HISTORIES
+        (HISTORIES, LONGEST)
     }
 }
 
@@ -58,10 +65,10 @@ pub(super) fn live(which: Strategy, story: &[Happens]) {
 macro_rules! laws {
     ($($law:ident: $strategy:expr),+ $(,)?) => {
         proptest! {
-            #![proptest_config(cases(histories()))]
+            #![proptest_config(cases(histories().0))]
             $(
                 #[test]
-                fn $law(story in prop::collection::vec(any::<u32>(), 1..40)) {
+                fn $law(story in prop::collection::vec(any::<u32>(), 1..histories().1)) {
                     history($strategy, &story);
                 }
             )+

@@ -106,3 +106,28 @@ fn what_failed_under_the_old_version_is_not_given_up_by_the_new_one() {
     ];
     live(Strategy::RoundRobin, &story);
 }
+
+#[test]
+fn a_version_as_an_earlier_one_stops_no_run_that_serves_for_one_that_does_not() {
+    let story = [
+        submit(2, 0b0000_0110),
+        Happens::Work,
+        arrive(1),
+        submit(1, 0b1111_1000),
+        Happens::Ends {
+            node: 0,
+            which: 0,
+            code: 0,
+        },
+        Happens::Work,
+        Happens::Work,
+        submit(3, 0b0100_1100),
+        Happens::Arrive {
+            from: 183,
+            count: 2,
+            again: false,
+        },
+        submit(3, 0b0010_1110),
+    ];
+    live(Strategy::Epvm, &story);
+}
