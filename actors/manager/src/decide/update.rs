@@ -16,7 +16,6 @@ use crate::depend;
 use crate::reconcile::{Facts, NodeStanding, same_in_place, serves};
 use crate::schedule;
 use crate::state::{Draft, State, job_event};
-use crate::subjob;
 
 /// How a changed spec takes over from the wanted one of a live job: what it changes in place is no
 /// update, and goes on with one that is under way.

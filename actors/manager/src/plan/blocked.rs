@@ -19,6 +19,7 @@ use crate::depend::{Gate, Gates};
 use crate::reconcile::{Facts, Stand, replicas, same_at_index, stand, unwanted_reason};
 use crate::scheduler::Cluster;
 use crate::state::{Draft, Key, State, is_live, live_runs};
+use crate::system::is_within;
 
 /// At most so many lines say what finds no node.
 const LINES_MAX: usize = 20;
@@ -277,15 +278,17 @@ impl Trial<'_> {
         let (state, job, name) = (self.state, self.job, &self.job.name);
         let lost_at = deadlines(state, self.options.lost_after);
         let standing = |node: &Name| node_standing(state, node, &lost_at, self.now);
-        let task_of = |task: &Name, version: u32| {
-            let record = state.version(name, version)?;
-            record.spec.tasks.get(task)
+        let kept = |version: u32| Some(&state.version(name, version)?.spec);
+        let belongs = |node: &Name| {
+            let node = state.node(node);
+            node.is_none_or(|node| is_within(node, &self.spec.datacenters))
         };
         let facts = Facts {
             job,
             spec: self.spec,
-            task_of: &task_of,
+            version: &kept,
             node: &standing,
+            belongs: &belongs,
             waits: &|_| false,
             now: self.now,
         };
