@@ -95,6 +95,23 @@ impl World {
         self.says(&Slot::new(name(job), name(task), 0), state, None);
     }
 
+    fn stop(&mut self, address: &str) {
+        self.order_to_stop(address);
+        self.plan();
+    }
+
+    /// Says that something is to stop; nothing is planned yet.
+    fn order_to_stop(&mut self, address: &str) {
+        let request = JobRequest {
+            address: address.parse().unwrap(),
+            reason: Some("enough".to_owned()),
+        };
+        self.state = edit(&self.state, |draft| {
+            decide::stop(draft, &request, ANNA).unwrap();
+        })
+        .state;
+    }
+
     /// `load=0`.
     fn scale(&mut self, what: &str) {
         let (job, replicas) = what.split_once('=').unwrap();
@@ -415,15 +432,7 @@ fn one_task_of_a_job_is_waited_for_and_who_is_stopped_has_failed_those_that_wait
     world.goes("a", "one", RunState::Completed);
     assert_eq!(world.started("b"), ["main"]);
     assert!(world.started("c").is_empty());
-    let stop = JobRequest {
-        address: "a".parse().unwrap(),
-        reason: Some("enough".to_owned()),
-    };
-    world.state = edit(&world.state, |draft| {
-        decide::stop(draft, &stop, ANNA).unwrap();
-    })
-    .state;
-    world.plan();
+    world.stop("a");
     world.goes("a", "two", RunState::Killed);
     assert_eq!(
         world.stands("c"),
@@ -457,6 +466,19 @@ fn what_is_scaled_to_nothing_has_come_to_nothing() {
     world.goes("load", "main", RunState::Completed);
     assert_eq!(world.stands("load"), "completed");
     assert_eq!(world.started("report"), ["main"]);
+}
+
+#[test]
+fn an_index_that_somebody_stopped_is_not_waited_for() {
+    let mut world = World::new();
+    let mut two = small();
+    two.replicas = 2;
+    world.submit(&job("db", Kind::Service, two));
+    world.submit(&depending("web", &[("db", DependOn::Running)]));
+    world.stop("db/1");
+    let first = Slot::new(name("db"), Name::main(), 0);
+    world.says(&first, RunState::Running, None);
+    assert_eq!(world.started("web"), ["main"]);
 }
 
 #[test]
