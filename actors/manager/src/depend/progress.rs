@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::{Health, JobRecord, Order, RunRecord, SlotRecord};
+use loom_schemas::record::{Health, JobRecord, Order, RunRecord, SlotRecord, Wanted};
 use loom_schemas::spec::{DependOn, JobSpec, TaskSpec};
 use loom_schemas::words::{JobStatus, Kind, RunState};
 
@@ -83,6 +83,8 @@ pub(super) fn of_job(state: &State, name: &Name, task: Option<&Name>) -> Progres
                 };
                 Progress::Failed(shortened(&format!("{of}{was}{}: {why}", job.status)))
             }
+            // What runs of it is about to end.
+            _ if job.wanted != Wanted::Run && !so_far.is_open() => Progress::Begun,
             _ => so_far,
         },
     }

@@ -469,6 +469,23 @@ fn what_is_scaled_to_nothing_has_come_to_nothing() {
 }
 
 #[test]
+fn nothing_starts_for_a_job_that_is_to_stop() {
+    let mut world = World::new();
+    world.submit(&job("db", Kind::Service, small()));
+    world.goes("db", "main", RunState::Running);
+    world.order_to_stop("db");
+    // It is planned before the other, whose run is not told to stop yet.
+    world.submit(&depending("app", &[("db", DependOn::Running)]));
+    assert!(world.started("app").is_empty());
+    assert_eq!(world.stands("app"), "pending: waiting for job db to run");
+    world.goes("db", "main", RunState::Killed);
+    assert_eq!(
+        world.stands("app"),
+        "failed: job db was killed: stopped by anna: enough"
+    );
+}
+
+#[test]
 fn an_index_that_somebody_stopped_is_not_waited_for() {
     let mut world = World::new();
     let mut two = small();
