@@ -199,5 +199,6 @@ impl Tally {
 }
 
 fn is_up(run: &RunRecord) -> bool {
-    run.state == RunState::Running && !run.marks.unknown && run.order == Order::Run
+    let known = !run.marks.unknown && !run.marks.paused;
+    run.state == RunState::Running && known && run.order == Order::Run
 }

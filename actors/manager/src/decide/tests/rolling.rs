@@ -174,6 +174,27 @@ fn stop_first_ends_the_old_run_before_the_new_one_is_placed() {
 }
 
 #[test]
+fn a_run_that_is_paused_proves_nothing() {
+    let mut leader = Leader::new(2);
+    leader.healthy(&service("1"));
+    leader.submit(&service("2")).unwrap();
+    leader.plan(100);
+    leader.obey(101);
+    let web = slot("web", 0);
+    let paused = |leader: &mut Leader, paused: bool, seconds: i64| {
+        let mut record = leader.slot(&web).clone();
+        record.incoming.as_mut().unwrap().marks.paused = paused;
+        leader.decide(|draft| draft.put_slot(record));
+        leader.plan(seconds);
+    };
+    paused(&mut leader, true, 102);
+    leader.plan(150);
+    assert_eq!(leader.rolled(), ["1 2", "1", "1"]);
+    paused(&mut leader, false, 151);
+    assert_eq!(leader.rolled(), ["-1 2", "1", "1"]);
+}
+
+#[test]
 fn parallel_says_how_many_at_once() {
     let mut leader = Leader::new(3);
     leader.healthy(&service("1"));

@@ -94,7 +94,7 @@ pub(in crate::reconcile) fn counts(facts: &Facts<'_>, task: &TaskSpec, run: &Run
 /// When a run will have served for `healthy_for`; none if it does not serve now.
 pub(super) fn counts_at(facts: &Facts<'_>, task: &TaskSpec, run: &RunRecord) -> Option<Timestamp> {
     let update = &facts.spec.update;
-    if run.order != Order::Run || is_unreachable(run) || !is_live(run) {
+    if run.order != Order::Run || is_unreachable(run) || run.marks.paused || !is_live(run) {
         return None;
     }
     // An update that goes on after failures takes what is late as it is.
@@ -148,7 +148,8 @@ pub fn serves(facts: &Facts<'_>, name: &Name, run: &RunRecord) -> bool {
         .task_at(name, run.version)
         .is_some_and(|task| task.health.is_some());
     let up = run.state == RunState::Running && !is_unreachable(run) && run.order == Order::Run;
-    up && (!checked || run.health.as_ref().is_some_and(Health::is_healthy))
+    // What somebody paused does nothing, and its health is from before.
+    up && !run.marks.paused && (!checked || run.health.as_ref().is_some_and(Health::is_healthy))
 }
 
 fn is_unreachable(run: &RunRecord) -> bool {
