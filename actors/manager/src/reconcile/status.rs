@@ -19,7 +19,8 @@ pub struct JobStanding {
     pub status: JobStatus,
     /// Why, where there is a why.
     pub reason: Option<String>,
-    /// The first non-zero exit code by end time, or 0; once it ended.
+    /// The first non-zero exit code by end time, or 0; once it ended. None where it was stopped before
+    /// anything of it ended.
     pub exit_code: Option<i32>,
     /// When the first run of the round started.
     pub started_at: Option<Timestamp>,
@@ -96,6 +97,7 @@ pub fn status<'a>(
         reason,
         exit_code: match status {
             JobStatus::Failed => first,
+            JobStatus::Killed => first.or(sums.has_exit.then_some(0)),
             _ if over => first.or(Some(0)),
             _ => None,
         },
@@ -123,6 +125,8 @@ struct Sums {
     failures: u32,
     failed: Option<(Option<Timestamp>, Slot, String)>,
     exit: Option<(Option<Timestamp>, i32)>,
+    /// Whether any of it ended with an exit code.
+    has_exit: bool,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
 }
@@ -145,10 +149,8 @@ impl Sums {
             };
             if let Some(code) = run.exit.as_ref().and_then(|exit| exit.code)
                 && run.state.is_terminal()
-                && code != 0
             {
-                let this = (run.ended_at, code);
-                sums.exit = Some(sums.exit.map_or(this, |first| first.min(this)));
+                sums.add_exit(run.ended_at, code);
             }
             let Some(task) = spec.tasks.get(&slot.slot.task) else {
                 continue;
@@ -167,6 +169,13 @@ impl Sums {
             }
         }
         sums
+    }
+
+    fn add_exit(&mut self, at: Option<Timestamp>, code: i32) {
+        self.has_exit = true;
+        if code != 0 {
+            self.exit = Some(self.exit.map_or((at, code), |first| first.min((at, code))));
+        }
     }
 
     fn add_times(&mut self, run: &RunRecord) {

@@ -141,6 +141,8 @@ fn the_status_of_a_batch_is_a_table() {
     let stopped = [(Killed, 143), (Completed, 0)];
     let stopped = stands(Kind::Batch, RestartOn::Failure, true, &stopped);
     assert_eq!(stopped, (JobStatus::Killed, Some(143)));
+    let early = stands(Kind::Batch, RestartOn::Failure, true, &[]);
+    assert_eq!(early, (JobStatus::Killed, None), "nothing of it succeeded");
 }
 
 #[test]
