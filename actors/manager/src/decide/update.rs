@@ -159,8 +159,8 @@ pub fn roll_back(
     };
     depend::check_circle(draft.state(), &old.spec).map_err(|error| error.message)?;
     let because = format!("version {} failed: {reason}", job.version);
-    let by = &job.owner;
-    bring_back(draft, job, to, (by, &because), now);
+    let by = format!("the update of version {}", job.version);
+    bring_back(draft, job, to, (&by, &because), now);
     Ok(())
 }
 

@@ -442,6 +442,8 @@ fn a_scale_during_an_update_holds_and_survives_going_back() {
     leader.plan(102);
     leader.plan(102);
     assert_eq!(leader.job("web").scaled, [(Name::main(), 4)].into());
+    let back = leader.state.version(&name("web"), 3).unwrap();
+    assert_eq!(back.by, "the update of version 2", "nobody asked for it");
     assert_eq!(leader.rolled(), ["3", "3", "3"]);
 }
 
