@@ -94,9 +94,15 @@ fn unwanted(
 }
 
 /// Whether a node is in one of these datacenters; every node is if there are none.
-pub fn is_within(node: &NodeRecord, datacenters: &[String]) -> bool {
+fn is_within(node: &NodeRecord, datacenters: &[String]) -> bool {
     let here = node.info.datacenter.as_ref();
     datacenters.is_empty() || here.is_some_and(|here| datacenters.contains(here))
+}
+
+/// Whether a job may run on a node, whatever room that has; one that is not known is for others to judge.
+pub fn may_run_on(state: &State, spec: &JobSpec, node: &Name) -> bool {
+    let node = state.node(node);
+    node.is_none_or(|node| is_within(node, &spec.datacenters))
 }
 
 /// Why a task of a system job does not belong on a node, whatever room it has; none if it does.

@@ -19,7 +19,7 @@ use crate::depend::{Gate, Gates};
 use crate::reconcile::{Facts, Stand, replicas, same_at_index, stand, unwanted_reason};
 use crate::scheduler::Cluster;
 use crate::state::{Draft, Key, State, is_live, live_runs};
-use crate::system::is_within;
+use crate::system::may_run_on;
 
 /// At most so many lines say what finds no node.
 const LINES_MAX: usize = 20;
@@ -270,7 +270,9 @@ impl Trial<'_> {
         let old = self.state.version(&self.job.name, run.version);
         let old = old.and_then(|version| version.spec.tasks.get(&record.slot.task));
         let other = run.version != self.job.version || run.round != self.job.round;
-        other && !old.is_some_and(|old| same_at_index(old, task, &record.slot.index))
+        let goes_on = old.is_some_and(|old| same_at_index(old, task, &record.slot.index));
+        let belongs = |node: &Name| may_run_on(self.state, self.spec, node);
+        other && !(goes_on && run.node.as_ref().is_none_or(belongs))
     }
 
     /// Has slots placed by a pass of their own.
@@ -279,13 +281,11 @@ impl Trial<'_> {
         let lost_at = deadlines(state, self.options.lost_after);
         let standing = |node: &Name| node_standing(state, node, &lost_at, self.now);
         let kept = |version: u32| Some(&state.version(name, version)?.spec);
-        let belongs = |node: &Name| {
-            let node = state.node(node);
-            node.is_none_or(|node| is_within(node, &self.spec.datacenters))
-        };
+        let spec = self.spec;
+        let belongs = |node: &Name| may_run_on(state, spec, node);
         let facts = Facts {
             job,
-            spec: self.spec,
+            spec,
             version: &kept,
             node: &standing,
             belongs: &belongs,

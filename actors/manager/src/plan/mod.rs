@@ -33,7 +33,7 @@ use crate::schedule;
 use crate::scheduler::{Cluster, Request};
 use crate::state::{Draft, Key, State, is_live, run_event};
 use crate::subjob;
-use crate::system::{self, is_within};
+use crate::system::{self, may_run_on};
 
 pub(crate) use assign::results;
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
@@ -246,10 +246,7 @@ impl<'a> Pass<'a> {
         let (now, lost_at) = (self.now, self.lost_at);
         let standing = |node: &Name| node_standing(&before, node, lost_at, now);
         let kept = |version: u32| Some(&before.version(name, version)?.spec);
-        let belongs = |node: &Name| {
-            let node = before.node(node);
-            node.is_none_or(|node| is_within(node, &version.spec.datacenters))
-        };
+        let belongs = |node: &Name| may_run_on(&before, &version.spec, node);
         let gates = Gates::of(&before, job, &version.spec);
         let waits = |task: &Name| gates.is_closed(task);
         let facts = Facts {

@@ -156,7 +156,7 @@ fn effect(spec: &JobSpec, field: &str) -> &'static str {
         "kind" => "what runs is judged by the new kind",
         "priority" => "who goes first where not all have room; restarts nothing",
         "datacenters" if spec.kind == Kind::System => "runs end where it may not be any more",
-        "datacenters" => "where it is placed from now on; what runs stays where it is",
+        "datacenters" => "what runs outside of them is replaced, the rest goes on",
         "schedule" => "when it runs from now on",
         "depends_on" => "holds back only what has not started",
         "vars" => "reaches the tasks that refer to them",
