@@ -95,10 +95,10 @@ TASK   ACTION  REPLICAS  REASON
 build  create  1         new
 test   create  1         new
 
-DEPENDS ON   UNTIL      STATE    REASON
-web          completed  waiting  waiting for job api to complete
-└─ api       completed  waiting  waiting for job db to complete
-   └─ db     completed  running
+DEPENDS ON  UNTIL      STATE    REASON
+web         completed  waiting  waiting for job api to complete
+└─ api      completed  waiting  waiting for job db to complete
+   └─ db    completed  running
 
 TASK     STATE    REASON
 build    pending
