@@ -13,7 +13,7 @@ use crate::state::State;
 const JOBS_MAX: usize = 500;
 
 /// The jobs that wait for others themselves among those a job waits for, the nearest first, each
-/// once; those beyond [`JOBS_MAX`] are left out, and who waits for one of them says so.
+/// once; those beyond `JOBS_MAX` are left out, and who waits for one of them says so.
 pub fn upstream(state: &State, spec: &JobSpec) -> Vec<UpstreamJob> {
     let mut seen: BTreeSet<Name> = BTreeSet::from([spec.name.clone()]);
     let mut left: VecDeque<Name> = VecDeque::new();
