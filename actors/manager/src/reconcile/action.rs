@@ -7,8 +7,9 @@ use loom_schemas::spec::JobSpec;
 use loom_schemas::words::{Kind, RunState};
 
 use super::Facts;
+use super::change::same_at_index;
 use super::verdict::spent_after;
-use crate::state::is_live;
+use crate::state::{is_live, live_runs};
 
 /// One change of a slot. Placements are named by their first run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +86,7 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
             record.version = facts.job.version;
         }
         Action::Turn(version) => {
-            if record.version != *version {
-                // What failed before does not speak of this version.
+            if speaks_not(record, *version, facts) {
                 record.failed_placements = 0;
                 record.not_before = None;
             }
@@ -101,6 +101,19 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
         }
         Action::Remove | Action::Place | Action::PlaceIncoming => {}
     }
+}
+
+/// Whether what failed in a slot says nothing about a version that it is turned to: its next run is
+/// another than the last, and no run of a batch is on its node that was told what was spent.
+fn speaks_not(record: &SlotRecord, version: u32, facts: &Facts<'_>) -> bool {
+    let (name, index) = (&record.slot.task, &record.slot.index);
+    let old = facts.task_of(name, record.version);
+    let new = facts.task_at(name, version);
+    let same = old
+        .zip(new)
+        .is_some_and(|(old, new)| same_at_index(old, new, index));
+    let told = facts.spec.kind == Kind::Batch && live_runs(record).next().is_some();
+    record.version != version && !same && !told
 }
 
 /// Carries out what [`loss`] says, and the like.

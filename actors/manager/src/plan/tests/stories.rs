@@ -131,3 +131,40 @@ fn a_version_as_an_earlier_one_stops_no_run_that_serves_for_one_that_does_not() 
     ];
     live(Strategy::Epvm, &story);
 }
+
+/// A submission of the batch in a variant.
+fn batch(replicas: u8, variant: u8) -> Happens {
+    Happens::Submit {
+        job: 1,
+        replicas,
+        variant,
+    }
+}
+
+#[test]
+fn a_node_is_told_of_the_attempts_that_a_batch_has_left() {
+    let story = [
+        batch(3, 0),
+        Happens::Work,
+        Happens::Back { node: 2 },
+        Happens::Forgets { node: 2 },
+        Happens::Scale {
+            job: 1,
+            replicas: 0,
+        },
+        batch(3, 1),
+    ];
+    live(Strategy::Epvm, &story);
+}
+
+#[test]
+fn what_a_batch_lost_with_a_node_gives_no_slot_up() {
+    let story = [
+        batch(2, 0b0111_1100),
+        batch(3, 0b0111_0110),
+        Happens::Bye { node: 2 },
+        Happens::Passes { seconds: 46 },
+        Happens::Passes { seconds: 14 },
+    ];
+    live(Strategy::RoundRobin, &story);
+}

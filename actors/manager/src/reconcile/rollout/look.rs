@@ -73,7 +73,9 @@ pub(super) fn look(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) -> L
     let counts = record.incoming.is_none()
         && current.is_some_and(|run| run.version == job.version && counts(facts, task, run));
     // One that failed does not hold up an update that goes on after failures.
+    // A batch proves nothing, and counts what was lost with its node among its attempts.
     let continues = facts.spec.update.on_failure == OnUpdateFailure::Continue;
+    let continues = continues && kind != Kind::Batch;
     let failed = record.failed_placements > 0 && record.incoming.is_none();
     let given_up = continues && (failed || failure(facts, task, record).is_some());
     let way = match stand(job, kind, task, record) {
