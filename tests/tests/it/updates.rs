@@ -114,8 +114,9 @@ fn a_version_that_fails_is_rolled_back_and_the_old_runs_never_notice() {
 #[test]
 fn an_update_with_nothing_to_go_back_to_stays_failed_until_somebody_decides() {
     let dev = Dev::start(&[]);
-    dev.run(&service("exit 3", ""), &["--detach"])
-        .expect_code(0);
+    // It runs, and is never healthy.
+    let never = format!("{}health: {{exec: [\"false\"]}}\n", service("echo one", ""));
+    dev.run(&never, &["--detach"]).expect_code(0);
     let said = dev.run(&service("exit 4", ""), &[]).expect_code(2);
     let why = "web: the update to version 2 failed: web/0 failed: exit code 4; there is no healthy \
                version to go back to";
