@@ -9,7 +9,7 @@ use crate::state::fixture::cases;
 
 /// How many histories each law tries; `LOOM_HISTORIES` says another number, `LOOM_SEED` which ones:
 /// a failing test prints the seed that finds the same again.
-const HISTORIES: u32 = 2_500;
+const HISTORIES: u32 = 25_000;
 
 /// As many where `LOOM_LONG` is set.
 const HISTORIES_LONG: u32 = 250_000;

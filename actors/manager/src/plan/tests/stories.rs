@@ -168,3 +168,31 @@ fn what_a_batch_lost_with_a_node_gives_no_slot_up() {
     ];
     live(Strategy::RoundRobin, &story);
 }
+
+#[test]
+fn a_slot_stopped_while_its_runs_hand_over_has_two_runs_until_they_end() {
+    let story = [
+        submit(2, 0b0101_0010),
+        Happens::Work,
+        arrive(2),
+        submit(2, 0b0011_0000),
+        Happens::Stop {
+            job: 0,
+            index: Some(0),
+        },
+    ];
+    live(Strategy::Spread, &story);
+}
+
+#[test]
+fn one_goes_on_under_a_version_without_checks_and_serves_from_then_on() {
+    let story = [
+        submit(1, 0b0000_0000),
+        submit(3, 0b0011_1111),
+        Happens::Work,
+        Happens::Passes { seconds: 10 },
+        arrive(3),
+        submit(2, 0b0010_0110),
+    ];
+    live(Strategy::Spread, &story);
+}

@@ -33,6 +33,8 @@ pub(super) struct World {
     pub(super) next_id: u64,
     /// Every run ever seen, with its slot.
     pub(super) named: BTreeMap<RunId, Slot>,
+    /// In how many slots of a job two runs were live.
+    pub(super) doubled: BTreeMap<Name, usize>,
 }
 
 impl World {
@@ -49,6 +51,7 @@ impl World {
             wire: Vec::new(),
             next_id: 0,
             named: BTreeMap::new(),
+            doubled: BTreeMap::new(),
         };
         for number in 1..=NODES {
             world

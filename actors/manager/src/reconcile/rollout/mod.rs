@@ -137,10 +137,10 @@ impl Rollout {
             let Some(task) = facts.spec.tasks.get(at) else {
                 continue;
             };
-            if unwanted(facts.job, facts.spec, record).is_some() {
-                continue;
+            rollout.count_doubled(record);
+            if unwanted(facts.job, facts.spec, record).is_none() {
+                rollout.add(facts, task, record);
             }
-            rollout.add(facts, task, record);
         }
         for (name, progress) in &mut rollout.tasks {
             // What had no run yet is on its way, but for what canaries keep at the version before.
@@ -163,6 +163,13 @@ impl Rollout {
         rollout
     }
 
+    /// Two runs are two runs, whether their slot is still wanted or not.
+    fn count_doubled(&mut self, record: &SlotRecord) {
+        if let Some(progress) = self.tasks.get_mut(&record.slot.task) {
+            progress.doubled += u32::from(live_runs(record).count() > 1);
+        }
+    }
+
     fn add(&mut self, facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) {
         let Look { turned, way } = look(facts, task, record);
         if turned && !way.is_settled() && facts.spec.kind != Kind::Batch {
@@ -175,7 +182,6 @@ impl Rollout {
             return;
         };
         progress.missing = progress.missing.saturating_sub(1);
-        progress.doubled += u32::from(live_runs(record).count() > 1);
         progress.on_their_way += u32::from(way == Way::Moves);
         if is_fresh(record, facts.job) {
             progress.fresh += u32::from(record.waiting.is_none());
