@@ -122,6 +122,7 @@ pub fn scale(
     now: Timestamp,
 ) -> Result<bool, WireError> {
     let (job, spec) = find(draft.state(), &request.job)?;
+    has_own_runs(spec)?;
     let name = task_at(spec, request.task.as_ref())?;
     let task = spec.tasks.get(&name).ok_or_else(|| no_task(spec, &name))?;
     if spec.kind == Kind::System {
@@ -241,7 +242,10 @@ fn slots_at(
     let address = &meant(spec, address);
     let one = match (&address.task, &address.index) {
         (None, None) => None,
-        (task, _) => Some(task_at(spec, task.as_ref())?),
+        (task, _) => {
+            has_own_runs(spec)?;
+            Some(task_at(spec, task.as_ref())?)
+        }
     };
     let mut slots = Slots::new();
     for (name, task) in &spec.tasks {
@@ -267,6 +271,18 @@ fn slots_at(
         }
     }
     Ok(slots)
+}
+
+/// `invalid` for a part of a job with a schedule: its firings run, each by itself.
+fn has_own_runs(spec: &JobSpec) -> Result<(), WireError> {
+    if spec.schedule.is_none() {
+        return Ok(());
+    }
+    let job = &spec.name;
+    Err(WireError::invalid(format!(
+        "job {job} runs nothing itself, but by its schedule: name one of its firings, which `loomctl \
+         status {job}` shows, or the whole job"
+    )))
 }
 
 fn task_at(spec: &JobSpec, task: Option<&Name>) -> Result<Name, WireError> {

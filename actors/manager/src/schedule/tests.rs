@@ -1,5 +1,6 @@
 use loom_schemas::ids::RunId;
 use loom_schemas::record::Exit;
+use loom_schemas::wire::{JobRequest, ScaleRequest};
 use loom_schemas::words::{Kind, RunState};
 use proptest::prelude::{any, prop, proptest};
 
@@ -349,6 +350,33 @@ fn other_times_fire_for_themselves_alone_but_the_same_ones_keep_what_is_due() {
     world.submit(EVERY_5, Overlap::Allow, FIRST);
     assert_eq!(world.children(), ["221500z pending"]);
     assert_eq!(world.parent().schedule.as_ref().unwrap().version, 2);
+}
+
+#[test]
+fn of_a_job_with_a_schedule_nothing_is_scaled_and_no_index_is_stopped() {
+    let mut world = World::new();
+    world.submit(EVERY_5, Overlap::Skip, 0);
+    let scale = ScaleRequest {
+        job: name("backup"),
+        task: None,
+        replicas: 5,
+    };
+    let first = JobRequest {
+        address: "backup/0".parse().unwrap(),
+        reason: None,
+    };
+    world.edit(|draft| {
+        let refused = [
+            decide::scale(draft, &scale, ANNA, at(1)),
+            decide::stop(draft, &first, ANNA),
+            decide::restart(draft, &first, ANNA, at(1)),
+        ];
+        for refused in refused {
+            let message = refused.unwrap_err().message;
+            assert!(message.contains("by its schedule"), "{message}");
+        }
+    });
+    assert!(world.parent().scaled.is_empty() && world.parent().stopped_slots.is_empty());
 }
 
 #[test]
