@@ -242,6 +242,13 @@ fn costs(job: &JobRecord, spec: &JobSpec, spent: u32) {
 }
 
 #[test]
+fn pauses_of_runs_that_failed_at_once_are_spread_over_a_quarter() {
+    let ids = [0, 0x4000, 0x8000, 0xffff].map(run_id);
+    let pauses = ids.map(|run| super::turn::spread(Millis::secs(8), run).0);
+    assert_eq!(pauses, [8000, 7500, 7000, 6001]);
+}
+
+#[test]
 fn the_pause_doubles_up_to_the_longest() {
     let task = task(1);
     let pauses: Vec<u64> = (1..9)

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{Order, RunRecord, SlotRecord, Wanted};
 use loom_schemas::spec::TaskSpec;
+use loom_schemas::units::Millis;
 use loom_schemas::words::{Kind, RunState};
 
 use super::change::same_at_index;
@@ -417,9 +418,18 @@ fn pause_after(
 ) -> (u32, Option<Timestamp>) {
     let failures = failures_after(task, before, run);
     let from = run.ended_at.unwrap_or(now);
-    let until = from.checked_add(std::time::Duration::from(pause(task, failures)));
+    let pause = spread(pause(task, failures), run.run);
+    let until = from.checked_add(std::time::Duration::from(pause));
     // A pause that is over counts as over, whenever it is looked at.
     (failures, until.ok().filter(|at| *at > now))
+}
+
+/// A pause less up to a quarter of it, by the random end of a run's id: what failed at once does not
+/// come back at once.
+pub(super) fn spread(pause: Millis, run: RunId) -> Millis {
+    let random = u64::try_from(run.0.as_u128() & 0xffff).unwrap_or_default();
+    let most = pause.0 / 4;
+    Millis(pause.0 - most.saturating_mul(random) / 0x1_0000)
 }
 
 /// Whether a run is running as far as anybody knows.
