@@ -5,6 +5,7 @@ use std::time::Duration;
 use loom_bus::Bus;
 use loom_bus::header::MIN_REVISION;
 use loom_schemas::ids::{Name, Revision};
+use loom_schemas::record::{RunRecord, SlotRecord};
 use loom_schemas::subject;
 use loom_schemas::wire::{Committed, JobAddress, JobGet, JobRequest, JobView};
 use loom_schemas::words::RunState;
@@ -173,7 +174,7 @@ async fn wait_until_gone(
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + limit;
     let mut events = bus
-        .subscribe(&format!("orch.events.task.{}.>", address.job))
+        .subscribe(&format!("orch.events.*.{}.>", address.job))
         .await
         .map_err(|error| Failure::new(Code::NoAnswer, crate::exit::chain(&error)))?;
     loop {
@@ -182,23 +183,7 @@ async fn wait_until_gone(
             Err(failure) if failure.code == Code::NotFound => return Ok(()),
             Err(failure) => return Err(failure),
         };
-        let live = view.slots.iter().filter(|slot| {
-            let matches = address
-                .task
-                .as_ref()
-                .is_none_or(|task| *task == slot.slot.task)
-                && address
-                    .index
-                    .as_ref()
-                    .is_none_or(|index| *index == slot.slot.index);
-            matches
-                && slot
-                    .current
-                    .iter()
-                    .chain(&slot.incoming)
-                    .any(|run| !run.state.is_terminal() && run.state != RunState::Pending)
-        });
-        if live.count() == 0 {
+        if is_gone(&view, address) {
             return Ok(());
         }
         if Instant::now() >= deadline {
@@ -211,4 +196,22 @@ async fn wait_until_gone(
         let tick = (Instant::now() + Duration::from_secs(1)).min(deadline);
         let _ = tokio::time::timeout_at(tick, events.next()).await;
     }
+}
+
+/// Whether nothing runs any more at an address. What a schedule fired runs elsewhere, as jobs that the
+/// status of the job waits for.
+fn is_gone(view: &JobView, address: &JobAddress) -> bool {
+    let is_whole = address.task.is_none() && address.index.is_none();
+    if is_whole && view.spec.schedule.is_some() {
+        return view.summary.status.is_terminal();
+    }
+    let at = |slot: &&SlotRecord| {
+        let task = address.task.as_ref();
+        let index = address.index.as_ref();
+        task.is_none_or(|task| *task == slot.slot.task)
+            && index.is_none_or(|index| *index == slot.slot.index)
+    };
+    let lives = |run: &RunRecord| !run.state.is_terminal() && run.state != RunState::Pending;
+    let mut slots = view.slots.iter().filter(at);
+    !slots.any(|slot| slot.current.iter().chain(&slot.incoming).any(lives))
 }

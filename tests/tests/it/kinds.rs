@@ -220,7 +220,11 @@ fn a_schedule_fires_child_jobs_and_a_dispatch_makes_one_more() {
     );
     assert!(said.out.contains("Next:"), "{}", said.out);
     dev.ctl(&["stop", "tick"]).expect_code(0);
-    dev.wait_for_job("tick", "killed");
+    assert_eq!(
+        dev.job("tick")["summary"]["status"],
+        "killed",
+        "it waits for them"
+    );
     let said = dev.run(job, &["--once"]).expect_code(64);
     assert!(said.err.contains("by its schedule"), "{}", said.err);
 
