@@ -58,6 +58,8 @@ impl Run {
 
     async fn end(self: &Arc<Self>, engine: &Arc<Engine>) -> Result<Ended, DriverError> {
         tokio::select! {
+            // What the kernel says holds, whether the engine is there or not.
+            biased;
             () = self.main_ended(engine) => {}
             () = engine.lost() => {
                 return Err(DriverError::Unavailable(format!(
