@@ -75,6 +75,30 @@ fn check_depth(
     Err(format!("more than {DEPTH_MAX} jobs below each other"))
 }
 
+/// What the jobs above are made of must not come again: they were checked when they were submitted,
+/// but may stand at another version by now, as after an update that went back.
+fn check_above(state: &State, job: &JobRecord, wanted: &Name) -> Result<(), String> {
+    let mut above = job;
+    for _ in 0..DEPTH_MAX {
+        let parent = above.parent.as_ref();
+        if parent.map_or(&above.name, |parent| &parent.job) == wanted {
+            return Err(format!(
+                "{wanted} would make itself again and again: {} is above",
+                above.name
+            ));
+        }
+        let maker = parent.and_then(|parent| match &parent.made_by {
+            MadeBy::Task { slot, .. } => state.job(&slot.job),
+            MadeBy::Schedule { .. } | MadeBy::Dispatch { .. } => None,
+        });
+        match maker {
+            Some(maker) => above = maker,
+            None => return Ok(()),
+        }
+    }
+    Err(format!("more than {DEPTH_MAX} jobs below each other"))
+}
+
 fn target<'a>(
     state: &'a State,
     job: &Name,
@@ -111,6 +135,7 @@ pub fn start(
 ) -> Result<RunRecord, NotMade> {
     let state = draft.state().clone();
     let version = target(&state, &sub.job).map_err(NotMade::Ever)?;
+    check_above(&state, job, &sub.job).map_err(NotMade::Ever)?;
     let params = filled(&state, job, task, slot).map_err(NotMade::Ever)?;
     let never = |error: WireError| NotMade::Ever(error.message);
     let spec = with_params(&version.spec, &params).map_err(never)?;

@@ -359,3 +359,40 @@ fn a_dispatch_is_a_child_with_other_values() {
         assert_eq!(world.stands(&child), "completed");
     }
 }
+
+#[test]
+fn jobs_that_make_each_other_by_an_old_version_end_with_the_reason() {
+    let mut world = World::new();
+    world.submit(&film()).unwrap();
+    // Nobody accepts such a version, but one that comes back by itself was checked long ago.
+    let mut circle = render();
+    circle.tasks.get_mut(&Name::main()).unwrap().operator = Operator::Job(SubJob {
+        job: name("render"),
+    });
+    assert!(world.submit(&circle).is_err());
+    let record = world.state.job(&name("render")).unwrap().clone();
+    let kept = world.state.version(&name("render"), record.version);
+    let kept = kept.unwrap().clone();
+    world.edit(|draft, _| {
+        draft.put_version(loom_schemas::record::VersionRecord {
+            spec: circle,
+            ..kept.as_ref().clone()
+        });
+    });
+    let submitted = world.edit(|draft, now| {
+        let request = DispatchRequest {
+            job: name("render"),
+            params: BTreeMap::new(),
+        };
+        decide::dispatch(draft, &request, ANNA, now)
+    });
+    let child = submitted.unwrap();
+    let stands = world.stands(&child.job);
+    assert_eq!(
+        stands,
+        format!(
+            "failed: {0}/0 rejected: render would make itself again and again: {0} is above",
+            child.job
+        )
+    );
+}
