@@ -29,7 +29,7 @@ pub use recover::{
 };
 pub use report::report;
 pub use submit::{Accepted, Submission, submit};
-pub use update::{roll_back, rollback, steer};
+pub use update::{check_way_back, roll_back, rollback, steer};
 
 pub(crate) use submit::fresh_job;
 

@@ -144,24 +144,22 @@ fn way_back(state: &State, job: &JobRecord, spec: &JobSpec) -> Option<u32> {
         .map(|record| record.version)
 }
 
-/// An update failed: the content of an earlier version becomes the wanted one again, as a version
-/// of its own. Why not, where that is not kept, or would have jobs wait for each other for ever; that
-/// something else it waits for has changed holds it not up, as its runs are past that gate.
-pub fn roll_back(
-    draft: &mut Draft,
-    job: &JobRecord,
-    to: u32,
-    reason: &str,
-    now: Timestamp,
-) -> Result<(), String> {
-    let Some(old) = draft.state().version(&job.name, to) else {
-        return Err(format!("version {to} is not kept"));
-    };
-    depend::check_circle(draft.state(), &old.spec).map_err(|error| error.message)?;
+/// An update failed: the content of an earlier version, which [`check_way_back`] allows, becomes the
+/// wanted one again, as a version of its own.
+pub fn roll_back(draft: &mut Draft, job: &JobRecord, to: u32, reason: &str, now: Timestamp) {
     let because = format!("version {} failed: {reason}", job.version);
     let by = format!("the update of version {}", job.version);
     bring_back(draft, job, to, (&by, &because), now);
-    Ok(())
+}
+
+/// Whether a job may go back to a version by itself: not to one that is not kept, or would have jobs
+/// wait for each other for ever. That something else it waits for has changed holds it not up, as its
+/// runs are past that gate. Why not, in words.
+pub fn check_way_back(state: &State, job: &JobRecord, to: u32) -> Result<(), String> {
+    let Some(old) = state.version(&job.name, to) else {
+        return Err(format!("version {to} is not kept"));
+    };
+    depend::check_circle(state, &old.spec).map_err(|error| error.message)
 }
 
 /// How a job was scaled when a version was the last healthy one.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use loom_schemas::record::{JobRecord, UpdatePhase, UpdateState};
 
-use crate::decide::roll_back;
+use crate::decide::{check_way_back, roll_back};
 use crate::reconcile::UpdateChange;
 use crate::state::{Draft, job_event};
 
@@ -48,8 +48,10 @@ pub(super) fn carry_out(
             tell(draft, job, "update-failed", reason.clone(), now);
         }
         UpdateChange::GoBack { to, reason } => {
-            tell(draft, job, "update-failed", reason.clone(), now);
-            let Err(why) = roll_back(draft, job, *to, reason, now) else {
+            let checked = check_way_back(draft.state(), job, *to);
+            let Err(why) = checked else {
+                tell(draft, job, "update-failed", reason.clone(), now);
+                roll_back(draft, job, *to, reason, now);
                 return true;
             };
             let reason = format!("{reason}; it does not go back to version {to}: {why}");

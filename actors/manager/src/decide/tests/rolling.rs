@@ -531,10 +531,26 @@ fn a_version_that_closes_a_circle_is_not_brought_back() {
         .decide(|draft| rollback(draft, &request, ANNA, at(20)))
         .0;
     assert_eq!(refused.unwrap_err().message, CIRCLE);
-    let web = leader.job("web").clone();
-    let went = leader.decide(|draft| roll_back(draft, &web, 1, "it crashes", at(20)));
-    assert_eq!(went.0, Err(CIRCLE.to_owned()));
-    assert_eq!(leader.job("web").version, 2);
+    leader.plan(100);
+    let new = leader.incoming(0).unwrap();
+    leader.tell(0, &new, RunState::Failed, 101);
+    leader.plan(101);
+    let failed = leader
+        .last
+        .iter()
+        .filter(|event| *event == "job.web.update-failed");
+    assert_eq!(failed.count(), 1, "{:?}", leader.last);
+    let web = leader.job("web");
+    let reason = web
+        .update
+        .as_ref()
+        .and_then(|update| update.reason.as_deref());
+    let reason = reason.unwrap_or_default();
+    assert!(
+        reason.ends_with(&format!("it does not go back to version 1: {CIRCLE}")),
+        "{reason}"
+    );
+    assert_eq!(web.version, 2);
 }
 
 #[test]
