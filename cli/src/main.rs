@@ -18,6 +18,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::exit::{Code, Failure};
 
+// Records of the log are many small allocations: it takes a third off the time to plan a large job.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // A shim or a bus server guard is this program under another name, before any thread starts.
     if let Some(code) = loom_task::shim::main_if_asked() {

@@ -22,6 +22,10 @@ use loom_schemas::words::{DriverKind, RunState};
 use serde_json::json;
 use uuid::Uuid;
 
+// The allocator of loomctl.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tasks of the large job.
 const TASKS: usize = 1000;
 /// Jobs beside the one that changes.

@@ -32,6 +32,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use uuid::Uuid;
 
+// The allocator of loomctl.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measurements of one figure.
 const RUNS: usize = 7;
 /// The share of all cores that is reserved at the end.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use loom_schemas::ids::RunId;
+use loom_schemas::record::NodeInfo;
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::DriverKind;
-use loom_task::driver::docker::{CONTAINERS, DockerDriver, DockerOptions};
+use loom_task::driver::docker::{CONTAINERS, DockerDriver, DockerOptions, EngineFacts};
 use loom_task::driver::process::{ProcessDriver, ProcessOptions};
 use loom_task::driver::sim::SimDriver;
 use loom_task::driver::{Driver, DriverError};
@@ -18,10 +19,13 @@ use crate::refusal::Refusal;
 const NO_PROCESSES: &str =
     "this node runs no processes: start it with `--driver process` and `--allow-process`";
 
-const NO_DOCKER: &str =
-    "this node runs no containers: start it with `--driver docker`, and a Docker Engine beside it";
+const NO_DOCKER: &str = "this node runs no containers: start it without `--driver`, or with `--driver docker`, and a \
+                         Docker Engine beside it";
 
 const NO_SIM: &str = "this node has no `sim` driver: start it with `--driver sim`";
+
+/// Whether containers survive a restart of their engine.
+const LIVE_RESTORE: &str = "docker.live-restore";
 
 /// Where the process driver keeps its runs in the data directory.
 const RUNS: &str = "runs";
@@ -36,7 +40,10 @@ pub(crate) struct Drivers {
     engine: Option<DockerDriver>,
     container_starts: Arc<Semaphore>,
     sim: Arc<dyn Driver>,
+    /// Those offered whatever is found.
     kinds: BTreeSet<DriverKind>,
+    /// Whether containers are offered: asked for, or as soon as an engine answers.
+    containers: bool,
 }
 
 impl Drivers {
@@ -72,8 +79,9 @@ impl Drivers {
             }
         };
         let engine = engine(options, &kinds, cluster)?;
+        let containers = options.find_docker || kinds.contains(&DriverKind::Docker);
         let docker: Arc<dyn Driver> = match &engine {
-            Some(driver) if kinds.contains(&DriverKind::Docker) => Arc::new(driver.clone()),
+            Some(driver) if containers => Arc::new(driver.clone()),
             driver => Arc::new(Refusal {
                 kind: DriverKind::Docker,
                 reason: NO_DOCKER,
@@ -101,17 +109,18 @@ impl Drivers {
             container_starts: starts(),
             sim,
             kinds,
+            containers,
         })
     }
 
-    /// Which kinds are offered.
+    /// Which kinds are offered, whatever is found.
     pub(crate) fn kinds(&self) -> Vec<DriverKind> {
         self.kinds.iter().copied().collect()
     }
 
     /// Whether it only plays: nothing of the host is used.
     pub(crate) fn only_plays(&self) -> bool {
-        self.kinds.iter().all(|kind| *kind == DriverKind::Sim)
+        !self.containers && self.kinds.iter().all(|kind| *kind == DriverKind::Sim)
     }
 
     /// Says which cluster the node belongs to, by which it knows its containers.
@@ -121,32 +130,23 @@ impl Drivers {
         }
     }
 
-    /// What there is to know of the engine, by the names it has in constraints.
-    pub(crate) async fn attributes(&self) -> BTreeMap<String, String> {
-        let Some(engine) = &self.engine else {
-            return BTreeMap::new();
-        };
-        let facts = match engine.facts().await {
-            Ok(facts) => facts,
-            Err(error) => {
+    /// What the engine says of itself now, by the names it has in constraints; none if it is not
+    /// there, or not asked for.
+    pub(crate) async fn engine_attributes(&self) -> Option<BTreeMap<String, String>> {
+        let engine = self.engine.as_ref().filter(|_| self.containers)?;
+        match engine.facts().await {
+            Ok(facts) => Some(attributes(facts)),
+            Err(error) if self.kinds.contains(&DriverKind::Docker) => {
                 tracing::warn!(%error, "containers cannot run yet");
-                return BTreeMap::new();
+                None
             }
-        };
-        if !facts.live_restore {
-            tracing::warn!(
-                "the Docker Engine runs without live-restore: its restart ends every container; set \
-                 `\"live-restore\": true` in /etc/docker/daemon.json"
-            );
+            Err(_) => None,
         }
-        BTreeMap::from([
-            ("docker.version".to_owned(), facts.version),
-            ("docker.storage".to_owned(), facts.storage),
-            (
-                "docker.live-restore".to_owned(),
-                facts.live_restore.to_string(),
-            ),
-        ])
+    }
+
+    /// The driver whose engine is to be watched: where containers are offered.
+    pub(crate) fn watched_engine(&self) -> Option<DockerDriver> {
+        self.engine.clone().filter(|_| self.containers)
     }
 
     /// Containers that belong to this node, also those of which its files know nothing.
@@ -181,6 +181,33 @@ impl Drivers {
     }
 }
 
+/// What an engine says of itself, by the names it has in constraints.
+pub(crate) fn attributes(facts: EngineFacts) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("docker.version".to_owned(), facts.version),
+        ("docker.storage".to_owned(), facts.storage),
+        (LIVE_RESTORE.to_owned(), facts.live_restore.to_string()),
+    ])
+}
+
+/// Has a node say that it runs containers, and on what engine; true if it did not say so before.
+pub(crate) fn offer_containers(info: &mut NodeInfo, attributes: BTreeMap<String, String>) -> bool {
+    let before = info.clone();
+    if !info.drivers.contains(&DriverKind::Docker) {
+        info.drivers.push(DriverKind::Docker);
+        info.drivers.sort_unstable();
+    }
+    info.attributes.extend(attributes);
+    let is_new = *info != before;
+    if is_new && info.attributes.get(LIVE_RESTORE).map(String::as_str) != Some("true") {
+        tracing::warn!(
+            "the Docker Engine runs without live-restore: its restart ends every container; set \
+             `\"live-restore\": true` in /etc/docker/daemon.json"
+        );
+    }
+    is_new
+}
+
 /// Whether a Docker Engine answers on this host.
 pub async fn docker_answers() -> bool {
     let usual = DockerOptions::new("", "");
@@ -205,7 +232,7 @@ fn engine(
         let runs = std::fs::read_dir(options.data_dir.join(CONTAINERS));
         runs.is_ok_and(|mut runs| runs.next().is_some())
     };
-    if !kinds.contains(&DriverKind::Docker) && !earlier() {
+    if !options.find_docker && !kinds.contains(&DriverKind::Docker) && !earlier() {
         return Ok(None);
     }
     let mut setup = DockerOptions::new(&options.data_dir, options.name.as_str());

@@ -36,6 +36,8 @@ pub struct NodeOptions {
     pub ports: RangeInclusive<u16>,
     /// What runs launches; `process` is offered only with `allow_process`.
     pub drivers: Vec<DriverKind>,
+    /// Whether `docker` is offered as well, once an engine answers: at once, or at any time later.
+    pub find_docker: bool,
     /// Whether tasks may run as plain processes on this host.
     pub allow_process: bool,
     /// What it offers in place of what the host has.
@@ -145,6 +147,7 @@ impl NodeOptions {
             address: None,
             ports: PORTS_FROM..=PORTS_TO,
             drivers: vec![DriverKind::Process],
+            find_docker: false,
             allow_process: false,
             capacity: CapacityOverride::default(),
             shim: None,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::actor::{Context, Phase};
 use crate::agent::{Agent, AgentMessage};
 use crate::clock;
-use crate::drivers::Drivers;
+use crate::drivers::{Drivers, offer_containers};
 use crate::facts;
 use crate::ledger::Ledger;
 use crate::options::{BusAccess, NodeOptions, TasksOnStop};
@@ -144,7 +144,9 @@ async fn start_actors(
     let (bus, bulk) = connect(&options).await?;
     refuse_namesake(&bus, &options.name).await?;
     let mut info = facts::gather(&options, drivers.kinds()).await;
-    info.attributes = drivers.attributes().await;
+    if let Some(attributes) = drivers.engine_attributes().await {
+        offer_containers(&mut info, attributes);
+    }
     let found = drivers.inventory().await;
     let (phase, phases) = watch::channel(Phase::Starting);
     let (longest_grace, graces) = watch::channel(Duration::ZERO);
@@ -176,7 +178,7 @@ fn check(options: &NodeOptions) -> Result<(), StartError> {
         let message = format!("ports {from}-{to}: expected a range such as 20000-29999");
         return Err(StartError::Options(message));
     }
-    if options.drivers.is_empty() {
+    if options.drivers.is_empty() && !options.find_docker {
         return Err(StartError::Options(
             "a node needs at least one driver".to_owned(),
         ));

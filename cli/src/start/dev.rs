@@ -221,6 +221,7 @@ impl Dev {
             let mut options = NodeOptions::new(name, access.clone(), directory);
             options.allow_process = true;
             options.drivers.clone_from(&drivers);
+            options.find_docker = true;
             options.address = Some(self.listen.ip().to_string());
             if self.nodes > 1 {
                 options.capacity = share(self.nodes, data_dir);

@@ -43,8 +43,8 @@ pub(crate) struct NodeStart {
     /// Host ports it gives to tasks
     #[arg(long, default_value = "20000-29999", value_parser = parse_ports, value_name = "RANGE")]
     ports: RangeInclusive<u16>,
-    /// What runs tasks here: docker, process, sim [default: docker where an engine answers, and
-    /// process where that is allowed]
+    /// What runs tasks here: docker, process, sim [default: process where that is allowed, and docker
+    /// from when an engine answers]
     #[arg(long, value_delimiter = ',', value_parser = parse_driver)]
     driver: Vec<DriverKind>,
     /// Without a manager for so long it starts nothing more; the managers' own if that is shorter
@@ -95,6 +95,7 @@ impl NodeStart {
         options.datacenter.clone_from(&self.datacenter);
         options.ports = self.ports.clone();
         options.drivers = drivers;
+        options.find_docker = self.driver.is_empty();
         options.allow_process = self.allow_process;
         options.timings.lost_after = self.lost_after;
         options

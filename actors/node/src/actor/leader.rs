@@ -79,7 +79,7 @@ impl State {
         let assignment = &self.ledger.assignment;
         let hello = Hello {
             cluster: assignment.cluster.clone(),
-            info: self.context.info.clone(),
+            info: self.info.clone(),
             epoch: assignment.epoch,
             generation: assignment.generation,
             runs: self.ledger.inventory(),

@@ -1,6 +1,6 @@
 //! What the node's actor is told, how it stands, and what it works with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(crate) enum NodeMessage {
         /// Told once it is on disk.
         kept: RpcReplyPort<()>,
     },
+    /// The Docker Engine answers, for the first time or again, and this is what it says of itself.
+    EngineFound(BTreeMap<String, String>),
     /// The engine has containers of these runs.
     ContainersFound(Vec<RunId>),
     /// The call to the leader in flight came back.
@@ -112,6 +114,7 @@ impl Phase {
 /// What an agent's actors have in common; stays when the node's actor is restarted.
 pub(crate) struct Context {
     pub(crate) name: Name,
+    /// What the node said of itself when it was started.
     pub(crate) info: NodeInfo,
     pub(crate) bus: Bus,
     pub(crate) bulk: Bus,

@@ -10,6 +10,7 @@
 //! the state file, and the one call to the leader in flight: nothing is awaited in a handler.
 
 mod command;
+mod engine;
 mod heartbeat;
 mod leader;
 mod leave;
@@ -25,6 +26,7 @@ use loom_bus::caller;
 use loom_bus::serve::{Request, ServeLimits};
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::{Epoch, Name, RunId};
+use loom_schemas::record::NodeInfo;
 use loom_schemas::subject;
 use loom_schemas::wire::{Assign, AssignReply, InventoryQuery};
 use loom_task::Progress;
@@ -59,6 +61,8 @@ pub(crate) struct NodeActor;
 pub(crate) struct State {
     me: ActorRef<NodeMessage>,
     context: Arc<Context>,
+    /// What the node says of itself now.
+    info: NodeInfo,
     ledger: Ledger,
     link: Link,
     tasks: BTreeMap<RunId, Task>,
@@ -99,6 +103,7 @@ impl Actor for NodeActor {
         let until = watch::Sender::new(link.may_start_until());
         Ok(State {
             me: myself,
+            info: context.info.clone(),
             context,
             ledger,
             link,
@@ -180,6 +185,7 @@ impl State {
             }
             NodeMessage::RespawnDue(placement) => self.respawn(placement),
             NodeMessage::RunBegins { progress, kept } => self.run_begins(*progress, kept),
+            NodeMessage::EngineFound(attributes) => self.engine_found(attributes),
             NodeMessage::ContainersFound(runs) => self.end_unclaimed(&runs),
             NodeMessage::CallReturned(answer) => self.call_returned(*answer),
             NodeMessage::BusChanged { connected } => self.bus_changed(connected),
@@ -250,6 +256,10 @@ impl State {
             }))
             .into(),
         ];
+        if let Some(engine) = self.context.drivers.watched_engine() {
+            let watched = tokio::spawn(engine::watch(engine, me.clone()));
+            self.loops.push(watched.into());
+        }
     }
 
     /// Writes a change down and carries it out.

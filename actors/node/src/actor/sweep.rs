@@ -18,6 +18,11 @@ impl State {
         }
         self.end_unclaimed(&self.context.found);
         // The engine was asked for this node's containers when it was not yet known whose they are.
+        self.sweep_containers();
+    }
+
+    /// The same of containers alone, for an engine that answers later or again.
+    pub(super) fn sweep_containers(&self) {
         let (context, me) = (Arc::clone(&self.context), self.me.clone());
         tokio::spawn(async move {
             let found = context.drivers.containers().await;

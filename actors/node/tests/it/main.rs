@@ -4,6 +4,7 @@
 mod assigning;
 mod commands;
 mod directory;
+mod engine;
 mod leader;
 mod leaving;
 mod outages;

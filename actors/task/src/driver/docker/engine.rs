@@ -51,6 +51,9 @@ pub(super) struct Engine {
     socket: PathBuf,
     client: Mutex<Option<Docker>>,
     presence: watch::Sender<Presence>,
+    /// How often it was found: after it was away, or after it hung up. Where something else keeps its
+    /// socket open it is never away, and may still be another one.
+    finds: watch::Sender<u64>,
     /// What it tells of containers.
     pub(super) fates: Fates,
     /// Containers that have died and with which the engine is not through: their ports are taken.
@@ -72,6 +75,7 @@ impl Engine {
             socket,
             client: Mutex::default(),
             presence: watch::Sender::new(Presence::Unknown),
+            finds: watch::Sender::new(0),
             fates: Fates::default(),
             closing: watch::Sender::new(0),
         })
@@ -177,6 +181,11 @@ impl Engine {
             .await;
     }
 
+    /// How often it was found.
+    pub(super) fn finds(&self) -> watch::Receiver<u64> {
+        self.finds.subscribe()
+    }
+
     /// What a call that failed means, where no more is known of it.
     pub(super) fn failed(&self, context: &str, error: &bollard::errors::Error) -> DriverError {
         trouble::of_call(&self.socket, context, error)
@@ -200,9 +209,12 @@ async fn watch(engine: Weak<Engine>) {
                 before
             }
         };
-        if there.is_ok() && before == Presence::Away {
+        if there.is_ok() {
             // It may be another version.
             *known.lock() = None;
+            known.finds.send_modify(|finds| *finds += 1);
+        }
+        if there.is_ok() && before == Presence::Away {
             tracing::info!(socket = %known.socket.display(), "the Docker Engine is back");
         }
         let socket = known.socket.clone();

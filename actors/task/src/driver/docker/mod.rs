@@ -148,6 +148,27 @@ impl DockerDriver {
         facts::facts(&self.0.engine).await
     }
 
+    /// Calls back with what the engine says of itself, as soon as it answers and whenever it is found
+    /// again; until that returns false.
+    pub async fn watch(&self, mut found: impl FnMut(EngineFacts) -> bool) {
+        let mut finds = self.0.engine.finds();
+        self.0.engine.watch();
+        // It cannot fail: the sender lives as long as `self`.
+        while finds.changed().await.is_ok() {
+            while finds.has_changed().is_ok_and(|again| !again) {
+                match self.facts().await {
+                    Ok(facts) => {
+                        if !found(facts) {
+                            return;
+                        }
+                        break;
+                    }
+                    Err(_) => tokio::time::sleep(engine::LOOK).await,
+                }
+            }
+        }
+    }
+
     /// The run, adopted if an earlier agent started it.
     async fn find(&self, id: RunId) -> Result<Arc<Run>, DriverError> {
         if let Some(run) = self.0.run(id) {
