@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use loom_manager::decide::{self, Asker, Submission};
-use loom_manager::plan::{PlanOptions, plan, preview};
+use loom_manager::plan::{PlanOptions, plan_on, preview};
+use loom_manager::scheduler::Cluster;
 use loom_manager::state::{Draft, State, live_runs};
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
 use loom_schemas::record::{Capacity, Marks, NodeInfo, Order, RunRecord};
@@ -120,13 +121,15 @@ fn one_of_many() {
 /// A cluster of jobs of one task each, of which the first is changed.
 struct Many {
     state: State,
+    /// Kept from pass to pass, as a leader does.
+    cluster: Cluster,
     ids: Box<dyn FnMut() -> RunId>,
 }
 
 impl Many {
     fn new(others: usize) -> Self {
         let mut state = cluster(100);
-        let mut ids: Box<dyn FnMut() -> RunId> = Box::new(counter());
+        let ids: Box<dyn FnMut() -> RunId> = Box::new(counter());
         let mut names = Vec::new();
         for number in 0..=others {
             let (spec, text) = small_job(number, "first");
@@ -135,12 +138,21 @@ impl Many {
                 decide::submit(draft, submission(&spec, &text), ASKER, at(0)).unwrap();
             });
         }
-        settle(&mut state, at(0), &mut ids);
-        let mut many = Self { state, ids };
+        let cluster = Cluster::empty(PlanOptions::default().strategy);
+        let mut many = Self {
+            state,
+            cluster,
+            ids,
+        };
+        many.settle(at(0));
         let up = many.report(&names, RunState::Running, at(1));
         assert_eq!(up, others + 1, "every job runs");
-        settle(&mut many.state, at(1), &mut many.ids);
+        many.settle(at(1));
         many
+    }
+
+    fn settle(&mut self, now: Timestamp) {
+        settle_on(&mut self.cluster, &mut self.state, now, &mut self.ids);
     }
 
     /// Microseconds to take a change in, have the old run end, and place the new one.
@@ -153,11 +165,11 @@ impl Many {
         edit(&mut self.state, |draft| {
             decide::submit(draft, submission, ASKER, now).unwrap();
         });
-        settle(&mut self.state, now, &mut self.ids);
+        self.settle(now);
         let ended = self.report(&names, RunState::Killed, now);
-        settle(&mut self.state, now, &mut self.ids);
+        self.settle(now);
         let up = self.report(&names, RunState::Running, now);
-        settle(&mut self.state, now, &mut self.ids);
+        self.settle(now);
         let took = begun.elapsed();
         assert_eq!((ended, up), (1, 1), "one run followed another");
         took.as_secs_f64() * 1e6
@@ -296,10 +308,20 @@ fn edit(state: &mut State, edit: impl FnOnce(&mut Draft)) {
 
 /// Plans until nothing is left.
 fn settle(state: &mut State, now: Timestamp, ids: &mut dyn FnMut() -> RunId) {
+    let mut cluster = Cluster::empty(PlanOptions::default().strategy);
+    settle_on(&mut cluster, state, now, ids);
+}
+
+fn settle_on(
+    cluster: &mut Cluster,
+    state: &mut State,
+    now: Timestamp,
+    ids: &mut dyn FnMut() -> RunId,
+) {
     let mut more = true;
     while more {
         edit(state, |draft| {
-            more = plan(draft, now, &PlanOptions::default(), ids).more;
+            more = plan_on(cluster, draft, now, &PlanOptions::default(), ids).more;
         });
     }
 }
