@@ -6,6 +6,8 @@
 mod assign;
 mod blocked;
 mod diff;
+mod job_turn;
+mod order;
 mod parts;
 mod place;
 mod preview;
@@ -21,19 +23,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use loom_schemas::event::Event;
 use loom_schemas::ids::{Name, Revision, RunId};
-use loom_schemas::record::{JobRecord, NodeStatus, SlotRecord};
-use loom_schemas::spec::PRIORITY;
-use loom_schemas::words::{RunState, Strategy};
+use loom_schemas::record::NodeStatus;
+use loom_schemas::words::Strategy;
 
-use crate::depend::{Gates, decided_by};
-use crate::reconcile::{Action, Facts, NodeStanding, Step, apply, reconcile};
+use crate::reconcile::NodeStanding;
 use crate::schedule;
-use crate::scheduler::{Cluster, Request};
-use crate::state::{Draft, Key, State, is_live, run_event};
-use crate::subjob;
-use crate::system::{self, may_run_on};
+use crate::scheduler::{Cluster, Request, Room};
+use crate::state::{Draft, State};
 
 pub(crate) use assign::results;
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
@@ -42,8 +39,7 @@ pub use preview::preview;
 pub use silent::deadlines;
 pub use task_turn::{empty_slot, new_run};
 
-use settle::settle_job;
-use task_turn::TaskTurn;
+use order::Order;
 
 /// How planning goes about it.
 #[derive(Clone, Debug)]
@@ -65,6 +61,8 @@ pub struct Planned {
     pub more: bool,
     /// When the next pass has work by the clock alone.
     pub due: Option<Timestamp>,
+    /// How many jobs were looked at.
+    pub jobs: usize,
 }
 
 impl Default for PlanOptions {
@@ -99,25 +97,22 @@ pub fn plan_on(
 ) -> Planned {
     let lost_at = deadlines(draft.state(), options.lost_after);
     schedule::fire(draft, now);
-    wake(draft, now, &lost_at);
-    let jobs = by_priority(draft.state());
-    // Every job gets a share, so that a large one does not keep the others waiting.
-    let share = (options.slots / jobs.len().clamp(1, 8)).max(1);
+    wake(draft, cluster, now, &lost_at);
+    let order = Order::of(draft.state());
     let mut pass = Pass::new(cluster, now, options, &lost_at, ids);
     pass.left = options.slots.max(1);
-    let mut unfinished = None;
-    for (priority, job) in jobs {
-        // What was left of a job is not to find its room taken by one that comes after it.
-        if pass.left == 0 || unfinished.is_some_and(|first| first > priority) {
-            break;
-        }
-        let limit = share.min(pass.left);
-        if pass.plan_job(draft, &job, limit) {
-            unfinished = unfinished.or(Some(priority));
-        } else {
-            draft.state_mut().mark_clean(&job);
+    for job in &order.unwanted {
+        if pass.left > 0 && !pass.plan_job(draft, job, pass.left) {
+            draft.state_mut().mark_clean(job);
         }
     }
+    for owners in order.wanted.into_values() {
+        // What is left of these is not to find its room taken by those that come after them.
+        if pass.left == 0 || pass.plan_equals(draft, owners) {
+            break;
+        }
+    }
+    let jobs = pass.jobs;
     pass.keep_turn(draft);
     let state = draft.state();
     let lost = lost_at
@@ -132,6 +127,7 @@ pub fn plan_on(
     Planned {
         more: state.dirty().next().is_some(),
         due,
+        jobs,
     }
 }
 
@@ -154,21 +150,13 @@ fn plan_job(
     }
 }
 
-/// The jobs of which something changed with their priorities, the highest first.
-fn by_priority(state: &State) -> Vec<(u8, Name)> {
-    let priority = |name: &Name| {
-        let spec = state.job(name).and_then(|job| state.spec(job));
-        spec.map_or(PRIORITY, |spec| spec.priority)
-    };
-    let jobs = state.dirty().map(|name| (priority(name), name.clone()));
-    let mut jobs: Vec<(u8, Name)> = jobs.collect();
-    // Equals stay in the order of their names.
-    jobs.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
-    jobs
-}
-
 /// Marks the jobs that the clock or free capacity gives something to do.
-fn wake(draft: &mut Draft, now: Timestamp, lost_at: &BTreeMap<Name, Timestamp>) {
+fn wake(
+    draft: &mut Draft,
+    cluster: &mut Cluster,
+    now: Timestamp,
+    lost_at: &BTreeMap<Name, Timestamp>,
+) {
     let state = draft.state();
     let mut jobs: Vec<Name> = state.delay_over(now).map(|slot| slot.job.clone()).collect();
     jobs.extend(state.due(now).cloned());
@@ -179,8 +167,13 @@ fn wake(draft: &mut Draft, now: Timestamp, lost_at: &BTreeMap<Name, Timestamp>) 
             .flat_map(|load| load.placements.values());
         jobs.extend(placements.map(|slot| slot.job.clone()));
     }
+    let queue = cluster.queue();
+    queue.follow(state.waiting_slots());
     if state.waiting_may_fit() {
-        jobs.extend(state.waiting().map(|slot| slot.job.clone()));
+        for node in state.freed().filter_map(|node| state.node(node)) {
+            let room = Room::of(node, state.load(&node.name));
+            jobs.extend(queue.woken_by(&node.name, &room));
+        }
     }
     let state = draft.state_mut();
     state.mark_waiting_tried();
@@ -202,6 +195,8 @@ struct Pass<'a> {
     /// What was refused in this pass: nothing becomes free in it, so it is not tried again.
     refused: HashMap<Request, String>,
     left: usize,
+    /// How many jobs were looked at.
+    jobs: usize,
 }
 
 impl<'a> Pass<'a> {
@@ -222,6 +217,7 @@ impl<'a> Pass<'a> {
             follows: false,
             refused: HashMap::new(),
             left: usize::MAX,
+            jobs: 0,
         }
     }
 
@@ -229,131 +225,6 @@ impl<'a> Pass<'a> {
     fn look_anew(&mut self) {
         self.follows = false;
         self.refused.clear();
-    }
-
-    /// Whether more is to be done for the job than was allowed.
-    fn plan_job(&mut self, draft: &mut Draft, name: &Name, limit: usize) -> bool {
-        schedule::settle(draft, name, self.now);
-        subjob::mirror(draft, name, self.now);
-        let more = system::follow(draft, name, limit) > limit;
-        let before = draft.state().clone();
-        let Some(job) = before.job(name) else {
-            return false;
-        };
-        let Some(version) = before.version(name, job.version) else {
-            return false;
-        };
-        let (now, lost_at) = (self.now, self.lost_at);
-        let standing = |node: &Name| node_standing(&before, node, lost_at, now);
-        let kept = |version: u32| Some(&before.version(name, version)?.spec);
-        let belongs = |node: &Name| may_run_on(&before, &version.spec, node);
-        let gates = Gates::of(&before, job, &version.spec);
-        let waits = |task: &Name| gates.is_closed(task);
-        let facts = Facts {
-            job,
-            spec: &version.spec,
-            version: &kept,
-            node: &standing,
-            belongs: &belongs,
-            waits: &waits,
-            now,
-        };
-        let found = reconcile(&facts, before.slots_of(name).map(AsRef::as_ref), limit);
-        draft.state_mut().set_due(name, found.due);
-        let mut job = JobRecord::clone(job);
-        if found.healthy {
-            job.healthy.insert(job.version);
-        }
-        if let Some(change) = &found.update
-            && update::carry_out(draft, &mut job, change, now)
-        {
-            // Another version is wanted now.
-            return true;
-        }
-        let mut turns: BTreeMap<(Name, u32), TaskTurn> = BTreeMap::new();
-        // What turns out to wait does not hold up others any more: they are looked at once more.
-        let mut more = more || found.more;
-        let mut changed = 0;
-        for step in found.steps {
-            if changed == limit {
-                more = true;
-                break;
-            }
-            let slot = step.slot.clone();
-            let earlier = draft.state().slot(&slot).cloned();
-            more |= self.carry_out(draft, &facts, step, &mut turns);
-            changed += usize::from(draft.state().slot(&slot) != earlier.as_ref());
-        }
-        self.left -= changed.min(self.left);
-        // What was ordered to end just now ends with its job.
-        subjob::mirror(draft, name, now);
-        settle_job(draft, &job, version, &gates, now);
-        for waiting in decided_by(draft.state(), name) {
-            draft.state_mut().mark_dirty(&waiting);
-        }
-        // A run that was given up just now leaves a slot that its node does not need.
-        more || system::follow(draft, name, limit) > 0
-    }
-
-    /// True if the job has to be looked at once more: the slot waits for a node and did not before,
-    /// or its run has ended already.
-    fn carry_out(
-        &mut self,
-        draft: &mut Draft,
-        facts: &Facts<'_>,
-        step: Step,
-        turns: &mut BTreeMap<(Name, u32), TaskTurn>,
-    ) -> bool {
-        let slot = step.slot;
-        let mut record = match draft.state().slot(&slot) {
-            Some(record) => SlotRecord::clone(record),
-            None => empty_slot(slot),
-        };
-        let waited = record.waiting.is_some();
-        let mut is_over = false;
-        for action in &step.actions {
-            match action {
-                Action::Remove => {
-                    draft.delete(Key::Slot(record.slot));
-                    return false;
-                }
-                Action::Place | Action::PlaceIncoming => {
-                    if let Some(run) = self.place(draft, facts, &mut record, turns) {
-                        is_over = !is_live(&run);
-                        match action {
-                            Action::Place => record.current = Some(run),
-                            _ => record.incoming = Some(run).into(),
-                        }
-                    }
-                }
-                _ => {
-                    apply(action, &mut record, facts);
-                    if let Some(event) = event_of(action, &record, facts.now) {
-                        draft.event(event);
-                    }
-                }
-            }
-        }
-        let waits = record.waiting.is_some() && !waited;
-        draft.put_slot(record);
-        waits || is_over
-    }
-}
-
-fn event_of(action: &Action, record: &SlotRecord, now: Timestamp) -> Option<Event> {
-    match action {
-        Action::MarkUnknown(placement) => {
-            let run = record.placed(*placement)?;
-            let mut event = run_event(now, &record.slot, run, "unknown");
-            event.reason = Some("its node is silent".to_owned());
-            Some(event)
-        }
-        Action::Lose { placement, .. } => {
-            let run = record.placed(*placement)?;
-            let lost = RunState::Lost.as_str();
-            Some(run_event(now, &record.slot, run, lost))
-        }
-        _ => None,
     }
 }
 

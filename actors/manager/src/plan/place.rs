@@ -66,6 +66,7 @@ impl Pass<'_> {
         let is_pinned = record.slot.index.node().is_some();
         if !is_pinned && let Some(why) = self.refused.get(&request) {
             let why = why.clone();
+            self.cluster.queue().note(&record.slot, &request);
             turn.wait(draft, facts.now, record, why);
             return None;
         }
@@ -91,6 +92,7 @@ impl Pass<'_> {
                 Some(new)
             }
             Err(why) => {
+                self.cluster.queue().note(&record.slot, &request);
                 if !is_pinned {
                     self.refused.insert(request, why.clone());
                 }

@@ -56,6 +56,7 @@ impl World {
             let mut planned = Planned {
                 more: false,
                 due: None,
+                jobs: 0,
             };
             self.edit(|draft| planned = plan(draft, at(now), &PlanOptions::default(), &mut ids));
             self.ids = ids;

@@ -13,6 +13,7 @@ use loom_schemas::words::Strategy;
 
 use super::fits::{Request, Room, choose_ports, fits};
 use super::floor::Floor;
+use super::queue::Queue;
 use super::ranking::{OUT, Ranking};
 use super::shape::{Shape, Shapes};
 use super::why::{Cause, WhyNot};
@@ -35,6 +36,8 @@ pub struct Cluster {
     loads: OrdMap<Name, Arc<Load>>,
     /// Nodes from which something was taken since: it may not come to be.
     taken: BTreeSet<usize>,
+    /// What waits for a node.
+    queue: Queue,
 }
 
 impl Cluster {
@@ -48,6 +51,7 @@ impl Cluster {
             nodes: OrdMap::new(),
             loads: OrdMap::new(),
             taken: BTreeSet::new(),
+            queue: Queue::default(),
         }
     }
 
@@ -115,6 +119,11 @@ impl Cluster {
     /// The node that `round-robin` chose last.
     pub fn last_placed(&self) -> Option<&Name> {
         self.last.as_ref()
+    }
+
+    /// What waits for a node, kept as long as the nodes are.
+    pub fn queue(&mut self) -> &mut Queue {
+        &mut self.queue
     }
 
     /// What a node has left.

@@ -114,6 +114,12 @@ impl Room {
         [u64::from(cpu.0), memory.0, disk.0]
     }
 
+    /// What is free of each dimension.
+    pub(super) fn free(&self) -> [u64; DIMENSIONS] {
+        let (all, held) = (self.all(), self.held());
+        std::array::from_fn(|d| all[d].saturating_sub(held[d]))
+    }
+
     /// What a node has left under a load.
     pub fn of(node: &NodeRecord, load: Option<&Load>) -> Self {
         let load = load.cloned().unwrap_or_default();

@@ -10,6 +10,7 @@ mod fits;
 mod floor;
 #[cfg(test)]
 mod laws;
+mod queue;
 mod ranking;
 mod score;
 mod select;
@@ -27,6 +28,7 @@ use loom_schemas::words::Strategy;
 
 pub use cluster::Cluster;
 pub use fits::{Request, Room, choose_ports, fits, seed};
+pub use queue::Queue;
 pub use siblings::Siblings;
 pub use why::{Cause, WhyNot};
 

@@ -5,6 +5,9 @@ use std::fmt;
 
 use loom_schemas::words::DriverKind;
 
+use super::fits::{Request, Room, fits};
+use crate::state::State;
+
 /// Why one node does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
@@ -49,6 +52,19 @@ pub struct WhyNot {
 }
 
 impl WhyNot {
+    /// What its words begin with.
+    pub const WORDS: &str = "no node fits: ";
+
+    /// Why a request fits no node as things stand; none if it fits one.
+    pub fn of(state: &State, request: &Request) -> Option<Self> {
+        let mut why = Self::default();
+        for node in state.nodes() {
+            let room = Room::of(node, state.load(&node.name));
+            why.count(fits(&room, request).err()?);
+        }
+        Some(why)
+    }
+
     pub(super) fn count(&mut self, cause: Cause) {
         *self.counts.entry(cause).or_default() += 1;
     }
@@ -58,11 +74,11 @@ impl WhyNot {
 impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.counts.is_empty() {
-            return f.write_str("no node fits: there are no nodes");
+            return write!(f, "{}there are no nodes", Self::WORDS);
         }
         let mut counts: Vec<_> = self.counts.iter().collect();
         counts.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-        f.write_str("no node fits: ")?;
+        f.write_str(Self::WORDS)?;
         for (place, (cause, count)) in counts.into_iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
             write!(f, "{comma}{count} {cause}")?;

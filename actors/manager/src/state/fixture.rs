@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Capacity, Marks, NodeInfo};
+use loom_schemas::record::{Capacity, Marks, NodeInfo, SlotRecord};
 use loom_schemas::spec::{
     HealthCheck, HealthSpec, JobSpec, LogSpec, Operator, PRIORITY, Resources, RestartOn,
     RestartSpec, StopSpec, TaskSpec, UpdateSpec,
@@ -245,6 +245,20 @@ pub(crate) fn cases(count: u32) -> proptest::test_runner::Config {
 }
 
 impl State {
+    /// Whether the records are the same, but for the words in which slots wait: those are of when
+    /// they were tried last.
+    pub(crate) fn same_records(&self, other: &Self) -> bool {
+        let wordless = |state: &Self| -> Vec<SlotRecord> {
+            let slots = state.slots().map(|slot| SlotRecord {
+                waiting: slot.waiting.as_ref().map(|_| String::new()),
+                ..SlotRecord::clone(slot)
+            });
+            slots.collect()
+        };
+        let slots = wordless(self) == wordless(other);
+        slots && self.jobs == other.jobs && self.nodes == other.nodes
+    }
+
     /// The same state as a manager has it that starts from the records.
     pub(crate) fn from_records(state: &State) -> State {
         let mut again = State::default();

@@ -8,6 +8,7 @@
 mod draft;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod holdings;
 mod key;
 mod load;
 mod records;
@@ -30,12 +31,14 @@ use loom_schemas::record::{
 use loom_schemas::spec::JobSpec;
 
 pub use draft::{Decided, Draft, NodeDelta};
+pub use holdings::Held;
 pub use key::Key;
 pub use load::{Load, is_live, live_runs};
 pub use records::CodecError;
 
 pub(crate) use draft::{job_event, run_event};
 
+use holdings::Holdings;
 use load::RunIndex;
 use slots::Slots;
 use ties::Ties;
@@ -70,8 +73,10 @@ pub struct State {
     /// When the clock alone gives a job something to do, as it was last planned.
     dues: OrdMap<Name, Timestamp>,
     by_due: OrdSet<(Timestamp, Name)>,
-    /// Whether capacity became free since the waiting slots were last tried.
-    freed: bool,
+    /// Nodes with more room, or otherwise changed, since the waiting slots were last tried.
+    freed: OrdSet<Name>,
+    /// What jobs and owners hold.
+    holdings: Holdings,
 }
 
 impl State {
@@ -241,9 +246,19 @@ impl State {
         self.waiting.iter()
     }
 
-    /// Whether capacity became free while slots wait for it.
+    /// Slots that found no node, for whoever keeps something up to date with them.
+    pub(crate) fn waiting_slots(&self) -> &OrdSet<Slot> {
+        &self.waiting
+    }
+
+    /// Whether nodes have more room, or have changed, while slots wait.
     pub fn waiting_may_fit(&self) -> bool {
-        self.freed && !self.waiting.is_empty()
+        !self.freed.is_empty() && !self.waiting.is_empty()
+    }
+
+    /// The nodes that have more room, or have changed, since the waiting slots were last tried.
+    pub fn freed(&self) -> impl Iterator<Item = &Name> {
+        self.freed.iter()
     }
 
     /// Slots whose pause is over at `now`.
@@ -273,12 +288,6 @@ impl State {
     /// Has every job planned again: what a new leader does first.
     pub fn mark_all_dirty(&mut self) {
         self.dirty = self.jobs.keys().cloned().collect();
-        self.freed = true;
-    }
-
-    #[cfg(test)]
-    pub(crate) fn same_records(&self, other: &Self) -> bool {
-        self.jobs == other.jobs && self.slots == other.slots && self.nodes == other.nodes
     }
 
     pub(crate) fn mark_dirty(&mut self, job: &Name) {
@@ -306,6 +315,6 @@ impl State {
     }
 
     pub(crate) fn mark_waiting_tried(&mut self) {
-        self.freed = false;
+        self.freed = OrdSet::new();
     }
 }

@@ -28,17 +28,21 @@ impl State {
     }
 
     pub(super) fn set_job(&mut self, name: &Name, record: Option<Arc<JobRecord>>) {
-        if let Some(record) = record {
-            self.jobs.insert(name.clone(), record);
+        let owner = record.as_ref().map(|job| job.owner.clone());
+        let old = if let Some(record) = record {
             self.dirty.insert(name.clone());
+            self.jobs.insert(name.clone(), record)
         } else {
-            self.jobs.remove(name);
+            let old = self.jobs.remove(name);
             self.dirty.remove(name);
             // Who waited for it will wait in vain.
             let waiting: Vec<Name> = self.ties.dependants(name).cloned().collect();
             self.dirty.extend(waiting);
             self.set_due(name, None);
-        }
+            old
+        };
+        let before = old.as_ref().map(|job| job.owner.as_str());
+        self.hand_on(name, before, owner.as_deref());
         self.tie(name);
     }
 
@@ -69,7 +73,15 @@ impl State {
             }
             return;
         }
-        self.freed = true;
+        let old = old.cloned();
+        self.count_capacity(old.as_deref(), record.as_deref());
+        // One that does not answer helps nobody.
+        if record
+            .as_ref()
+            .is_some_and(|node| node.status == NodeStatus::Up)
+        {
+            self.freed.insert(name.clone());
+        }
         let jobs: OrdSet<Name> = self
             .loads
             .get(name)
@@ -95,13 +107,13 @@ impl State {
         if let Some(old) = &old {
             self.unindex(old);
         }
-        let gave_back = old.iter().flat_map(|old| live_runs(old)).any(|held| {
-            let still = record.iter().flat_map(|new| live_runs(new));
-            !still
-                .into_iter()
-                .any(|run| run.placement == held.placement && run.reserved == held.reserved)
+        let held = old.iter().flat_map(|old| live_runs(old));
+        let gave_back = held.filter(|held| {
+            let mut still = record.iter().flat_map(|new| live_runs(new));
+            !still.any(|run| run.placement == held.placement && run.reserved == held.reserved)
         });
-        self.freed |= gave_back;
+        self.freed
+            .extend(gave_back.filter_map(|run| run.node.clone()));
         if !only_on_its_way(old.as_deref(), record.as_deref()) {
             self.mark_dirty(&slot.job);
         }
@@ -123,6 +135,7 @@ impl State {
             self.runs.insert(run.run, &slot);
         }
         for run in live_runs(record) {
+            self.hold(&record.slot.job, run);
             if let Some(node) = &run.node {
                 let load = self.loads.entry(node.clone()).or_default();
                 Arc::make_mut(load).hold(&slot, run);
@@ -141,6 +154,7 @@ impl State {
             self.runs.remove(run.run);
         }
         for run in live_runs(record) {
+            self.release(&record.slot.job, run);
             let Some(node) = &run.node else { continue };
             let Some(load) = self.loads.get_mut(node) else {
                 continue;

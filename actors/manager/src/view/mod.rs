@@ -17,8 +17,11 @@ use crate::reconcile::replicas;
 use crate::size::size_of;
 use crate::state::{State, live_runs};
 
+use waits::explained;
+
 #[cfg(test)]
 mod tests;
+mod waits;
 
 /// The most children of a job that are shown with it.
 const CHILDREN_MAX: usize = 200;
@@ -57,7 +60,7 @@ pub fn job_view(state: &State, query: &JobGet, bytes: usize) -> Result<JobView, 
         task: slot.task.clone(),
         index: slot.index.clone(),
     };
-    let slots = explained(state.slots_of(name).map(|record| SlotRecord::clone(record)));
+    let slots = explained(state, job, spec);
     let later = slots.filter(|record| {
         query
             .after
@@ -299,23 +302,6 @@ fn node_summary(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) 
         reserved_memory: load.map_or(0, |load| load.memory),
         runs: u32::try_from(runs).unwrap_or(u32::MAX),
     }
-}
-
-/// Slots that wait for the same as the one before them say so in full.
-fn explained(slots: impl Iterator<Item = SlotRecord>) -> impl Iterator<Item = SlotRecord> {
-    let mut reasons: std::collections::BTreeMap<Name, String> = std::collections::BTreeMap::new();
-    slots.map(move |mut slot| {
-        match &mut slot.waiting {
-            Some(why) if why.is_empty() => {
-                why.clone_from(reasons.entry(slot.slot.task.clone()).or_default());
-            }
-            Some(why) => {
-                reasons.insert(slot.slot.task.clone(), why.clone());
-            }
-            None => {}
-        }
-        slot
-    })
 }
 
 /// The first of the rows, until they have so many bytes; and whether there are more.

@@ -55,6 +55,21 @@ fn a_job_says_what_it_waits_for() {
 }
 
 #[test]
+fn why_a_job_waits_is_told_as_of_now() {
+    let mut state = crowded();
+    // A node that is too small wakes nobody, and is counted all the same.
+    let small = crate::state::fixture::hello_of(crate::state::fixture::info(0, 1), Vec::new());
+    state = crate::state::fixture::decide(&state, |draft| {
+        crate::decide::hello(draft, &name("small"), &small, false, at(2));
+    })
+    .state;
+    let view = job_view(&state, &whole("web"), MUCH).unwrap();
+    let waits = view.slots.iter().filter_map(|slot| slot.waiting.as_deref());
+    let expected = ["no node fits: 2 not enough cpu"; 2];
+    assert_eq!(waits.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn a_node_shows_what_it_holds() {
     let state = crowded();
     let nodes = node_list(&state, &NodeListQuery::default(), &|_| None, MUCH).nodes;

@@ -17,7 +17,7 @@ use crate::plan::{PlanOptions, assignment, plan};
 use crate::reconcile::{replicas, version_of};
 use crate::scheduler::{Request, Room, fits};
 use crate::state::fixture::run_id;
-use crate::state::{Draft, is_live, live_runs};
+use crate::state::{Draft, Key, State, is_live, live_runs};
 
 impl World {
     pub(super) fn check(&mut self) {
@@ -175,6 +175,10 @@ impl World {
         let again = plan(&mut draft, self.now, &options, &mut || run_id(u64::MAX));
         assert!(!again.more);
         let (decided, keys) = draft.finish_unwritten();
+        let keys: Vec<Key> = keys
+            .into_iter()
+            .filter(|key| !only_words(&self.state, &decided.state, key))
+            .collect();
         assert_eq!(keys, [], "planning again changes something");
         assert_eq!(decided.events, [], "planning again tells something");
     }
@@ -279,4 +283,15 @@ impl World {
             }
         }
     }
+}
+
+/// Whether all that differs in a slot is in which words it waits: those are of when it was tried.
+fn only_words(before: &State, after: &State, key: &Key) -> bool {
+    let Key::Slot(slot) = key else { return false };
+    let wordless = |state: &State| {
+        let mut record = SlotRecord::clone(state.slot(slot)?);
+        record.waiting = record.waiting.map(|_| String::new());
+        Some(record)
+    };
+    wordless(before) == wordless(after)
 }

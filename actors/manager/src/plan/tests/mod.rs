@@ -5,8 +5,10 @@ mod checks;
 mod figures;
 mod happens;
 mod laws;
+mod line;
 mod nodes;
 mod preview;
+mod queue;
 mod stories;
 mod world;
 

@@ -1,0 +1,241 @@
+//! One job's turn in a pass: opened, carried out step by step, closed; so that the steps of several
+//! jobs can take turns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use loom_schemas::event::Event;
+use loom_schemas::ids::Name;
+use loom_schemas::record::{JobRecord, SlotRecord, VersionRecord};
+use loom_schemas::words::RunState;
+
+use super::settle::settle_job;
+use super::task_turn::{TaskTurn, empty_slot};
+use super::{Pass, node_standing, update};
+use crate::depend::{Gates, decided_by};
+use crate::reconcile::{Action, Facts, Step, apply, reconcile};
+use crate::schedule;
+use crate::state::{Draft, Key, State, is_live, run_event};
+use crate::subjob;
+use crate::system::{self, may_run_on};
+
+/// The slots of one task at one version while they are placed.
+type TaskTurns = BTreeMap<(Name, u32), TaskTurn>;
+
+/// What is still to be done for a job in this pass.
+pub(super) struct JobTurn {
+    read: Read,
+    job: JobRecord,
+    steps: std::vec::IntoIter<Step>,
+    tasks: TaskTurns,
+    limit: usize,
+    changed: usize,
+    more: bool,
+}
+
+/// What the steps of a turn were decided from.
+struct Read {
+    before: State,
+    /// As the turn left it when it was opened.
+    opened: Option<Arc<JobRecord>>,
+    job: Arc<JobRecord>,
+    version: Arc<VersionRecord>,
+    gates: Gates,
+}
+
+impl Read {
+    fn with_facts<R>(
+        &self,
+        now: Timestamp,
+        lost_at: &BTreeMap<Name, Timestamp>,
+        act: impl FnOnce(&Facts<'_>) -> R,
+    ) -> R {
+        let (before, name) = (&self.before, &self.job.name);
+        let spec = &self.version.spec;
+        let standing = |node: &Name| node_standing(before, node, lost_at, now);
+        let kept = |version: u32| Some(&before.version(name, version)?.spec);
+        let belongs = |node: &Name| may_run_on(before, spec, node);
+        let waits = |task: &Name| self.gates.is_closed(task);
+        act(&Facts {
+            job: &self.job,
+            spec,
+            version: &kept,
+            node: &standing,
+            belongs: &belongs,
+            waits: &waits,
+            now,
+        })
+    }
+}
+
+impl Pass<'_> {
+    /// Looks at what a job needs, at most `limit` changes of slots; none if there is nothing to be
+    /// carried out, with whether more is to be done for it than was allowed.
+    pub(super) fn open(
+        &mut self,
+        draft: &mut Draft,
+        name: &Name,
+        limit: usize,
+    ) -> Result<JobTurn, bool> {
+        self.jobs += 1;
+        schedule::settle(draft, name, self.now);
+        subjob::mirror(draft, name, self.now);
+        let more = system::follow(draft, name, limit) > limit;
+        let before = draft.state().clone();
+        let found = before.job(name).cloned();
+        let found = found.and_then(|job| Some((before.version(name, job.version)?.clone(), job)));
+        let (version, job) = found.ok_or(false)?;
+        let gates = Gates::of(&before, &job, &version.spec);
+        let mut read = Read {
+            before,
+            opened: None,
+            job,
+            version,
+            gates,
+        };
+        let found = read.with_facts(self.now, self.lost_at, |facts| {
+            let slots = read.before.slots_of(name).map(AsRef::as_ref);
+            reconcile(facts, slots, limit)
+        });
+        draft.state_mut().set_due(name, found.due);
+        let mut job = JobRecord::clone(&read.job);
+        if found.healthy {
+            job.healthy.insert(job.version);
+        }
+        if let Some(change) = &found.update
+            && update::carry_out(draft, &mut job, change, self.now)
+        {
+            // Another version is wanted now.
+            return Err(true);
+        }
+        read.opened = draft.state().job(name).cloned();
+        Ok(JobTurn {
+            read,
+            job,
+            steps: found.steps.into_iter(),
+            tasks: TaskTurns::new(),
+            limit,
+            changed: 0,
+            more: more || found.more,
+        })
+    }
+
+    /// Carries out the next step of a job's turn; false if there is none.
+    pub(super) fn step(&mut self, draft: &mut Draft, turn: &mut JobTurn) -> bool {
+        if turn.changed == turn.limit && turn.steps.len() > 0 {
+            turn.more = true;
+            return false;
+        }
+        let Some(step) = turn.steps.next() else {
+            return false;
+        };
+        let slot = step.slot.clone();
+        let earlier = draft.state().slot(&slot).cloned();
+        let (now, lost_at) = (self.now, self.lost_at);
+        let (read, tasks) = (&turn.read, &mut turn.tasks);
+        turn.more |= read.with_facts(now, lost_at, |facts| {
+            self.carry_out(draft, facts, step, tasks)
+        });
+        let changed = draft.state().slot(&slot) != earlier.as_ref();
+        turn.changed += usize::from(changed);
+        self.left -= usize::from(changed).min(self.left);
+        true
+    }
+
+    /// Whether more is to be done for the job than was carried out.
+    pub(super) fn close(&mut self, draft: &mut Draft, turn: &JobTurn) -> bool {
+        let name = &turn.job.name;
+        let is_as_read = |now: &Arc<JobRecord>| {
+            let opened = turn.read.opened.as_ref();
+            opened.is_some_and(|opened| Arc::ptr_eq(opened, now))
+        };
+        if !draft.state().job(name).is_some_and(is_as_read) {
+            // Another job's turn has changed what is wanted of it.
+            return true;
+        }
+        // What was ordered to end just now ends with its job.
+        subjob::mirror(draft, name, self.now);
+        let Read { version, gates, .. } = &turn.read;
+        settle_job(draft, &turn.job, version, gates, self.now);
+        for waiting in decided_by(draft.state(), name) {
+            draft.state_mut().mark_dirty(&waiting);
+        }
+        // A run that was given up just now leaves a slot that its node does not need.
+        turn.more || turn.steps.len() > 0 || system::follow(draft, name, turn.limit) > 0
+    }
+
+    /// A job's whole turn; whether more is to be done for it than was allowed.
+    pub(super) fn plan_job(&mut self, draft: &mut Draft, name: &Name, limit: usize) -> bool {
+        let mut turn = match self.open(draft, name, limit) {
+            Ok(turn) => turn,
+            Err(more) => return more,
+        };
+        while self.step(draft, &mut turn) {}
+        self.close(draft, &turn)
+    }
+
+    /// True if the job has to be looked at once more: the slot waits for a node and did not before,
+    /// or its run has ended already.
+    fn carry_out(
+        &mut self,
+        draft: &mut Draft,
+        facts: &Facts<'_>,
+        step: Step,
+        turns: &mut TaskTurns,
+    ) -> bool {
+        let slot = step.slot;
+        let earlier = draft.state().slot(&slot).cloned();
+        let mut record = match &earlier {
+            Some(record) => SlotRecord::clone(record),
+            None => empty_slot(slot),
+        };
+        let waited = record.waiting.is_some();
+        let mut is_over = false;
+        for action in &step.actions {
+            match action {
+                Action::Remove => {
+                    draft.delete(Key::Slot(record.slot));
+                    return false;
+                }
+                Action::Place | Action::PlaceIncoming => {
+                    if let Some(run) = self.place(draft, facts, &mut record, turns) {
+                        is_over = !is_live(&run);
+                        match action {
+                            Action::Place => record.current = Some(run),
+                            _ => record.incoming = Some(run).into(),
+                        }
+                    }
+                }
+                _ => {
+                    apply(action, &mut record, facts);
+                    if let Some(event) = event_of(action, &record, facts.now) {
+                        draft.event(event);
+                    }
+                }
+            }
+        }
+        let waits = record.waiting.is_some() && !waited;
+        if earlier.is_none_or(|earlier| *earlier != record) {
+            draft.put_slot(record);
+        }
+        waits || is_over
+    }
+}
+
+fn event_of(action: &Action, record: &SlotRecord, now: Timestamp) -> Option<Event> {
+    match action {
+        Action::MarkUnknown(placement) => {
+            let run = record.placed(*placement)?;
+            let mut event = run_event(now, &record.slot, run, "unknown");
+            event.reason = Some("its node is silent".to_owned());
+            Some(event)
+        }
+        Action::Lose { placement, .. } => {
+            let run = record.placed(*placement)?;
+            let lost = RunState::Lost.as_str();
+            Some(run_event(now, &record.slot, run, lost))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,153 @@
+//! What jobs and their owners hold in all, and what there is: by which the queue is fair.
+
+use imbl::OrdMap;
+use loom_schemas::ids::Name;
+use loom_schemas::record::{NodeRecord, NodeStatus, RunRecord};
+
+use super::State;
+
+/// An amount of each resource that is shared out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Thousandths of a core.
+    pub cpu: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of disk.
+    pub disk: u64,
+}
+
+/// What jobs hold, summed up by job and by owner, and what all nodes that are up have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holdings {
+    of_jobs: OrdMap<Name, Held>,
+    of_owners: OrdMap<String, Held>,
+    all: Held,
+}
+
+impl Held {
+    /// What a run has reserved.
+    pub fn by(run: &RunRecord) -> Self {
+        Self {
+            cpu: u64::from(run.reserved.cpu.0),
+            memory: run.reserved.memory.0,
+            disk: run.reserved.disk.0,
+        }
+    }
+
+    /// The greatest share of any one resource: the dominant share of Ghodsi et al., "Dominant
+    /// Resource Fairness" (NSDI 2011). Of what there is none of, nobody has a share.
+    pub fn dominant_share(&self, of: &Self) -> f64 {
+        let pairs = [
+            (self.cpu, of.cpu),
+            (self.memory, of.memory),
+            (self.disk, of.disk),
+        ];
+        #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+        let shares = pairs.map(|(held, all)| match all {
+            0 => 0.0,
+            all => held as f64 / all as f64,
+        });
+        shares.into_iter().fold(0.0, f64::max)
+    }
+
+    fn of_node(node: &NodeRecord) -> Self {
+        let all = &node.info.capacity;
+        Self {
+            cpu: u64::from(all.cpu.0),
+            memory: all.memory.0,
+            disk: all.disk.0,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.cpu += other.cpu;
+        self.memory += other.memory;
+        self.disk += other.disk;
+    }
+
+    fn sub(&mut self, other: &Self) {
+        self.cpu = self.cpu.saturating_sub(other.cpu);
+        self.memory = self.memory.saturating_sub(other.memory);
+        self.disk = self.disk.saturating_sub(other.disk);
+    }
+}
+
+impl State {
+    /// What the live runs of an owner's jobs have reserved.
+    pub fn held_by(&self, owner: &str) -> Held {
+        let held = self.holdings.of_owners.get(owner);
+        held.copied().unwrap_or_default()
+    }
+
+    /// What the nodes that are up have in all.
+    pub fn capacity(&self) -> Held {
+        self.holdings.all
+    }
+
+    /// A run of a job holds something from now on.
+    pub(super) fn hold(&mut self, job: &Name, run: &RunRecord) {
+        let held = Held::by(run);
+        let owner = self.jobs.get(job).map(|job| job.owner.as_str());
+        self.holdings.change(job, owner, |sum| sum.add(&held));
+    }
+
+    /// It holds it no more.
+    pub(super) fn release(&mut self, job: &Name, run: &RunRecord) {
+        let held = Held::by(run);
+        let owner = self.jobs.get(job).map(|job| job.owner.as_str());
+        self.holdings.change(job, owner, |sum| sum.sub(&held));
+    }
+
+    /// What a job holds passes from one owner to another.
+    pub(super) fn hand_on(&mut self, job: &Name, from: Option<&str>, to: Option<&str>) {
+        if from == to {
+            return;
+        }
+        let Some(held) = self.holdings.of_jobs.get(job).copied() else {
+            return;
+        };
+        if let Some(from) = from {
+            update(&mut self.holdings.of_owners, from, |sum| sum.sub(&held));
+        }
+        if let Some(to) = to {
+            update(&mut self.holdings.of_owners, to, |sum| sum.add(&held));
+        }
+    }
+
+    /// A node is another than it was, or came, or went.
+    pub(super) fn count_capacity(&mut self, old: Option<&NodeRecord>, new: Option<&NodeRecord>) {
+        let is_up = |node: &&NodeRecord| node.status == NodeStatus::Up;
+        let all = &mut self.holdings.all;
+        if let Some(old) = old.filter(is_up) {
+            all.sub(&Held::of_node(old));
+        }
+        if let Some(new) = new.filter(is_up) {
+            all.add(&Held::of_node(new));
+        }
+    }
+}
+
+impl Holdings {
+    fn change(&mut self, job: &Name, owner: Option<&str>, change: impl Fn(&mut Held)) {
+        update(&mut self.of_jobs, job, &change);
+        if let Some(owner) = owner {
+            update(&mut self.of_owners, owner, &change);
+        }
+    }
+}
+
+/// Changes one sum; one that comes to nothing is not kept.
+fn update<K, Q>(sums: &mut OrdMap<K, Held>, key: &Q, change: impl Fn(&mut Held))
+where
+    K: Clone + Ord + std::borrow::Borrow<Q>,
+    Q: Ord + ToOwned<Owned = K> + ?Sized,
+{
+    let mut sum = sums.get(key).copied().unwrap_or_default();
+    change(&mut sum);
+    if sum == Held::default() {
+        sums.remove(key);
+    } else {
+        sums.insert(key.to_owned(), sum);
+    }
+}
