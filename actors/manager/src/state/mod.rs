@@ -291,14 +291,18 @@ impl State {
     }
 
     pub(crate) fn mark_dirty(&mut self, job: &Name) {
-        if self.jobs.contains_key(job) {
+        if self.jobs.contains_key(job) && !self.dirty.contains(job) {
             self.dirty.insert(job.clone());
         }
     }
 
     /// Has a job planned again at that time; the next plan of it says anew when.
     pub(crate) fn set_due(&mut self, job: &Name, at: Option<Timestamp>) {
-        let before = match at {
+        let before = self.dues.get(job).copied();
+        if before == at {
+            return;
+        }
+        match at {
             Some(at) => self.dues.insert(job.clone(), at),
             None => self.dues.remove(job),
         };
@@ -311,7 +315,9 @@ impl State {
     }
 
     pub(crate) fn mark_clean(&mut self, job: &Name) {
-        self.dirty.remove(job);
+        if self.dirty.contains(job) {
+            self.dirty.remove(job);
+        }
     }
 
     pub(crate) fn mark_waiting_tried(&mut self) {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use loom_schemas::ids::{Name, Slot};
 use loom_schemas::record::{
-    CommandRecord, JobRecord, NodeRecord, NodeStatus, SlotRecord, VersionRecord,
+    CommandRecord, JobRecord, NodeRecord, NodeStatus, RunRecord, SlotRecord, VersionRecord,
 };
 use loom_schemas::words::RunState;
 
 use super::State;
-use super::load::{self, live_runs};
+use super::load::{all_runs, live_runs};
 
 impl State {
     pub(super) fn set_command(&mut self, fingerprint: &str, record: Option<Arc<CommandRecord>>) {
@@ -104,58 +104,35 @@ impl State {
 
     pub(super) fn set_slot(&mut self, slot: &Slot, record: Option<Arc<SlotRecord>>) {
         let old = self.slots.get(slot).cloned();
-        if let Some(old) = &old {
-            self.unindex(old);
-        }
-        let held = old.iter().flat_map(|old| live_runs(old));
-        let gave_back = held.filter(|held| {
-            let mut still = record.iter().flat_map(|new| live_runs(new));
-            !still.any(|run| run.placement == held.placement && run.reserved == held.reserved)
-        });
-        self.freed
-            .extend(gave_back.filter_map(|run| run.node.clone()));
-        if !only_on_its_way(old.as_deref(), record.as_deref()) {
+        let (before, after) = (old.as_deref(), record.as_deref());
+        self.unindex(slot, before, after);
+        if !only_on_its_way(before, after) {
             self.mark_dirty(&slot.job);
         }
+        self.index(slot, before, after);
         match record {
-            Some(record) => {
-                self.index(&record);
-                self.slots.insert(slot, record);
-            }
-            None => {
-                self.slots.remove(slot);
-            }
+            Some(record) => self.slots.insert(slot, record),
+            None => self.slots.remove(slot),
         }
     }
 
-    fn index(&mut self, record: &SlotRecord) {
-        // Shared: a slot of its own in every index costs each copy of the index three counters.
-        let slot = Arc::new(record.slot.clone());
-        for run in load::all_runs(record) {
-            self.runs.insert(run.run, &slot);
-        }
-        for run in live_runs(record) {
-            self.hold(&record.slot.job, run);
-            if let Some(node) = &run.node {
-                let load = self.loads.entry(node.clone()).or_default();
-                Arc::make_mut(load).hold(&slot, run);
-            }
-        }
-        if let Some(at) = record.not_before {
-            self.delayed.insert((at, record.slot.clone()));
-        }
-        if record.waiting.is_some() {
-            self.waiting.insert(record.slot.clone());
-        }
-    }
-
-    fn unindex(&mut self, record: &SlotRecord) {
-        for run in load::all_runs(record) {
+    /// Takes out of the indexes what was so and is not any more. What stays is not touched: each
+    /// touch copies a path of its index.
+    fn unindex(&mut self, slot: &Slot, before: Option<&SlotRecord>, after: Option<&SlotRecord>) {
+        let Some(record) = before else { return };
+        let stays = |run: &RunRecord| {
+            after
+                .iter()
+                .flat_map(|it| all_runs(it))
+                .any(|r| r.run == run.run)
+        };
+        for run in all_runs(record).filter(|run| !stays(run)) {
             self.runs.remove(run.run);
         }
-        for run in live_runs(record) {
-            self.release(&record.slot.job, run);
+        for run in live_runs(record).filter(|run| !is_held(run, after)) {
+            self.release(&slot.job, run);
             let Some(node) = &run.node else { continue };
+            self.freed.insert(node.clone());
             let Some(load) = self.loads.get_mut(node) else {
                 continue;
             };
@@ -165,11 +142,57 @@ impl State {
                 self.loads.remove(node);
             }
         }
-        if let Some(at) = record.not_before {
-            self.delayed.remove(&(at, record.slot.clone()));
+        if let Some(at) = record.not_before
+            && after.and_then(|after| after.not_before) != Some(at)
+        {
+            self.delayed.remove(&(at, slot.clone()));
         }
-        self.waiting.remove(&record.slot);
+        if record.waiting.is_some() && after.is_none_or(|after| after.waiting.is_none()) {
+            self.waiting.remove(slot);
+        }
     }
+
+    /// Puts into the indexes what is so and was not before.
+    fn index(&mut self, slot: &Slot, before: Option<&SlotRecord>, after: Option<&SlotRecord>) {
+        let Some(record) = after else { return };
+        // Shared: a slot of its own in every index costs each copy of the index three counters.
+        let shared = Arc::new(slot.clone());
+        let was = |run: &RunRecord| {
+            before
+                .iter()
+                .flat_map(|it| all_runs(it))
+                .any(|r| r.run == run.run)
+        };
+        for run in all_runs(record).filter(|run| !was(run)) {
+            self.runs.insert(run.run, &shared);
+        }
+        for run in live_runs(record).filter(|run| !is_held(run, before)) {
+            self.hold(&slot.job, run);
+            if let Some(node) = &run.node {
+                let load = self.loads.entry(node.clone()).or_default();
+                Arc::make_mut(load).hold(&shared, run);
+            }
+        }
+        if let Some(at) = record.not_before
+            && before.and_then(|before| before.not_before) != Some(at)
+        {
+            self.delayed.insert((at, slot.clone()));
+        }
+        if record.waiting.is_some() && before.is_none_or(|before| before.waiting.is_none()) {
+            self.waiting.insert(slot.clone());
+        }
+    }
+}
+
+/// Whether a live run holds the same on the same node in this record.
+fn is_held(run: &RunRecord, record: Option<&SlotRecord>) -> bool {
+    let same = |other: &RunRecord| {
+        other.placement == run.placement
+            && other.node == run.node
+            && other.reserved == run.reserved
+            && other.ports == run.ports
+    };
+    record.iter().flat_map(|it| live_runs(it)).any(same)
 }
 
 /// Whether all that changed is how far a run is on its way to running: nothing to plan.

@@ -129,8 +129,8 @@ impl World {
             let was = |run: &RunRecord| served.contains(&run.placement);
             let was_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(was);
             // A version without checks that a run goes on under may be all that was missing.
-            let serves = |run: &RunRecord| was(run) || serving.contains(&run.placement);
-            let stays = |run: &RunRecord| serves(run) && run.order == Order::Run;
+            let now_too = |run: &RunRecord| was(run) || serving.contains(&run.placement);
+            let stays = |run: &RunRecord| now_too(run) && run.order == Order::Run;
             let stays_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(stays);
             let then = slots.iter().filter(|slot| was_in(slot)).count();
             let now = slots.iter().filter(|slot| stays_in(slot)).count();
