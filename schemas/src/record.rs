@@ -5,6 +5,7 @@
 mod child;
 mod decision;
 mod node;
+mod resize;
 mod seldom;
 mod slot;
 mod update;
@@ -22,6 +23,7 @@ use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use decision::{Decision, RunnerUp, Score};
 pub use node::{Capacity, NodeInfo, NodeRecord, NodeStatus};
+pub use resize::{Limits, PendingResize, Resize};
 pub use seldom::Seldom;
 pub use update::{UpdatePhase, UpdateState};
 
@@ -188,6 +190,9 @@ pub struct RunRecord {
     /// How often somebody ordered a restart in place of its placement (`Assigned::restart`).
     #[serde(default)]
     pub restart_orders: u32,
+    /// How its limits were changed while it runs; none if they never were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Box<Resize>>,
     /// The main process, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

@@ -1,6 +1,7 @@
 //! What the tests of the whole program share: clusters as processes, `loomctl` as a user types it,
 //! a NATS client that is not ours, waiting for conditions.
 
+pub mod cgroup;
 pub mod cluster;
 pub mod docker;
 pub mod figure;

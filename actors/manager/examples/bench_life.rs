@@ -216,6 +216,7 @@ fn report(slot: &Slot, run: &RunRecord, state: RunState, now: Timestamp) -> RunR
         image: None,
         exit: None,
         reason: None,
+        limits: loom_schemas::record::Limits::default(),
         unenforced: Vec::new(),
         filled: BTreeMap::new(),
         result: None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_schemas::ids::{Epoch, Name, RunId};
-use loom_schemas::record::{Marks, Order};
+use loom_schemas::record::{Limits, Marks, Order};
 use loom_schemas::wire::{Assign, Assigned, Holding, Inventory, RunReport};
 use loom_schemas::words::RunState;
 use loom_task::Progress;
@@ -400,6 +400,7 @@ fn first_report(assigned: &Assigned) -> RunReport {
         image: None,
         exit: None,
         reason: None,
+        limits: Limits::default(),
         unenforced: Vec::new(),
         filled: BTreeMap::new(),
         result: None,

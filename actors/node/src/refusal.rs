@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use loom_schemas::ids::RunId;
+use loom_schemas::spec::Resources;
 use loom_schemas::words::DriverKind;
 use loom_task::driver::usage::Usage;
 use loom_task::driver::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started};
@@ -77,6 +78,14 @@ impl Driver for Refusal {
 
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
         self.to_run(run, |inner| inner.resume(run))
+    }
+
+    fn resize(
+        &self,
+        run: RunId,
+        wanted: Resources,
+    ) -> BoxFuture<'_, Result<Vec<String>, DriverError>> {
+        self.to_run(run, |inner| inner.resize(run, wanted))
     }
 
     fn exec(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
-use loom_schemas::record::{Marks, Order};
+use loom_schemas::record::{Limits, Marks, Order};
 use loom_schemas::spec::{
     LogSpec, Operator, Resources, RestartOn, RestartSpec, SimScript, StopSpec, TaskSpec,
 };
@@ -100,6 +100,7 @@ pub(crate) fn assigned(number: u8) -> Assigned {
         order: Order::Run,
         restart: 0,
         spent: 0,
+        resize: 0,
     }
 }
 
@@ -137,6 +138,7 @@ pub(crate) fn report(run_number: u8, placement: u8, state: RunState) -> RunRepor
         image: None,
         exit: None,
         reason: None,
+        limits: Limits::default(),
         unenforced: Vec::new(),
         filled: BTreeMap::new(),
         result: None,

@@ -148,6 +148,9 @@ fn line(slot: &SlotRecord, version: u32) -> String {
             status => format!("{text}, {status}"),
         };
     }
+    if let Some(pending) = run.resizing() {
+        return format!("{text}, {}", pending.standing());
+    }
     let unhealthy = run
         .health
         .as_ref()

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Name, RunId, Slot};
-use crate::record::{Exit, Health, Marks, NodeInfo, Order};
+use crate::record::{Exit, Health, Limits, Marks, NodeInfo, Order};
 use crate::spec::TaskSpec;
 use crate::words::{Kind, RunState};
 
@@ -134,6 +134,9 @@ pub struct Assigned {
     /// Attempts of the task that placements of its slot before this one have spent.
     #[serde(default)]
     pub spent: u32,
+    /// Raised when its limits change in place: whether they hold is then reported anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resize: u32,
 }
 
 /// The node's answer to [`Assign`].
@@ -244,6 +247,9 @@ pub struct RunReport {
     /// Why, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether the limits of `version` hold, of a run that runs.
+    #[serde(default, skip_serializing_if = "Limits::hold")]
+    pub limits: Limits,
     /// What the node could not hold it to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unenforced: Vec<String>,
@@ -298,4 +304,12 @@ pub struct NodeUsage {
     pub disk: u64,
     /// Live runs.
     pub runs: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

@@ -25,6 +25,7 @@ mod kills;
 mod kinds;
 mod own_bus;
 mod parts;
+mod resizes;
 mod shim;
 mod stopping;
 mod tidy;

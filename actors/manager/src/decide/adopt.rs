@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
-use loom_schemas::record::{RunRecord, SlotRecord};
+use loom_schemas::record::{PendingResize, Resize, RunRecord, SlotRecord};
 use loom_schemas::wire::{Holding, RunReport};
 use loom_schemas::words::RunState;
 
@@ -45,7 +45,20 @@ pub(super) fn adopt(
     record.waiting = None;
     record.not_before = None;
     record.version = report.version;
+    // What it is held to by now nobody knows: its node says when it is these.
+    let pending = (!report.limits.hold()).then(|| PendingResize {
+        version: report.version,
+        wanted: resources.clone(),
+        since: now,
+        refused: None,
+    });
     let mut run = RunRecord {
+        resize: pending.map(|pending| {
+            Box::new(Resize {
+                pending: Some(pending),
+                ..Resize::default()
+            })
+        }),
         placement: report.placement,
         node: Some(node.clone()),
         version: report.version,

@@ -8,6 +8,7 @@ mod change;
 mod cluster;
 mod command;
 mod dispatch;
+mod limits;
 mod node;
 mod recover;
 mod report;

@@ -9,6 +9,7 @@ use loom_schemas::wire::{Hello, Holding, RunReport};
 use loom_schemas::words::{HealthStatus, RunState};
 
 use super::adopt::adopt;
+use super::limits::{limit, tell_limits};
 use crate::plan::unwanted;
 use crate::state::{Draft, is_live, run_event};
 
@@ -131,7 +132,10 @@ fn take_in(draft: &mut Draft, node: &Name, report: &RunReport, now: Timestamp) {
             let Some(pattern) = record.current.as_ref().or(record.ended.get(at)) else {
                 return;
             };
-            let run = restarted(pattern, report, now);
+            let run = RunRecord {
+                resize: None,
+                ..restarted(pattern, report, now)
+            };
             record.ended.insert(at, run);
             record.ended.get_mut(at)
         }
@@ -254,6 +258,7 @@ fn follow(record: &mut SlotRecord, report: &RunReport, now: Timestamp) {
         will_restart: false,
         marks: Marks::default(),
         health: None,
+        resize: None,
         ..former
     });
 }
@@ -341,6 +346,9 @@ pub(super) fn merge(run: &mut RunRecord, report: &RunReport, node_is_up: bool, n
         run.reason.clone_from(&report.reason);
     }
     run.health = report.health.clone().filter(|_| !run.state.is_terminal());
+    if run.state == RunState::Running {
+        limit(run, report, now);
+    }
     run.marks = if run.state.is_terminal() {
         Marks::default()
     } else {
@@ -394,6 +402,7 @@ pub(super) fn tell(
         }
     }
     tell_health(draft, slot, was, run, now);
+    tell_limits(draft, slot, was, run, now);
 }
 
 /// A run that is found to do its work, or not to do it any more.

@@ -118,6 +118,7 @@ fn any_serves(state: &State, job: &JobRecord) -> bool {
         version: &|_| None,
         node: &|_| NodeStanding::Up,
         belongs: &|_| true,
+        room: &|_| None,
         waits: &|_| false,
         now: job.submitted_at,
     };

@@ -43,13 +43,13 @@ pub fn whole_assignment(state: &State, node: &Name, cluster: &str, epoch: Epoch)
 /// A live run as its node is told of it; none if its version is not kept any more.
 pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<Assigned> {
     let slot = &record.slot;
-    let version = state.version(&slot.job, run.version)?;
+    let version = state.version(&slot.job, run.told_version())?;
     let task = version.spec.tasks.get(&slot.task)?;
     let job = state.job(&slot.job)?;
     Some(Assigned {
         placement: run.placement,
         slot: slot.clone(),
-        version: run.version,
+        version: run.told_version(),
         kind: version.spec.kind,
         task: task.for_index(&slot.index),
         results: results(state, slot, task),
@@ -65,6 +65,7 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
             Kind::Batch => record.failed_placements,
             Kind::Service | Kind::System => 0,
         },
+        resize: run.resize_orders(),
     })
 }
 
@@ -112,6 +113,7 @@ pub fn unwanted(state: &State, report: &RunReport, reason: &str) -> Assigned {
         },
         restart: 0,
         spent: 0,
+        resize: 0,
     }
 }
 

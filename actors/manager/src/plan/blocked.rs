@@ -14,9 +14,11 @@ use loom_schemas::record::{JobRecord, SlotRecord, Wanted};
 use loom_schemas::spec::{DependOn, JobSpec, TaskSpec};
 use loom_schemas::words::Kind;
 
+use super::crowded::crowded;
+use super::job_turn::room;
 use super::{Pass, PlanOptions, deadlines, empty_slot, node_standing};
 use crate::depend::{Gate, Gates};
-use crate::reconcile::{Facts, Stand, replicas, same_at_index, stand, unwanted_reason};
+use crate::reconcile::{Change, Facts, Stand, change_at, replicas, stand, unwanted_reason};
 use crate::scheduler::Cluster;
 use crate::state::{Draft, Key, State, is_live, live_runs};
 use crate::system::may_run_on;
@@ -187,8 +189,12 @@ impl Trial<'_> {
 
     /// Slots that are still to be replaced, one after the other, as an update does it.
     fn waiting_for_their_turn(&mut self) {
+        let tasks = self.spec.tasks.iter();
+        let moving: BTreeSet<Slot> = tasks
+            .flat_map(|(name, task)| crowded(self.state, self.job, name, task).into_keys())
+            .collect();
         let slots = self.state.slots_of(&self.job.name);
-        let slots = slots.filter(|record| self.is_replaced(record));
+        let slots = slots.filter(|record| self.is_replaced(record, &moving));
         let slots: Vec<&Arc<SlotRecord>> = slots.take(REPLACED_MAX).collect();
         if slots.is_empty() {
             return;
@@ -255,8 +261,9 @@ impl Trial<'_> {
         record.waiting.is_none() && matches!(stands, Stand::Empty | Stand::Again(_))
     }
 
-    /// Whether a run of another version is in a slot, and nothing has yet been placed for it.
-    fn is_replaced(&self, record: &SlotRecord) -> bool {
+    /// Whether a run of another version is in a slot that does not go on, as those that have to move
+    /// for room do not, and nothing has yet been placed for it.
+    fn is_replaced(&self, record: &SlotRecord, moving: &BTreeSet<Slot>) -> bool {
         let Some(task) = self.spec.tasks.get(&record.slot.task) else {
             return false;
         };
@@ -270,7 +277,11 @@ impl Trial<'_> {
         let old = self.state.version(&self.job.name, run.version);
         let old = old.and_then(|version| version.spec.tasks.get(&record.slot.task));
         let other = run.version != self.job.version || run.round != self.job.round;
-        let goes_on = old.is_some_and(|old| same_at_index(old, task, &record.slot.index));
+        let goes_on = old.is_some_and(|old| match change_at(old, task, &record.slot.index) {
+            Change::Adopt => true,
+            Change::Resize => !moving.contains(&record.slot),
+            Change::Replace => false,
+        });
         let belongs = |node: &Name| may_run_on(self.state, self.spec, node);
         other && !(goes_on && run.node.as_ref().is_none_or(belongs))
     }
@@ -289,6 +300,7 @@ impl Trial<'_> {
             version: &kept,
             node: &standing,
             belongs: &belongs,
+            room: &|node| room(state, node),
             waits: &|_| false,
             now: self.now,
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use loom_schemas::event::Event;
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{JobRecord, SlotRecord, VersionRecord};
 use loom_schemas::words::RunState;
 
@@ -14,8 +14,9 @@ use super::settle::settle_job;
 use super::task_turn::{TaskTurn, empty_slot};
 use super::{Pass, node_standing, update};
 use crate::depend::{Gates, decided_by};
-use crate::reconcile::{Action, Facts, Step, apply, reconcile};
+use crate::reconcile::{Action, Facts, Step, apply, grows, reconcile};
 use crate::schedule;
+use crate::scheduler::Room;
 use crate::state::{Draft, Key, State, is_live, run_event};
 use crate::subjob;
 use crate::system::{self, may_run_on};
@@ -63,6 +64,7 @@ impl Read {
             version: &kept,
             node: &standing,
             belongs: &belongs,
+            room: &|node| room(before, node),
             waits: &waits,
             now,
         })
@@ -176,7 +178,7 @@ impl Pass<'_> {
     }
 
     /// True if the job has to be looked at once more: the slot waits for a node and did not before,
-    /// or its run has ended already.
+    /// its run has ended already, or has no room any more for other limits.
     fn carry_out(
         &mut self,
         draft: &mut Draft,
@@ -192,6 +194,7 @@ impl Pass<'_> {
         };
         let waited = record.waiting.is_some();
         let mut is_over = false;
+        let (mut missed, mut resizes) = (false, false);
         for action in &step.actions {
             match action {
                 Action::Remove => {
@@ -207,8 +210,15 @@ impl Pass<'_> {
                         }
                     }
                 }
+                // Others of this turn may have taken the room.
+                Action::Resize(placement)
+                    if !has_room(draft.state(), facts, &record, *placement) =>
+                {
+                    missed = true;
+                }
                 _ => {
                     apply(action, &mut record, facts);
+                    resizes |= matches!(action, Action::Resize(_));
                     if let Some(event) = event_of(action, &record, facts.now) {
                         draft.event(event);
                     }
@@ -219,8 +229,32 @@ impl Pass<'_> {
         if earlier.is_none_or(|earlier| *earlier != record) {
             draft.put_slot(record);
         }
-        waits || is_over
+        if resizes {
+            // It reserves more from now on.
+            self.look_anew();
+        }
+        waits || is_over || missed
     }
+}
+
+/// What a node has left; none if it is not known.
+pub(super) fn room(state: &State, node: &Name) -> Option<Room> {
+    let record = state.node(node)?;
+    Some(Room::of(record, state.load(node)))
+}
+
+/// Whether a run of a slot has room for what it is to hold as the wanted version says.
+fn has_room(state: &State, facts: &Facts<'_>, record: &SlotRecord, placement: RunId) -> bool {
+    let run = record.placed(placement);
+    let room = run.and_then(|run| room(state, run.node.as_ref()?));
+    let task = facts.spec.tasks.get(&record.slot.task);
+    let (Some(run), Some(room), Some(task)) = (run, room, task) else {
+        return false;
+    };
+    // Only about room: what goes back to limits it had needs none, also where its node is down.
+    let room = Room { up: true, ..room };
+    let wanted = task.resources_of(&record.slot.index);
+    grows(&room, &run.reserved, &wanted).is_ok()
 }
 
 fn event_of(action: &Action, record: &SlotRecord, now: Timestamp) -> Option<Event> {

@@ -5,6 +5,7 @@
 
 mod assign;
 mod blocked;
+mod crowded;
 mod diff;
 mod job_turn;
 mod order;

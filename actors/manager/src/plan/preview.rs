@@ -35,7 +35,7 @@ pub fn preview(
         .job(&name)
         .and_then(|job| Some((job, state.spec(job)?)));
     let tasks = match (old, accepted.outcome) {
-        (Some((job, old)), SubmitOutcome::Updated) => changed(&draft, job, old, spec),
+        (Some((job, old)), SubmitOutcome::Updated) => changed(state, &draft, (job, old), spec),
         (_, outcome) => all(&draft, &name, spec, outcome),
     };
     let changes = old.map(|(_, old)| diff(old, spec)).unwrap_or_default();

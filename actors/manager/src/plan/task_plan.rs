@@ -1,14 +1,18 @@
 //! What becomes of each task of a job that is submitted, and of the job as a whole, in words.
 
-use loom_schemas::ids::{Index, Name};
+use std::collections::{BTreeMap, BTreeSet};
+
+use loom_schemas::ids::{Index, Name, Slot};
 use loom_schemas::record::JobRecord;
 use loom_schemas::spec::{JobSpec, TaskSpec};
 use loom_schemas::wire::{PlanAction, SpecChange, SubmitOutcome, TaskPlan, WholeChange};
 use loom_schemas::words::Kind;
 
+use super::crowded::crowded;
 use super::diff::task_diff;
-use crate::reconcile::{replicas, same_at_index, same_in_place};
-use crate::state::Draft;
+use crate::reconcile::{Change, change, change_at, replicas};
+use crate::scheduler::Cause;
+use crate::state::{Draft, State};
 
 /// Tasks of a job that begins, begins anew, or stays as it is.
 pub(super) fn all(
@@ -34,9 +38,9 @@ pub(super) fn all(
 
 /// Tasks of a job that changes while it runs.
 pub(super) fn changed(
+    state: &State,
     draft: &Draft,
-    before: &JobRecord,
-    old: &JobSpec,
+    (before, old): (&JobRecord, &JobSpec),
     new: &JobSpec,
 ) -> Vec<TaskPlan> {
     let job = draft.state().job(&new.name);
@@ -47,7 +51,8 @@ pub(super) fn changed(
             None => (PlanAction::Create, vec!["new".to_owned()]),
             Some(earlier) => {
                 let had = replicas(before, name, earlier);
-                compared((old, earlier, had), (new, task, wanted), name)
+                let moving = crowded(state, before, name, task);
+                compared((old, earlier, had), (new, task, wanted), name, &moving)
             }
         };
         rows.push(TaskPlan {
@@ -71,11 +76,13 @@ pub(super) fn changed(
     rows
 }
 
-/// What becomes of a task that both versions have, each with how many slots it has, and why.
+/// What becomes of a task that both versions have, each with how many slots it has, and why; some
+/// slots have to move for room.
 fn compared(
     (old, earlier, had): (&JobSpec, &TaskSpec, u32),
     (new, task, wanted): (&JobSpec, &TaskSpec, u32),
     name: &Name,
+    moving: &BTreeMap<Slot, (Name, Cause)>,
 ) -> (PlanAction, Vec<String>) {
     match (&old.schedule, &new.schedule) {
         (None, Some(_)) => {
@@ -89,7 +96,8 @@ fn compared(
         _ => {}
     }
     let moves = (old.kind == Kind::System) != (new.kind == Kind::System);
-    let in_place = same_in_place(earlier, task);
+    let change = change(earlier, task);
+    let in_place = change != Change::Replace && moving.is_empty();
     let mut reasons = Vec::new();
     if moves {
         reasons.push(format!("kind {} to {}", old.kind, new.kind));
@@ -99,11 +107,18 @@ fn compared(
     }
     let prefix = format!("tasks.{name}.");
     let paths = task_diff(old, new, name).into_iter().filter_map(|change| {
-        let path = change.path.strip_prefix(&prefix)?.to_owned();
-        (path != "replicas").then_some(path)
+        let path = change.path.strip_prefix(&prefix)?;
+        // As it stands in job files.
+        let path = path.strip_prefix("resources.").unwrap_or(path);
+        (path != "replicas").then(|| path.to_owned())
     });
     // Of a task that is replaced only what replaces it is a reason.
-    reasons.extend(paths.filter(|path| in_place || !goes_in_place(path)));
+    let is_reason = |path: &String| match change {
+        Change::Replace => !goes_in_place(path) && !is_limit(path),
+        Change::Resize => in_place || !goes_in_place(path),
+        Change::Adopt => true,
+    };
+    reasons.extend(paths.filter(is_reason));
     if new.schedule.is_some() && !reasons.is_empty() {
         reasons.push("from the next firing on".to_owned());
         return (PlanAction::InPlace, reasons);
@@ -112,11 +127,24 @@ fn compared(
         return (PlanAction::Replace, reasons);
     }
     let both = had.min(wanted);
-    let other = |index: &u32| !same_at_index(earlier, task, &Index::Number(*index));
+    let moves_at = |index: u32| {
+        let mut slots = moving.keys();
+        slots.any(|slot| slot.index.number() == Some(index))
+    };
+    let other = |index: &u32| match change_at(earlier, task, &Index::Number(*index)) {
+        Change::Adopt => false,
+        Change::Resize => moves_at(*index),
+        Change::Replace => true,
+    };
     let others = (0..both).filter(|index| !in_place && other(index)).count();
     if others > 0 && u32::try_from(others).is_ok_and(|others| others < both) {
         reasons.push(format!("{others} of {both} runs"));
     }
+    let nodes: BTreeSet<String> = moving
+        .values()
+        .map(|(node, cause)| format!("no room in place on {node}: {cause}"))
+        .collect();
+    reasons.extend(nodes);
     let action = match in_place {
         // What differs for no index that there is replaces nothing.
         false if others > 0 || both == 0 || new.kind == Kind::System => PlanAction::Replace,
@@ -124,6 +152,11 @@ fn compared(
         _ => PlanAction::InPlace,
     };
     (action, reasons)
+}
+
+/// Whether a field is a limit, which changes in place where nothing else replaces the run.
+fn is_limit(path: &str) -> bool {
+    matches!(path, "cpu" | "cpu_limit" | "memory" | "pids" | "disk_rate")
 }
 
 /// Whether a change of a field of a task restarts nothing.

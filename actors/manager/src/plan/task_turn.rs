@@ -113,6 +113,7 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         restarts: 0,
         will_restart: false,
         restart_orders: 0,
+        resize: None,
         pid: None,
         image: None,
         exit: None,

@@ -2,12 +2,15 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
-use loom_schemas::record::{ENDED_RUNS_KEPT, Marks, Order, RunRecord, SlotRecord};
-use loom_schemas::spec::JobSpec;
+use loom_schemas::record::{
+    ENDED_RUNS_KEPT, Marks, Order, PendingResize, Resize, RunRecord, SlotRecord,
+};
+use loom_schemas::spec::{JobSpec, Resources};
 use loom_schemas::words::{Kind, RunState};
 
 use super::Facts;
-use super::change::same_at_index;
+use super::change::{Change, change_at};
+use super::room::both;
 use super::verdict::spent_after;
 use crate::state::{is_live, live_runs};
 
@@ -32,6 +35,8 @@ pub enum Action {
     },
     /// The run goes on under the wanted version, which changes nothing that it would see.
     Adopt(RunId),
+    /// The run goes on, and is of the wanted version once it is held to the limits of that.
+    Resize(RunId),
     /// What is placed in the slot from now on runs this version.
     Turn(u32),
     /// The run that ended makes room for another, or for the one that takes over from it.
@@ -77,8 +82,7 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
             }
         }),
         Action::Adopt(placement) => {
-            let task = facts.spec.tasks.get(&record.slot.task);
-            let reserved = task.map(|task| task.resources.clone());
+            let reserved = wanted(record, facts);
             edit(record, *placement, |run| {
                 run.version = facts.job.version;
                 run.reserved = reserved.unwrap_or_else(|| run.reserved.clone());
@@ -91,6 +95,26 @@ pub fn apply(action: &Action, record: &mut SlotRecord, facts: &Facts<'_>) {
                 record.not_before = None;
             }
             record.version = *version;
+        }
+        Action::Resize(placement) => {
+            let Some(wanted) = wanted(record, facts) else {
+                return;
+            };
+            edit(record, *placement, |run| {
+                run.reserved = both(&run.reserved, &wanted);
+                let before = run.resize.take().map(|before| *before).unwrap_or_default();
+                run.resize = Some(Box::new(Resize {
+                    orders: before.orders + 1,
+                    pending: Some(PendingResize {
+                        version: facts.job.version,
+                        wanted,
+                        since: facts.now,
+                        refused: None,
+                    }),
+                    ..before
+                }));
+            });
+            record.version = facts.job.version;
         }
         Action::Rest => {
             if record.current.as_ref().is_none_or(is_live) {
@@ -111,7 +135,7 @@ fn speaks_not(record: &SlotRecord, version: u32, facts: &Facts<'_>) -> bool {
     let new = facts.task_at(name, version);
     let same = old
         .zip(new)
-        .is_some_and(|(old, new)| same_at_index(old, new, index));
+        .is_some_and(|(old, new)| change_at(old, new, index) == Change::Adopt);
     let told = facts.spec.kind == Kind::Batch && live_runs(record).next().is_some();
     record.version != version && !same && !told
 }
@@ -166,9 +190,16 @@ pub fn retire(record: &mut SlotRecord) {
     }
 }
 
+/// What a run of the slot holds as the wanted version says.
+fn wanted(record: &SlotRecord, facts: &Facts<'_>) -> Option<Resources> {
+    let task = facts.spec.tasks.get(&record.slot.task)?;
+    Some(task.resources_of(&record.slot.index))
+}
+
 fn keep_ended(record: &mut SlotRecord, ended: Option<RunRecord>) {
     record.ended.extend(ended.map(|run| RunRecord {
         will_restart: false,
+        resize: None,
         ..run
     }));
     let over = record.ended.len().saturating_sub(ENDED_RUNS_KEPT);

@@ -8,11 +8,14 @@
 //!   is placed any more, and once none is live the job is `failed`.
 //! - A service's slot is placed again after a pause that grows, on another node if there is one.
 //! - A new version takes slots over as `update` of the job says, which `rollout` decides.
+//! - Where only limits differ its runs go on, held to the new ones, where their nodes have room.
 //! - Runs on a silent node are marked `unknown`, and `lost` once its time is up.
 
 mod action;
 mod change;
+mod in_place;
 mod rollout;
+mod room;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -26,9 +29,12 @@ use loom_schemas::ids::{Index, Name, Slot};
 use loom_schemas::record::{JobRecord, SlotRecord};
 use loom_schemas::spec::{JobSpec, TaskSpec};
 
+use crate::scheduler::Room;
+
 pub use action::{Action, apply, give_up, loss, retire};
-pub use change::{same_at_index, same_in_place};
+pub use change::{Change, change, change_at, same_in_place};
 pub use rollout::{UpdateChange, serves};
+pub use room::{grown, grows};
 pub use status::{JobStanding, status};
 pub use verdict::{
     Stand, Why, failures_after, how_it_ended, is_stopped, pause, replicas, stand, stopped_by,
@@ -57,6 +63,8 @@ pub struct Facts<'a> {
     pub node: &'a dyn Fn(&Name) -> NodeStanding,
     /// Whether the wanted version may run on a node, whatever room that has.
     pub belongs: &'a dyn Fn(&Name) -> bool,
+    /// What a node has left; none if it is not known.
+    pub room: &'a dyn Fn(&Name) -> Option<Room>,
     /// Whether a task waits for others, so that nothing of it is started for the first time.
     pub waits: &'a dyn Fn(&Name) -> bool,
     /// The time.

@@ -46,6 +46,7 @@ fn actions(job: &JobRecord, spec: &JobSpec, slots: &[SlotRecord]) -> Vec<(u32, V
         version: &none,
         node: &up,
         belongs: &|_| true,
+        room: &|_| None,
         waits: &|_| false,
         now: at(10),
     };
@@ -202,6 +203,7 @@ fn a_limit_leaves_the_rest_for_later() {
         version: &none,
         node: &up,
         belongs: &|_| true,
+        room: &|_| None,
         waits: &|_| false,
         now: at(10),
     };
@@ -230,6 +232,7 @@ fn costs(job: &JobRecord, spec: &JobSpec, spent: u32) {
         version: &none,
         node: &gone,
         belongs: &|_| true,
+        room: &|_| None,
         waits: &|_| false,
         now: at(10),
     };

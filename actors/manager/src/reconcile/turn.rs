@@ -9,7 +9,6 @@ use loom_schemas::spec::TaskSpec;
 use loom_schemas::units::Millis;
 use loom_schemas::words::{Kind, RunState};
 
-use super::change::same_at_index;
 use super::rollout::{Rollout, counts, is_done, is_unhealthy, serves};
 use super::verdict::{
     Stand, Unwanted, Why, failures_after, how_it_ended, is_fresh, pause, replicas, spent_after,
@@ -39,7 +38,7 @@ impl<'a> Entry<'a> {
         places && self.record.waiting.is_some()
     }
 
-    fn act(&mut self, action: Action, facts: &Facts<'_>) {
+    pub(super) fn act(&mut self, action: Action, facts: &Facts<'_>) {
         apply(&action, self.record.to_mut(), facts);
         self.actions.push(action);
     }
@@ -68,42 +67,6 @@ impl<'a> Entry<'a> {
                 NodeStanding::Gone(reason) => loss(&self.record, run, Some(facts.spec), reason),
             };
             self.act(action, facts);
-        }
-    }
-
-    /// Runs to which the wanted version changes nothing go on under it.
-    pub(super) fn adopt(&mut self, facts: &Facts<'_>) {
-        let job = facts.job;
-        if self.record.version == job.version {
-            let of_it = |run: &RunRecord| run.version == job.version;
-            if live_runs(&self.record).all(of_it) {
-                return;
-            }
-        }
-        if unwanted(job, facts.spec, &self.record).is_some() || is_fresh(&self.record, job) {
-            return;
-        }
-        let (name, index) = (&self.record.slot.task, &self.record.slot.index);
-        let Some(task) = facts.spec.tasks.get(name) else {
-            return;
-        };
-        let goes_on = |version: u32| {
-            let old = facts.task_of(name, version);
-            version != job.version && old.is_some_and(|old| same_at_index(old, task, index))
-        };
-        let runs = live_runs(&self.record).filter(|run| run.order == Order::Run);
-        let belongs = |run: &RunRecord| run.node.as_ref().is_none_or(facts.belongs);
-        let runs = runs.filter(|run| run.round == job.round && goes_on(run.version));
-        let runs = runs.filter(|run| belongs(run));
-        let adopted: Vec<RunId> = runs.map(|run| run.placement).collect();
-        let empty = live_runs(&self.record).next().is_none();
-        let turns = empty && goes_on(version_of(&self.record, job));
-        for placement in adopted {
-            self.act(Action::Adopt(placement), facts);
-        }
-        if turns {
-            // Its next run is no other than before.
-            self.turn(facts, job.version);
         }
     }
 
@@ -319,11 +282,15 @@ impl<'a> Entry<'a> {
             return;
         }
         if !turned || run.version == job.version {
-            if self.record.waiting.is_some() || self.record.not_before.is_some() {
-                // Nothing is to take over from it any more.
-                self.act(Action::Rest, facts);
-            }
-            return;
+            return self.rest(facts);
+        }
+        if run.told_version() == job.version {
+            // How long that may take, its update says.
+            return self.rest(facts);
+        }
+        if self.may_resize(facts, &run) {
+            self.act(Action::Resize(run.placement), facts);
+            return self.rest(facts);
         }
         // What serves nobody has nothing to hand over.
         let worth = run.state == RunState::Running && !is_unhealthy(&run);
@@ -332,6 +299,13 @@ impl<'a> Entry<'a> {
         }
         if rollout.may_double(facts, &self.record.slot.task) {
             self.place_when_due(facts, rollout, Action::PlaceIncoming);
+        }
+    }
+
+    /// Nothing is to take over from its run any more.
+    fn rest(&mut self, facts: &Facts<'_>) {
+        if self.record.waiting.is_some() || self.record.not_before.is_some() {
+            self.act(Action::Rest, facts);
         }
     }
 

@@ -306,8 +306,9 @@ impl NodeDelta {
 }
 
 /// What a node is told of a placement, without the spec, which only the version decides: the
-/// version, what is wanted, how often it was restarted, and whether it holds the slot's address.
-type Terms = (u32, Order, u32, bool);
+/// version, what is wanted, how often it was restarted and resized, and whether it holds the slot's
+/// address.
+type Terms = (u32, Order, u32, u32, bool);
 
 fn orders(state: &State, slot: &Slot) -> BTreeMap<RunId, (Name, Terms)> {
     let record = state.slot(slot);
@@ -315,7 +316,13 @@ fn orders(state: &State, slot: &Slot) -> BTreeMap<RunId, (Name, Terms)> {
     let runs = record.into_iter().flat_map(|record| live_runs(record));
     runs.filter_map(|run: &RunRecord| {
         let holds = holder == Some(run.placement);
-        let terms = (run.version, run.order.clone(), run.restart_orders, holds);
+        let terms = (
+            run.told_version(),
+            run.order.clone(),
+            run.restart_orders,
+            run.resize_orders(),
+            holds,
+        );
         Some((run.placement, (run.node.clone()?, terms)))
     })
     .collect()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Capacity, Marks, NodeInfo, SlotRecord};
+use loom_schemas::record::{Capacity, Limits, Marks, NodeInfo, SlotRecord};
 use loom_schemas::spec::{
     HealthCheck, HealthSpec, JobSpec, LogSpec, Operator, PRIORITY, Resources, RestartOn,
     RestartSpec, StopSpec, TaskSpec, UpdateSpec,
@@ -194,6 +194,7 @@ pub(crate) fn report_of(slot: &loom_schemas::ids::Slot, run: RunId, state: RunSt
         image: None,
         exit: None,
         reason: None,
+        limits: Limits::default(),
         unenforced: Vec::new(),
         filled: BTreeMap::new(),
         result: None,

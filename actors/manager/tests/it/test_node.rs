@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use loom_bus::connection::Bus;
 use loom_bus::serve::{Request, ServeLimits};
 use loom_schemas::ids::{Epoch, Name, RunId};
-use loom_schemas::record::{Capacity, Exit, Marks, NodeInfo, Order};
+use loom_schemas::record::{Capacity, Exit, Limits, Marks, NodeInfo, Order};
 use loom_schemas::subject;
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::{
@@ -352,6 +352,7 @@ fn report(assigned: &Assigned) -> RunReport {
         image: None,
         exit: None,
         reason: None,
+        limits: Limits::default(),
         unenforced: Vec::new(),
         filled: BTreeMap::new(),
         result: None,

@@ -84,6 +84,7 @@ fn assigned(job: &str, index: u32, task: TaskSpec) -> Assigned {
         order: Order::Run,
         restart: 0,
         spent: 0,
+        resize: 0,
     }
 }
 

@@ -5,6 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use loom_schemas::ids::RunId;
+use loom_schemas::spec::Resources;
 use nix::sys::signal::Signal;
 use ractor::ActorRef;
 use tokio::time::Instant;
@@ -22,6 +23,9 @@ const MEASURE_EVERY: Duration = Duration::from_secs(2);
 
 /// A look is followed by a pause of so many times what it took.
 const MEASURE_REST: u32 = 20;
+
+/// The longest that changing the limits of a run may take.
+const RESIZING: Duration = Duration::from_secs(30);
 
 /// The longest that ending and removing what is left of a run may take.
 const CLEANING: Duration = Duration::from_secs(30);
@@ -117,6 +121,7 @@ impl State {
                 });
             }
             Call::Signal { run, signal, tree } => self.send_signal(run, signal, tree),
+            Call::Resize { run, wanted } => self.resize(run, wanted, myself),
             Call::Resume { run } => {
                 let driver = self.driver.clone();
                 tokio::spawn(async move {
@@ -245,6 +250,30 @@ impl State {
             }
         });
         self.measuring = Some((run, measuring));
+    }
+
+    /// Has the driver hold the run to other limits; it must go on even if this actor is lost.
+    fn resize(&self, run: RunId, wanted: Resources, myself: &ActorRef<TaskMessage>) {
+        let driver = self.driver.clone();
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            let called = tokio::time::timeout(RESIZING, caught(driver.resize(run, wanted.clone())));
+            let outcome = match called.await {
+                Ok(Ok(Ok(notes))) => Ok(notes),
+                Ok(Ok(Err(DriverError::Ended(_)))) => Err(None),
+                Ok(Ok(Err(error))) => Err(Some(chain(&error))),
+                Ok(Err(panic)) => Err(Some(panic)),
+                Err(_) => Err(Some(format!(
+                    "the driver did not answer within {RESIZING:?}"
+                ))),
+            };
+            match &outcome {
+                Ok(_) => tracing::info!(%run, "held to other limits"),
+                Err(Some(error)) => tracing::warn!(%run, "not held to other limits: {error}"),
+                Err(None) => {}
+            }
+            cast(&myself, Happened::Resized(run, wanted, outcome));
+        });
     }
 
     fn send_signal(&self, run: RunId, signal: Signal, tree: bool) {

@@ -47,15 +47,17 @@ pub(super) fn taken(directory: &Path) -> u64 {
     total
 }
 
-/// Holds a group to a rate on every disk of the host, reads and writes apart; returns what it is
-/// not held to, a phrase each.
-pub(super) fn limit(group: &Path, version2: bool, rate: Bytes) -> Vec<String> {
+/// Holds a group to a rate on every disk of the host, reads and writes apart, or to none any more;
+/// returns what it is not held to, a phrase each.
+pub(super) fn limit(group: &Path, version2: bool, rate: Option<Bytes>) -> Vec<String> {
     let disks = disks(Path::new("/sys/block"));
-    if disks.is_empty() {
+    if disks.is_empty() && rate.is_some() {
         return vec!["disk rate: the host has no disk of its own".to_owned()];
     }
     let mut notes = Vec::new();
-    let rate = rate.0;
+    // Version 1 takes a rate of 0 for none.
+    let none = if version2 { "max" } else { "0" };
+    let text = rate.map_or_else(|| none.to_owned(), |rate| rate.0.to_string());
     let mut set = |file: &str, line: String| {
         if let Err(error) = fs::write(group.join(file), line) {
             notes.push(format!("disk rate: {file}: {error}"));
@@ -63,13 +65,13 @@ pub(super) fn limit(group: &Path, version2: bool, rate: Bytes) -> Vec<String> {
     };
     for disk in &disks {
         if version2 {
-            set("io.max", format!("{disk} rbps={rate} wbps={rate}"));
+            set("io.max", format!("{disk} rbps={text} wbps={text}"));
         } else {
-            set("blkio.throttle.read_bps_device", format!("{disk} {rate}"));
-            set("blkio.throttle.write_bps_device", format!("{disk} {rate}"));
+            set("blkio.throttle.read_bps_device", format!("{disk} {text}"));
+            set("blkio.throttle.write_bps_device", format!("{disk} {text}"));
         }
     }
-    if notes.is_empty() && !version2 {
+    if notes.is_empty() && !version2 && rate.is_some() {
         notes.push(VERSION_1.to_owned());
     }
     notes.dedup();
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn a_group_that_is_not_there_is_said_not_to_hold() {
         let folder = tempfile::tempdir().unwrap();
-        let notes = limit(&folder.path().join("none"), false, Bytes::mib(1));
+        let notes = limit(&folder.path().join("none"), false, Some(Bytes::mib(1)));
         assert!(notes.iter().all(|note| note.starts_with("disk rate: ")));
         assert!(!notes.is_empty());
     }

@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
 use loom_schemas::record::Exit;
+use loom_schemas::spec::Resources;
 use loom_schemas::words::DriverKind;
 use nix::sys::signal::Signal;
 
@@ -65,6 +66,15 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Undoes [`pause`](Self::pause).
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>>;
+
+    /// Holds a run that runs to other limits, all but `disk`; returns what of them the kernel cannot
+    /// hold it to here, a phrase each. An error says what was refused; some of the limits may be
+    /// others by then, and the same may be asked again.
+    fn resize(
+        &self,
+        run: RunId,
+        wanted: Resources,
+    ) -> BoxFuture<'_, Result<Vec<String>, DriverError>>;
 
     /// Runs one more program in a run that runs, as its user and with its directory, environment
     /// and limits, and kills it when `timeout` has passed. A program that cannot be executed is no

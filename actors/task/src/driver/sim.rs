@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
 use loom_schemas::record::Exit;
-use loom_schemas::spec::SimScript;
+use loom_schemas::spec::{Resources, SimScript};
 use loom_schemas::words::DriverKind;
 use nix::sys::signal::Signal;
 use tokio::sync::Notify;
@@ -312,6 +312,15 @@ impl Driver for SimDriver {
             Ok(())
         });
         std::future::ready(resumed).boxed()
+    }
+
+    fn resize(
+        &self,
+        run: RunId,
+        _wanted: Resources,
+    ) -> BoxFuture<'_, Result<Vec<String>, DriverError>> {
+        let resized = self.with(run, |known| known.alive(run).map(|_| Vec::new()));
+        std::future::ready(resized).boxed()
     }
 
     fn exec(

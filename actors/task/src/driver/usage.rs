@@ -124,6 +124,13 @@ impl Groups {
         }
     }
 
+    /// As [`held_in_memory`]; none under version 1, which refuses a limit below that by itself.
+    pub(super) fn held_in_memory(&self) -> Option<u64> {
+        let group = self.path("")?;
+        let limited = group.join("memory.max").exists();
+        limited.then(|| held_in_memory(group))?
+    }
+
     /// How many of its processes the kernel has killed for memory; none if it does not say, or the
     /// group is gone.
     pub(super) fn oom_kills(&self) -> Option<u64> {
@@ -178,6 +185,12 @@ impl Groups {
         };
         Some((all("rbytes="), all("wbytes=")))
     }
+}
+
+/// The bytes of memory of a group of version 2 that the kernel could not give up without killing.
+pub(super) fn held_in_memory(group: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(group.join("memory.stat")).ok()?;
+    Some(field(&stat, "anon ")? + field(&stat, "shmem ").unwrap_or(0))
 }
 
 /// What is used by processes that have no group of their own.

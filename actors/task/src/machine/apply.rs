@@ -7,6 +7,7 @@ use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::RunState;
 use nix::sys::signal::Signal;
 
+use super::resize::Limiting;
 use super::restart::{self, Cause};
 use super::verdict::{self, Why};
 use super::{
@@ -54,6 +55,9 @@ impl Machine {
                 self.found(desired, finding, now);
                 reports.push(self.report(desired));
             }
+            Happened::Resized(run, wanted, outcome) if run == self.run && self.is_alive() => {
+                self.resized(wanted, outcome, now);
+            }
             Happened::Measured(run, taken) if run == self.run => {
                 let limit = desired.task.resources_of(&desired.slot.index).disk.0;
                 if let Phase::Running(live) = &mut self.phase {
@@ -69,6 +73,7 @@ impl Machine {
             | Happened::Adopted(..)
             | Happened::Ended(..)
             | Happened::Paused(..)
+            | Happened::Resized(..)
             | Happened::Measured(..)
             | Happened::Checked(..) => {}
         }
@@ -93,6 +98,8 @@ impl Machine {
             (Phase::Entered, Call::Start { .. }) => {
                 self.attempt(now);
                 self.prune_attempts(desired, now);
+                let limits = desired.task.resources_of(&desired.slot.index);
+                self.limiting.starts(self.run, limits);
                 self.go(RunState::Preparing);
                 self.go(RunState::Starting);
                 self.phase = Phase::Starting {
@@ -111,6 +118,7 @@ impl Machine {
                 Some(stopping) => stopping.asked = true,
                 None => live.warned = true,
             },
+            (Phase::Running(_), Call::Resize { wanted, .. }) => self.resizes(wanted),
             (Phase::Running(_), Call::Resume { .. }) => self.marks.paused = false,
             (_, call @ (Call::Release { .. } | Call::Remove { .. })) => {
                 if let Call::Remove { run } = call {
@@ -122,47 +130,8 @@ impl Machine {
         }
     }
 
-    /// Tells what the driver is doing, once that takes longer than a start may in silence.
-    fn prepares(
-        &mut self,
-        desired: &Assigned,
-        said: String,
-        now: Moment,
-        reports: &mut Vec<RunReport>,
-    ) {
-        let Phase::Preparing { since, doing } = &mut self.phase else {
-            return;
-        };
-        let told = now.clock >= *since + START_TOLD_AFTER;
-        *doing = Some(said.clone());
-        if told {
-            let mut report = self.report(desired);
-            report.reason = Some(said);
-            reports.push(report);
-        }
-    }
-
-    fn prepare_returned(
-        &mut self,
-        desired: &Assigned,
-        outcome: Result<(), StartError>,
-        now: Moment,
-        reports: &mut Vec<RunReport>,
-    ) {
-        if !self.is_preparing() {
-            return;
-        }
-        match outcome {
-            Ok(()) => self.phase = Phase::Prepared,
-            Err(error) => {
-                self.attempt(now);
-                self.could_not_start(desired, &error, now, reports);
-            }
-        }
-    }
-
     /// Ends a run that never ran.
-    fn could_not_start(
+    pub(super) fn could_not_start(
         &mut self,
         desired: &Assigned,
         error: &StartError,
@@ -266,7 +235,7 @@ impl Machine {
     fn runs(
         &mut self,
         desired: &Assigned,
-        started: Started,
+        mut started: Started,
         paused: bool,
         now: Moment,
         reports: &mut Vec<RunReport>,
@@ -292,6 +261,7 @@ impl Machine {
             paused,
             unknown: false,
         };
+        self.limiting.runs(&mut started);
         self.started = Some(started);
         self.keep_health(desired, now);
         reports.push(self.report(desired));
@@ -355,6 +325,7 @@ impl Machine {
         self.reported = RunState::Pending;
         self.passed.clear();
         self.started = None;
+        self.limiting = Limiting::default();
         self.filled.clear();
         self.phase = Phase::Idle {
             not_before: now.clock + pause,
@@ -370,6 +341,9 @@ impl Machine {
             self.stopped = Some(reason.clone());
         }
         if self.is_running() && self.keep_health(desired, now) {
+            reports.push(self.report(desired));
+        }
+        if self.is_running() && self.limits_untold(desired) {
             reports.push(self.report(desired));
         }
         let unhealthy = self.unhealthy(desired);

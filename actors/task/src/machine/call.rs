@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
+use loom_schemas::spec::Resources;
 use nix::sys::signal::Signal;
 
 use crate::driver::{Adopted, Ended, Started};
@@ -45,6 +46,13 @@ pub enum Call {
         signal: Signal,
         /// To every process of it, not only the main one.
         tree: bool,
+    },
+    /// Hold the run to other limits.
+    Resize {
+        /// The run.
+        run: RunId,
+        /// Which.
+        wanted: Resources,
     },
     /// Thaw a paused run, so that it can act on the signal to end.
     Resume {
@@ -90,6 +98,9 @@ pub enum Happened {
     Checked(RunId, Finding),
     /// The files of a run take so many bytes.
     Measured(RunId, u64),
+    /// The driver has held a run to these limits, but for what it says, or says why not; without a
+    /// word where the run has ended.
+    Resized(RunId, Resources, Result<Vec<String>, Option<String>>),
     /// A run was paused or resumed.
     Paused(RunId, bool),
 }

@@ -1,13 +1,16 @@
 //! Laws of the machine, under any order of events.
 
+#[path = "laws_steps.rs"]
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
-use loom_schemas::record::{Exit, Order};
-use loom_schemas::spec::{RestartOn, RestartSpec, TimeoutSpec, TimeoutWarning};
-use loom_schemas::units::Millis;
+use loom_schemas::record::{Exit, Limits, Order};
+use loom_schemas::spec::{Resources, RestartOn};
+use loom_schemas::units::Bytes;
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::{HealthStatus, RunState};
 use nix::sys::signal::Signal;
@@ -15,81 +18,11 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::restart::{CRASH_LOOP, STARTS_MAX};
-use super::samples::{self, assigned, image, started};
+use super::samples::started;
 use super::{Call, Happened, Machine, Moment, StartError};
 use crate::driver::{Adopted, Ended};
 use crate::health::Finding;
-
-/// What the world may do between two calls of the machine.
-#[derive(Clone, Debug)]
-enum Step {
-    Pass(u64),
-    Stop,
-    Restart,
-    /// What was asked of the driver comes back, this way or that.
-    Return(u8),
-    /// The main process ends.
-    Exit(Option<i32>),
-    /// The last event comes once more.
-    Double,
-    Pause(bool),
-    /// The health checks come to this.
-    Check(HealthStatus),
-    /// Waiting fails: the driver has to be asked again.
-    WaitFails,
-    /// The actor is lost and another one goes on from the node's disk.
-    Crash,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (0_u64..20_000).prop_map(Step::Pass),
-        1 => Just(Step::Stop),
-        1 => Just(Step::Restart),
-        6 => any::<u8>().prop_map(Step::Return),
-        4 => proptest::option::of(0..3_i32).prop_map(Step::Exit),
-        2 => Just(Step::Double),
-        1 => any::<bool>().prop_map(Step::Pause),
-        2 => prop_oneof![Just(HealthStatus::Healthy), Just(HealthStatus::Unhealthy)]
-            .prop_map(Step::Check),
-        1 => Just(Step::WaitFails),
-        1 => Just(Step::Crash),
-    ]
-}
-
-fn spec() -> impl Strategy<Value = Assigned> {
-    let on = prop_oneof![
-        Just(RestartOn::Any),
-        Just(RestartOn::Failure),
-        Just(RestartOn::Never)
-    ];
-    let window = proptest::option::of(1_000_u64..60_000);
-    let timeout = proptest::option::of((1_u64..30_000, proptest::option::of(0_u64..40_000)));
-    let start = (1_u32..4, 0_u64..3_000, any::<bool>());
-    (on, start, window, timeout, 0_u64..5_000, any::<bool>()).prop_map(
-        |(on, (attempts, delay, container), window, timeout, grace, health)| {
-            let mut assigned = assigned();
-            assigned.task.image = container.then(image);
-            assigned.task.restart = RestartSpec {
-                on,
-                attempts,
-                delay: Millis(delay),
-                max_delay: Millis(4_000),
-                window: window.map(Millis),
-            };
-            assigned.task.timeout = timeout.map(|(after, warn)| TimeoutSpec {
-                after: Millis(after),
-                warn: warn.map(|before| TimeoutWarning {
-                    signal: "USR1".into(),
-                    before: Millis(before),
-                }),
-            });
-            assigned.task.stop.grace = Millis(grace);
-            assigned.task.health = health.then(samples::health);
-            assigned
-        },
-    )
-}
+use steps::{Step, spec, step};
 
 /// A world with one driver, and every law checked as it goes on.
 struct World {
@@ -99,6 +32,9 @@ struct World {
     minted: u128,
     /// Runs the driver was asked to start or has running, with whether the program runs.
     live: BTreeMap<RunId, bool>,
+    /// What the kernel holds runs to.
+    kernel: BTreeMap<RunId, Resources>,
+    resizing: Option<(RunId, Resources)>,
     asked: Option<Call>,
     last: Option<Happened>,
     reports: Vec<RunReport>,
@@ -116,6 +52,8 @@ impl World {
             clock: 0,
             minted: 1_000,
             live: BTreeMap::new(),
+            kernel: BTreeMap::new(),
+            resizing: None,
             asked: None,
             last: None,
             reports: Vec::new(),
@@ -138,6 +76,13 @@ impl World {
     fn happens(&mut self, happened: Happened) {
         let moment = self.moment();
         let reports = self.machine.apply(&self.desired, happened, moment);
+        for report in &reports {
+            let says_held = report.limits.hold() && report.state == RunState::Running;
+            if says_held && self.machine.is_running() {
+                let held = self.kernel.get(&report.run);
+                assert_eq!(held, Some(&self.wanted()), "only what holds is said to");
+            }
+        }
         self.reports.extend(reports);
     }
 
@@ -192,6 +137,9 @@ impl World {
                         self.starts_since_order.push((*run, self.clock));
                     }
                     self.attempts_hold();
+                    // What was begun before is left as it is.
+                    let wanted = self.wanted();
+                    self.kernel.entry(*run).or_insert(wanted);
                     self.live.insert(*run, false);
                     self.asked = Some(call.clone());
                 }
@@ -210,6 +158,12 @@ impl World {
                 }
                 Call::Release { run, .. } | Call::Remove { run } => {
                     assert!(!self.live.contains_key(run), "only what ended is removed");
+                }
+                Call::Resize { run, wanted } => {
+                    assert_eq!(self.live.get(run), Some(&true), "limits are of what runs");
+                    let before = self.resizing.replace((*run, wanted.clone()));
+                    let same = before.is_some_and(|(before, _)| before == *run);
+                    assert!(!same, "one change at a time");
                 }
                 Call::Resume { .. } => {}
             }
@@ -321,6 +275,13 @@ impl World {
                 let reason = (status == HealthStatus::Unhealthy).then(|| "503".to_owned());
                 self.tell(Happened::Checked(run, Finding { status, reason }));
             }
+            Step::Resize(much) => {
+                self.desired.task.resources.memory = Bytes::mib(100 + much);
+                self.desired.version += 1;
+                self.desired.resize += 1;
+                self.happens(Happened::Ordered);
+            }
+            Step::Resized(how) => self.resized(how),
             Step::WaitFails => {
                 let run = self.machine.run();
                 self.tell(Happened::Ended(run, Err("connection lost".into())));
@@ -329,12 +290,44 @@ impl World {
                 // A start under way ends with the agent, or goes on under the shim.
                 let progress = self.machine.progress();
                 self.machine = Machine::resumed(progress);
+                // What was begun is done; nobody hears of it.
+                if let Some((run, limits)) = self.resizing.take() {
+                    self.kernel.insert(run, limits);
+                }
                 self.asked = None;
                 self.last = None;
                 self.happens(Happened::Ordered);
             }
         }
         self.act();
+    }
+
+    fn wanted(&self) -> Resources {
+        self.desired.task.resources.clone()
+    }
+
+    fn resized(&mut self, how: u8) {
+        let Some((run, limits)) = self.resizing.take() else {
+            return;
+        };
+        let outcome = match how % 4 {
+            0 => Err(Some("memory limit: it holds more".to_owned())),
+            1 => {
+                // Half of it was done.
+                let half = Resources {
+                    pids: 7,
+                    ..limits.clone()
+                };
+                self.kernel.insert(run, half);
+                Err((how > 100).then(|| "pids limit: no".to_owned()))
+            }
+            _ => {
+                self.kernel.insert(run, limits.clone());
+                Ok(Vec::new())
+            }
+        };
+        // A call answers once.
+        self.happens(Happened::Resized(run, limits, outcome));
     }
 
     fn laws_hold(&self) {
@@ -388,6 +381,32 @@ proptest! {
         world.act();
         for step in steps {
             world.step(&step);
+        }
+        world.laws_hold();
+    }
+
+    #[test]
+    fn whatever_happened_what_runs_comes_to_its_limits_and_says_so(
+        mut desired in spec(),
+        steps in proptest::collection::vec(step(), 0..40),
+    ) {
+        desired.task.timeout = None;
+        let mut world = World::new(desired);
+        world.act();
+        for step in steps {
+            world.step(&step);
+        }
+        for _ in 0..20 {
+            world.step(&Step::Return(3));
+            world.step(&Step::Resized(3));
+            world.step(&Step::Pass(60_000));
+        }
+        if world.machine.is_running() {
+            let run = world.machine.run();
+            prop_assert_eq!(world.kernel.get(&run), Some(&world.wanted()));
+            let last = world.reports.iter().rfind(|report| report.run == run).unwrap();
+            prop_assert_eq!(&last.limits, &Limits::Hold);
+            prop_assert_eq!(last.version, world.desired.version);
         }
         world.laws_hold();
     }

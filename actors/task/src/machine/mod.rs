@@ -12,7 +12,9 @@ mod apply;
 mod call;
 mod health;
 mod next;
+mod prepare;
 mod progress;
+mod resize;
 mod restart;
 mod verdict;
 
@@ -34,8 +36,10 @@ use loom_schemas::words::RunState;
 
 pub use call::{Call, Happened, Moment, StartError};
 pub use progress::Progress;
+pub use resize::Held;
 
 use crate::driver::Started;
+use resize::Limiting;
 use restart::Cause;
 use verdict::Why;
 
@@ -67,6 +71,7 @@ pub struct Machine {
     restart: u32,
     kept: Vec<RunId>,
     started: Option<Started>,
+    limiting: Limiting,
     /// What references in its launch were filled with; empty once an agent took over from another.
     filled: BTreeMap<String, String>,
     /// Why it shall end, once it was told to: it never starts again.
@@ -159,7 +164,11 @@ impl Machine {
                 failures: 0,
             }
         };
-        Self::at(progress, phase)
+        let limiting = Limiting::resumed(progress.run, progress.held.clone());
+        Self {
+            limiting,
+            ..Self::at(progress, phase)
+        }
     }
 
     fn at(progress: Progress, phase: Phase) -> Self {
@@ -177,6 +186,7 @@ impl Machine {
             restart: progress.restart,
             kept: progress.kept,
             started: None,
+            limiting: Limiting::default(),
             filled: BTreeMap::new(),
             stopped: None,
             phase,
@@ -262,6 +272,7 @@ impl Machine {
             health: self.health.clone(),
             attempts: self.attempts.clone(),
             restart: self.restart,
+            held: self.limiting.held().cloned(),
             kept: self.kept.clone(),
         }
     }
@@ -292,8 +303,9 @@ impl Machine {
 
     fn report(&mut self, desired: &Assigned) -> RunReport {
         self.reported = self.state;
+        let limits = self.limits(desired);
         let started = self.started.as_ref();
-        RunReport {
+        let report = RunReport {
             run: self.run,
             placement: self.placement,
             slot: desired.slot.clone(),
@@ -310,13 +322,16 @@ impl Machine {
                 .map(|container| container.image.clone()),
             exit: None,
             reason: None,
+            limits,
             unenforced: started.map(|s| s.unenforced.clone()).unwrap_or_default(),
             filled: self.filled.clone(),
             result: None,
             started_at: started.map(|started| started.at),
             ended_at: None,
             change: 0,
-        }
+        };
+        self.told_limits(desired, &report);
+        report
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use loom_schemas::wire::Assigned;
 use nix::sys::signal::Signal;
 
+use super::resize::Due;
 use super::{Call, Live, Machine, Phase, START_TOLD_AFTER};
 use crate::signals;
 
@@ -20,9 +21,7 @@ impl Machine {
                 due(*not_before, clock, Call::Prepare { run })
             }
             Phase::Idle { not_before } => due(*not_before, clock, Call::Enter { run }),
-            Phase::Preparing { since, .. } => {
-                earliest(clock, [Some(*since + START_TOLD_AFTER), None])
-            }
+            Phase::Preparing { since, .. } => earliest(clock, [Some(*since + START_TOLD_AFTER)]),
             Phase::Prepared => Call::Enter { run },
             Phase::Entered => Call::Start { run },
             Phase::Starting { since, kill_at } => {
@@ -69,15 +68,20 @@ impl Machine {
                 }
             };
         }
+        let again = match self.limits_due(desired, clock) {
+            Due::Now(wanted) => return Call::Resize { run, wanted },
+            Due::At(at) => Some(at),
+            Due::Never => None,
+        };
         let Some(timeout) = &desired.task.timeout else {
-            return Call::Wait { until: None };
+            return earliest(clock, [again]);
         };
         let deadline = live.reaches(timeout.after.into());
         let warning = timeout.warn.as_ref().filter(|_| !live.warned);
         let warn_at = warning.map(|warn| deadline.saturating_sub(warn.before.into()));
         match (warning, warn_at) {
             (Some(warning), Some(at)) if clock >= at => signal(named(&warning.signal), false),
-            _ => earliest(clock, [Some(deadline), warn_at]),
+            _ => earliest(clock, [Some(deadline), warn_at, again]),
         }
     }
 }
@@ -91,7 +95,7 @@ fn due(at: Duration, clock: Duration, call: Call) -> Call {
 }
 
 /// Waits for the first of these times that is still to come.
-fn earliest(clock: Duration, times: [Option<Duration>; 2]) -> Call {
+fn earliest<const N: usize>(clock: Duration, times: [Option<Duration>; N]) -> Call {
     let coming = times.into_iter().flatten().filter(|at| *at > clock);
     Call::Wait {
         until: coming.min(),

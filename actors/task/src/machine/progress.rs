@@ -6,6 +6,8 @@ use loom_schemas::record::Health;
 use loom_schemas::words::RunState;
 use serde::{Deserialize, Serialize};
 
+use super::Held;
+
 /// What of a placement must survive its agent; the node keeps it on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -26,6 +28,9 @@ pub struct Progress {
     /// The highest `Assigned.restart` that was carried out.
     #[serde(default)]
     pub restart: u32,
+    /// What the run is held to; none where it does not run, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// Ended runs whose files are still there, oldest first.
     #[serde(default)]
     pub kept: Vec<RunId>,
@@ -42,6 +47,7 @@ impl Progress {
             health: None,
             attempts: Vec::new(),
             restart: 0,
+            held: None,
             kept: Vec::new(),
         }
     }

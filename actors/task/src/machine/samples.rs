@@ -112,5 +112,6 @@ pub(crate) fn assigned() -> Assigned {
         order: Order::Run,
         restart: 0,
         spent: 0,
+        resize: 0,
     }
 }

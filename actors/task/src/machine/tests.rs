@@ -13,10 +13,11 @@ use nix::sys::signal::Signal;
 
 use super::samples::{assigned, id, started};
 use super::{Call, Happened, Machine, Moment, Phase, StartError};
-use crate::driver::{Ended, Left};
+use crate::driver::{Adopted, Ended, Left};
 
 mod adoption;
 mod health;
+mod resize;
 
 struct Life {
     machine: Machine,
@@ -414,6 +415,10 @@ fn a_restart_ordered_at_the_gate_is_written_down_before_the_start() {
             paused: false,
         };
         life.happens(Happened::Adopted(second, Ok(adopted)));
+        assert!(
+            matches!(life.call(), Call::Resize { .. }),
+            "nobody knows its limits"
+        );
         assert_eq!(life.call(), WAIT);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use loom_schemas::ids::RunId;
+use loom_schemas::spec::Resources;
 use loom_schemas::words::DriverKind;
 use loom_task::driver::sim::SimDriver;
 use loom_task::driver::usage::Usage;
@@ -73,6 +74,14 @@ impl Driver for Counting {
 
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
         self.sim.resume(run)
+    }
+
+    fn resize(
+        &self,
+        run: RunId,
+        wanted: Resources,
+    ) -> BoxFuture<'_, Result<Vec<String>, DriverError>> {
+        self.sim.resize(run, wanted)
     }
 
     fn exec(

@@ -266,6 +266,7 @@ pub(crate) fn bash(text: &str) -> Assigned {
         order: Order::Run,
         restart: 0,
         spent: 0,
+        resize: 0,
     }
 }
 

@@ -186,6 +186,9 @@ pub(super) fn unplaced(view: &JobView) -> Failure {
         .filter_map(|slot| {
             let run = slot.current.as_ref().or(slot.ended.last());
             if let Some(run) = run.filter(|run| run.state == RunState::Running) {
+                if let Some(pending) = run.resizing() {
+                    return Some(format!("{} {}", slot.slot, pending.standing()));
+                }
                 let healthy = run.health.as_ref().is_none_or(Health::is_healthy);
                 let reason = unhealthy(run).unwrap_or("not healthy yet");
                 return (!healthy).then(|| format!("{} {reason}", slot.slot));

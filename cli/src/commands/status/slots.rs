@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
-use loom_schemas::record::{Decision, RunRecord, Score, SlotRecord};
+use loom_schemas::record::{Decision, PendingResize, RunRecord, Score, SlotRecord};
 
 use crate::output::{table, time};
 
@@ -68,13 +68,16 @@ pub(super) fn slot_table(slots: &[SlotRecord], wide: bool, now: Timestamp) -> St
     table::render(table)
 }
 
-/// Why a slot stands as it does: what it waits for, why it is not healthy, how its run ended.
+/// Why a slot stands as it does: what it waits for, limits that do not hold, why it is not healthy,
+/// how its run ended.
 fn reason(slot: &SlotRecord, run: &RunRecord) -> String {
     if let Some(waiting) = &slot.waiting {
         return waiting.clone();
     }
+    let limits = run.resizing().map(PendingResize::standing);
     let health = run.health.as_ref().and_then(|health| health.reason.clone());
-    health
+    limits
+        .or(health)
         .or_else(|| run.reason.clone())
         .or_else(|| ending(run))
         .unwrap_or_default()
@@ -202,6 +205,9 @@ pub(super) fn run_detail(slot: &str, run: &RunRecord) -> String {
     }
     for (name, port) in &run.ports {
         table::field(&mut text, "Port", &format!("{name} {port}"));
+    }
+    if let Some(pending) = run.resizing() {
+        table::field(&mut text, "Limits", &pending.standing());
     }
     for what in &run.unenforced {
         table::field(&mut text, "Not held", what);

@@ -4,6 +4,7 @@ mod healthy;
 mod nodes;
 mod placing;
 mod requests;
+mod resizing;
 mod rolling;
 mod slots;
 

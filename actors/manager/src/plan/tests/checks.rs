@@ -129,8 +129,8 @@ impl World {
             let was = |run: &RunRecord| served.contains(&run.placement);
             let was_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(was);
             // A version without checks that a run goes on under may be all that was missing.
-            let now_too = |run: &RunRecord| was(run) || serving.contains(&run.placement);
-            let stays = |run: &RunRecord| now_too(run) && run.order == Order::Run;
+            let works = |run: &RunRecord| was(run) || serving.contains(&run.placement);
+            let stays = |run: &RunRecord| works(run) && run.order == Order::Run;
             let stays_in = |slot: &SlotRecord| live_runs(slot).filter(of_round).any(stays);
             let then = slots.iter().filter(|slot| was_in(slot)).count();
             let now = slots.iter().filter(|slot| stays_in(slot)).count();
@@ -231,6 +231,8 @@ impl World {
                 told.order == Order::Run
                     && held
                         .is_some_and(|report| report.state == RunState::Running && healthy(report))
+                    && held.is_some_and(|report| report.limits.hold())
+                    && held.is_some_and(|report| report.version == told.version)
             })
         })
     }

@@ -7,6 +7,8 @@ pub(super) enum Happens {
         job: u8,
         replicas: u8,
         variant: u8,
+        /// How much it reserves; the usual if 0.
+        limits: u8,
     },
     Stop {
         job: u8,
@@ -79,6 +81,7 @@ impl Happens {
                 job,
                 replicas: b % 4,
                 variant: c,
+                limits: if a % 5 == 4 { a / 5 % 3 + 1 } else { 0 },
             },
             9..=13 => Self::Arrive {
                 from: a,

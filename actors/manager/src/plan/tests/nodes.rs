@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Exit, Health, Marks, Order};
+use loom_schemas::record::{Exit, Health, Limits, Marks, Order};
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::{HealthStatus, Kind, RunState};
 
@@ -16,6 +16,8 @@ use crate::state::fixture::run_id;
 pub(super) struct Held {
     pub(super) report: RunReport,
     restarts_obeyed: u32,
+    /// The last change of its limits that was carried out.
+    resized: u32,
     starts: u32,
 }
 
@@ -43,6 +45,7 @@ impl World {
             let held = sim.held.entry(*placement).or_insert_with(|| Held {
                 report: first_report(told),
                 restarts_obeyed: told.restart,
+                resized: told.resize,
                 starts: 1,
             });
             held.report.passed.clear();
@@ -64,8 +67,12 @@ impl World {
                 end(&mut held.report, RunState::Killed, 143, now);
                 held.report.will_restart = true;
             } else if held.report.state == RunState::Running {
+                limit(held, told);
                 check(&mut held.report, told.task.health.is_some(), now);
             } else if !over {
+                held.resized = told.resize;
+                held.report.version = told.version;
+                held.report.limits = Limits::Hold;
                 held.report.passed = vec![RunState::Preparing, RunState::Starting];
                 held.report.state = RunState::Running;
                 held.report.started_at = Some(now);
@@ -123,6 +130,22 @@ impl World {
         held.report.will_restart = again && told.order == Order::Run && held.starts < 2;
         self.wire.push((node.clone(), held.report.clone()));
     }
+}
+
+/// Other limits hold at the second try.
+fn limit(held: &mut Held, told: &Assigned) {
+    let again = held.report.version == told.version && !held.report.limits.hold();
+    held.report.version = told.version;
+    held.report.limits = if held.resized == told.resize || again {
+        held.resized = told.resize;
+        Limits::Hold
+    } else if told.resize.is_multiple_of(2) {
+        Limits::Pending
+    } else {
+        Limits::Refused {
+            reason: "memory limit: it holds more".to_owned(),
+        }
+    };
 }
 
 /// A check of a run comes in: the first finds it pending, the next one healthy.

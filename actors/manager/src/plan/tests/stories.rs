@@ -11,6 +11,7 @@ fn submit(replicas: u8, variant: u8) -> Happens {
         job: 0,
         replicas,
         variant,
+        limits: 0,
     }
 }
 
@@ -71,6 +72,7 @@ fn more_slots_wait_for_a_node_than_are_changed_in_one_pass() {
         job: 1,
         replicas: 3,
         variant: 0,
+        limits: 0,
     };
     let story = [
         batch,
@@ -138,6 +140,7 @@ fn batch(replicas: u8, variant: u8) -> Happens {
         job: 1,
         replicas,
         variant,
+        limits: 0,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
 use loom_schemas::spec::{JobSpec, OnUpdateFailure, PortSpec, Protocol, UpdateOrder};
-use loom_schemas::units::Millis;
+use loom_schemas::units::{Bytes, MilliCores, Millis};
 use loom_schemas::wire::{
     Bye, JobAddress, JobRequest, RollbackRequest, RunReport, ScaleRequest, UpdateRequest,
     UpdateVerb,
@@ -195,8 +195,16 @@ impl World {
                 job,
                 replicas,
                 variant,
+                limits,
             } => {
-                let submission = submission(&Self::spec(job, replicas, variant));
+                let mut spec = Self::spec(job, replicas, variant);
+                let main = spec.tasks.get_mut(&Name::main()).unwrap();
+                // Cores run out before memory does: why a slot waits stays the same in words.
+                let reserved = &mut main.resources;
+                let (cpu, mib) =
+                    [(1000, 1024), (500, 1024), (2000, 1024), (1000, 2048)][usize::from(limits)];
+                (reserved.cpu, reserved.memory) = (MilliCores(cpu), Bytes::mib(mib));
+                let submission = submission(&spec);
                 self.decide(|d, now| decide::submit(d, submission, ANNA, now))
                     .unwrap();
             }

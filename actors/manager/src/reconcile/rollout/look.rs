@@ -71,7 +71,7 @@ pub(super) fn look(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) -> L
     }
     let current = record.current.as_ref().filter(|run| is_live(run));
     let counts = record.incoming.is_none()
-        && current.is_some_and(|run| run.version == job.version && counts(facts, task, run));
+        && current.is_some_and(|run| run.told_version() == job.version && counts(facts, task, run));
     // One that failed does not hold up an update that goes on after failures.
     // A batch proves nothing, and counts what was lost with its node among its attempts.
     let continues = facts.spec.update.on_failure == OnUpdateFailure::Continue;
@@ -101,7 +101,10 @@ pub(super) fn counts_at(facts: &Facts<'_>, task: &TaskSpec, run: &RunRecord) -> 
     }
     // An update that goes on after failures takes what is late as it is.
     let late = (update.on_failure == OnUpdateFailure::Continue)
-        .then(|| later(run.placed_at, update.deadline.into()));
+        .then(|| later(begun(run).max(run.placed_at), update.deadline.into()));
+    if run.resizing().is_some() {
+        return late;
+    }
     if facts.spec.kind == Kind::Batch {
         return (run.state == RunState::Running).then_some(run.created_at);
     }
@@ -112,7 +115,12 @@ pub(super) fn counts_at(facts: &Facts<'_>, task: &TaskSpec, run: &RunRecord) -> 
         (Some(_), _) => None,
     };
     // The node's clock may be behind: no run served before it was wanted.
-    let proved = since.map(|since| later(since.max(run.created_at), update.healthy_for.into()));
+    let proved = since.map(|since| {
+        later(
+            since.max(run.created_at).max(begun(run)),
+            update.healthy_for.into(),
+        )
+    });
     proved.into_iter().chain(late).min()
 }
 
@@ -123,11 +131,11 @@ pub(super) fn waits_since(
     task: &TaskSpec,
     record: &SlotRecord,
 ) -> Option<Timestamp> {
-    let new = |run: &&RunRecord| run.version == facts.job.version && run.order == Order::Run;
+    let new = |run: &&RunRecord| run.told_version() == facts.job.version && run.order == Order::Run;
     let leaves = live_runs(record).any(|run| run.order != Order::Run);
     match live_runs(record).find(new) {
         Some(run) if leaves && counts(facts, task, run) => None,
-        Some(run) => Some(run.placed_at),
+        Some(run) => Some(begun(run).max(run.placed_at)),
         None if leaves => None,
         None => {
             let ended = record.current.as_ref().or(record.ended.last());
@@ -141,6 +149,17 @@ pub(super) fn waits_since(
 pub(in crate::reconcile) fn is_done(task: &TaskSpec, run: &RunRecord) -> bool {
     let again = run.will_restart || task.restart.on == RestartOn::Any;
     run.state == RunState::Completed && run.order == Order::Run && !again
+}
+
+/// Since when a run is held to its limits as its version says, where that was not from its start;
+/// until it is so since when that is wanted.
+fn begun(run: &RunRecord) -> Timestamp {
+    let resize = run.resize.as_ref();
+    let since = resize.and_then(|resize| match &resize.pending {
+        Some(pending) => Some(pending.since),
+        None => resize.held_at,
+    });
+    since.unwrap_or(Timestamp::MIN)
 }
 
 /// Whether a run does its work as far as anybody knows: where its version has it checked, it is
@@ -201,13 +220,16 @@ pub(super) fn how_it_stands(record: &SlotRecord, facts: &Facts<'_>) -> String {
     let runs = record.incoming.iter().chain(&record.current);
     let run = runs
         .into_iter()
-        .find(|run| run.version == facts.job.version);
+        .find(|run| run.told_version() == facts.job.version);
     if let Some(waiting) = record.waiting.as_ref().filter(|why| !why.is_empty()) {
         return format!("waits: {waiting}");
     }
     let Some(run) = run else {
         return "waits for its run".to_owned();
     };
+    if let Some(pending) = run.resizing() {
+        return pending.standing();
+    }
     match &run.health {
         Some(health) if !health.is_healthy() => match &health.reason {
             Some(reason) => format!("is {}: {reason}", health.status),

@@ -12,7 +12,9 @@
 //!   end. Then the last healthy version comes back as a version of its own, or the update pauses or
 //!   goes on, as `on_failure` says. One that has nothing to go back to stays failed.
 //! - A version is healthy once all of its slots count together, or their work is done.
-//! - What a version changes in place is no update: runs go on under it.
+//! - What a version changes in place is no update: runs go on under it. Where that is their limits,
+//!   slots take it over like any other, but their runs are held to the new limits and go on; they
+//!   count once those hold.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -173,7 +175,7 @@ impl Rollout {
     fn add(&mut self, facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) {
         let Look { turned, way } = look(facts, task, record);
         if turned && !way.is_settled() && facts.spec.kind != Kind::Batch {
-            let runs = live_runs(record).filter(|run| run.version == facts.job.version);
+            let runs = live_runs(record).filter(|run| run.told_version() == facts.job.version);
             let next = runs.filter_map(|run| counts_at(facts, task, run)).min();
             let next = next.filter(|at| *at > facts.now);
             self.due = self.due.into_iter().chain(next).min();

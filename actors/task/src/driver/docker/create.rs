@@ -79,7 +79,7 @@ fn host(launch: &Launch, container: &Container) -> HostConfig {
     }
 }
 
-fn limits(wanted: &Resources) -> HostConfig {
+pub(super) fn limits(wanted: &Resources) -> HostConfig {
     let memory = i64::try_from(wanted.memory.0)
         .ok()
         .filter(|memory| *memory > 0);

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | create, start, pause, resume, remove, exec | the engine |
 //! | the end | the kernel tells it at once (a pidfd), then an event of the engine with which code |
+//! | limits of what runs | the engine, but the rate of disks the kernel |
 //! | signals | the kernel, but to what stands still the engine |
 //! | usage | the kernel: files of the control groups |
 //! | output | the engine's log, copied into files like those of any other run (`logs`) |
@@ -26,6 +27,7 @@ mod image;
 mod logs;
 mod record;
 mod remove;
+mod resize;
 mod result;
 mod run;
 mod start;
@@ -42,6 +44,7 @@ use bollard::query_parameters::ListContainersOptions;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use loom_schemas::ids::RunId;
+use loom_schemas::spec::Resources;
 use loom_schemas::words::DriverKind;
 use nix::sys::signal::Signal;
 use tokio::sync::{Semaphore, watch};
@@ -284,6 +287,14 @@ impl Driver for DockerDriver {
 
     fn resume(&self, run: RunId) -> BoxFuture<'_, Result<(), DriverError>> {
         async move { self.find(run).await?.resume(&self.0.engine).await }.boxed()
+    }
+
+    fn resize(
+        &self,
+        run: RunId,
+        wanted: Resources,
+    ) -> BoxFuture<'_, Result<Vec<String>, DriverError>> {
+        async move { self.find(run).await?.resize(&self.0.engine, wanted).await }.boxed()
     }
 
     fn exec(

@@ -207,8 +207,12 @@ impl Run {
         Ok(written.unwrap_or(0) + output.unwrap_or(0))
     }
 
-    /// Holds it to a rate on disks; what it is not held to, a phrase each.
-    pub(super) fn limit_disk(pid: Option<u32>, container: &str, rate: Bytes) -> Vec<String> {
+    /// Holds it to a rate on disks, or to none any more; what it is not held to, a phrase each.
+    pub(super) fn limit_disk(
+        pid: Option<u32>,
+        container: &str,
+        rate: Option<Bytes>,
+    ) -> Vec<String> {
         let groups = pid.map(|pid| Groups::of(pid, container));
         let groups = groups.unwrap_or_default();
         match groups.path("blkio") {
@@ -216,6 +220,7 @@ impl Run {
                 let version1 = group.join("blkio.throttle.read_bps_device").exists();
                 disk::limit(group, !version1, rate)
             }
+            None if rate.is_none() => Vec::new(),
             None => vec![
                 "disk rate: the container's control groups are not to be seen from the node's agent"
                     .to_owned(),

@@ -66,7 +66,7 @@ async fn held(launch: &Launch, container: &str, state: &ContainerState) -> Vec<S
         return Vec::new();
     };
     let (pid, container) = (pid_of(state), container.to_owned());
-    let limit = move || Run::limit_disk(pid, &container, rate);
+    let limit = move || Run::limit_disk(pid, &container, Some(rate));
     tokio::task::spawn_blocking(limit).await.unwrap_or_default()
 }
 

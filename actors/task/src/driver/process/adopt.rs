@@ -58,7 +58,7 @@ pub(super) fn left(inner: &Arc<Inner>, id: RunId) -> Option<Arc<Run>> {
         && let Some(launch) = read(&directory, LAUNCH, ShimLaunch::decode)
     {
         let started = read(&directory, STARTED, StartedRecord::decode);
-        return Some(Run::over(id, directory, launch, started));
+        return Some(Run::over(id, directory, inner.with_groups(launch), started));
     }
     look(inner, id)
 }
@@ -79,7 +79,13 @@ pub(super) fn look(inner: &Arc<Inner>, id: RunId) -> Option<Arc<Run>> {
         && !has_ended(&fd)
     {
         let shim = Shim { fd, child: None };
-        return Some(Run::watched(id, directory, launch, started.clone(), shim));
+        return Some(Run::watched(
+            id,
+            directory,
+            inner.with_groups(launch),
+            started.clone(),
+            shim,
+        ));
     }
     if is_locked(&directory) {
         // A shim lives of which nothing can be read: it ends when its processes do.
@@ -96,7 +102,7 @@ pub(super) fn look(inner: &Arc<Inner>, id: RunId) -> Option<Arc<Run>> {
         .is_some_and(|started| started.boot == boot_id());
     let torn = started.is_none() && directory.join(STARTED).exists();
     if recorded || this_boot || torn {
-        return Some(Run::over(id, directory, launch, started));
+        return Some(Run::over(id, directory, inner.with_groups(launch), started));
     }
     inner.cgroups.clear(&name);
     None

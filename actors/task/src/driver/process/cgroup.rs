@@ -2,6 +2,7 @@
 
 mod limits;
 mod mounts;
+mod resize;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -24,6 +24,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use loom_schemas::ids::RunId;
+use loom_schemas::spec::Resources;
 use loom_schemas::words::DriverKind;
 use nix::sys::signal::Signal;
 
@@ -33,6 +34,7 @@ use self::run::Run;
 use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started, disk};
 use crate::driver::usage::Usage;
 use crate::launch::Launch;
+use crate::shim::record::ShimLaunch;
 
 /// How a [`ProcessDriver`] is set up.
 #[derive(Clone, Debug)]
@@ -217,6 +219,19 @@ impl Driver for ProcessDriver {
         .boxed()
     }
 
+    fn resize(
+        &self,
+        run: RunId,
+        wanted: Resources,
+    ) -> BoxFuture<'_, Result<Vec<String>, DriverError>> {
+        async move {
+            let run = self.find(run).await?;
+            self.blocking(move |inner| run.resize(&inner.cgroups, &wanted))
+                .await
+        }
+        .boxed()
+    }
+
     fn exec(
         &self,
         run: RunId,
@@ -258,6 +273,12 @@ impl Inner {
         self.directory.join(run.to_string())
     }
 
+    /// A launch with the control groups that are removed after it.
+    fn with_groups(&self, launch: ShimLaunch) -> (ShimLaunch, Vec<PathBuf>) {
+        let groups = self.cgroups.all_groups(&launch.run, &launch.groups);
+        (launch, groups)
+    }
+
     fn runs(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -296,7 +317,7 @@ impl Inner {
     fn forget(&self, run: RunId, files: bool) -> Result<(), DriverError> {
         let known = self.runs().remove(&run);
         match known {
-            Some(known) => cgroup::remove(&known.launch.groups),
+            Some(known) => cgroup::remove(&known.groups),
             None => self.cgroups.clear(&run.to_string()),
         }
         if !files {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use loom_schemas::ids::RunId;
 use loom_schemas::record::Exit;
+use loom_schemas::spec::Resources;
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal as RawSignal, pidfd_open, pidfd_send_signal};
@@ -17,7 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::cgroup;
+use super::cgroup::{self, Cgroups};
 use crate::driver::usage::{self, Groups, Usage};
 use crate::driver::{Adopted, DriverError, Ended, Left, RESULT, Started};
 use crate::shim::record::{Process, STATUS, ShimLaunch, StartedRecord, StatusRecord, start_ticks};
@@ -34,6 +35,8 @@ pub(super) struct Run {
     id: RunId,
     directory: PathBuf,
     pub(super) launch: ShimLaunch,
+    /// Its control groups, and those it may be moved into.
+    pub(super) groups: Vec<PathBuf>,
     /// None if it ended before anybody saw it start.
     started: Option<StartedRecord>,
     /// The main process; none if it has ended.
@@ -46,7 +49,7 @@ impl Run {
     pub(super) fn watched(
         id: RunId,
         directory: PathBuf,
-        launch: ShimLaunch,
+        (launch, groups): (ShimLaunch, Vec<PathBuf>),
         started: StartedRecord,
         shim: Shim,
     ) -> Arc<Self> {
@@ -56,6 +59,7 @@ impl Run {
             id,
             directory,
             launch,
+            groups,
             started,
             main,
             ended: watch::Sender::new(None),
@@ -68,7 +72,7 @@ impl Run {
     pub(super) fn over(
         id: RunId,
         directory: PathBuf,
-        launch: ShimLaunch,
+        (launch, groups): (ShimLaunch, Vec<PathBuf>),
         started: Option<StartedRecord>,
     ) -> Arc<Self> {
         let ended = watch::Sender::new(None);
@@ -76,6 +80,7 @@ impl Run {
             id,
             directory,
             launch,
+            groups,
             started,
             main: None,
             ended,
@@ -203,6 +208,19 @@ impl Run {
         Ok(())
     }
 
+    /// Holds it to other limits; what of them it is not held to, a phrase each.
+    pub(super) fn resize(
+        &self,
+        cgroups: &Cgroups,
+        wanted: &Resources,
+    ) -> Result<Vec<String>, DriverError> {
+        self.check_running()?;
+        let shim = self.started.as_ref().map(|started| started.shim.pid);
+        let tree = self.launch.tree.as_ref();
+        let resized = cgroups.resize(&self.launch.run, wanted, tree, shim);
+        resized.map_err(DriverError::Rejected)
+    }
+
     /// What its processes use; without groups of its own, as far as they still are there.
     pub(super) fn usage(&self) -> Result<Usage, DriverError> {
         self.check_running()?;
@@ -258,7 +276,7 @@ impl Run {
         let status = fs::read(self.directory.join(STATUS)).ok();
         let known = status.as_deref().and_then(StatusRecord::decode);
         let left = self.kill_rest();
-        cgroup::remove(&self.launch.groups);
+        cgroup::remove(&self.groups);
         let mut ended = match known {
             Some(status) => Ended {
                 exit: Exit {

@@ -88,7 +88,7 @@ fn start_new(
         Ok((started, shim)) => Ok(Run::watched(
             launch.run,
             directory.to_path_buf(),
-            shim_launch,
+            inner.with_groups(shim_launch),
             started,
             shim,
         )),

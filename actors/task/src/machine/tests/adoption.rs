@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::driver::Adopted;
-use crate::machine::Progress;
+use crate::machine::{Held, Progress};
 
 #[test]
 fn a_run_of_an_earlier_agent_is_taken_over() {
@@ -64,6 +64,10 @@ fn a_time_limit_goes_on_under_an_agent_younger_than_the_run() {
     let mut progress = Progress::first(id(1));
     progress.state = RunState::Running;
     let mut desired = assigned();
+    progress.held = Some(Held {
+        limits: desired.task.resources.clone(),
+        unenforced: Vec::new(),
+    });
     desired.task.timeout = Some(TimeoutSpec {
         after: Millis::secs(600),
         warn: Some(TimeoutWarning {

@@ -6,5 +6,6 @@ mod away;
 mod held;
 mod lives;
 mod pulls;
+mod resize;
 mod rig;
 mod troubles;

@@ -172,7 +172,7 @@ async fn a_run_has_control_groups_of_its_own_until_it_ends() {
     assert!(!groups().contains(&id), "they are removed after it");
 }
 
-fn groups() -> String {
+pub(super) fn groups() -> String {
     let found = std::process::Command::new("find")
         .args(["/sys/fs/cgroup", "-path", "*/loom/*"])
         .output()

@@ -11,5 +11,6 @@ mod go;
 mod kernel;
 mod output;
 mod refused;
+mod resize;
 mod rig;
 mod values;
