@@ -199,3 +199,54 @@ fn one_goes_on_under_a_version_without_checks_and_serves_from_then_on() {
     ];
     live(Strategy::Spread, &story);
 }
+
+/// The service in a variant, with limits.
+fn limited(replicas: u8, variant: u8, limits: u8) -> Happens {
+    Happens::Submit {
+        job: 0,
+        replicas,
+        variant,
+        limits,
+    }
+}
+
+/// Stop-first comes over an update that has begun a run beside one that serves, while two other
+/// slots are down.
+fn stop_first_over_two_runs(first: Happens, second: u8) {
+    let story = [
+        first,
+        Happens::Work,
+        arrive(1),
+        submit(2, second),
+        submit(1, 0b0001_1000),
+        limited(3, 0b1010_1101, 3),
+        Happens::Work,
+        Happens::Work,
+    ];
+    live(Strategy::RoundRobin, &story);
+}
+
+#[test]
+fn stop_first_over_an_update_that_began_one_beside_what_serves() {
+    stop_first_over_two_runs(limited(1, 0b0000_0010, 2), 0);
+}
+
+#[test]
+fn stop_first_over_an_update_that_began_one_beside_what_is_found_healthy_late() {
+    stop_first_over_two_runs(submit(1, 0b0111_1010), 0b0001_1111);
+}
+
+#[test]
+fn back_to_stop_first_while_two_hand_over() {
+    let story = [
+        submit(3, 0b0101_0110),
+        Happens::Work,
+        arrive(3),
+        limited(3, 0b0001_1000, 1),
+        Happens::Work,
+        arrive(9),
+        Happens::Passes { seconds: 10 },
+        Happens::Rollback { job: 0 },
+    ];
+    live(Strategy::Binpack, &story);
+}

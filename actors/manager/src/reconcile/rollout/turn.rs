@@ -103,7 +103,13 @@ fn rank(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) -> Option<Rank>
         return None;
     }
     let stays = live_runs(record).find(|run| run.order == Order::Run);
-    if record.incoming.is_some() || (stays.is_none() && live_runs(record).next().is_some()) {
+    let leaves = stays.is_none() && live_runs(record).next().is_some();
+    if facts.is_stop_first(task) && stays.is_some() {
+        // Turned while a run beside it leaves, it would end later than was decided.
+        if live_runs(record).count() > 1 {
+            return None;
+        }
+    } else if leaves || record.incoming.is_some() {
         return Some(Rank::Free);
     }
     let healthy = job.update.as_ref().and_then(|update| update.from);
