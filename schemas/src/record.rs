@@ -3,6 +3,7 @@
 //! Records carry effects, not commands: the leader decides, a follower only puts them in place.
 
 mod child;
+mod claim;
 mod decision;
 mod node;
 mod resize;
@@ -21,6 +22,7 @@ use crate::wire::SubmitOutcome;
 use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 
 pub use child::{MadeBy, Parent, ScheduleRecord};
+pub use claim::Claim;
 pub use decision::{Decision, RunnerUp, Score};
 pub use node::{Capacity, NodeInfo, NodeRecord, NodeStatus};
 pub use resize::{Limits, PendingResize, Resize};
@@ -147,6 +149,9 @@ pub struct SlotRecord {
     /// Why it waits, counted: `no node fits: 2 not enough memory, 1 down`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
+    /// The room that is made for it while it waits.
+    #[serde(default, skip_serializing_if = "Seldom::is_none")]
+    pub claim: Seldom<Claim>,
 }
 
 /// One execution of a slot.
@@ -176,6 +181,9 @@ pub struct RunRecord {
     pub health: Option<Health>,
     /// What the manager wants of it.
     pub order: Order,
+    /// The slot that it was evicted for.
+    #[serde(default, skip_serializing_if = "Seldom::is_none")]
+    pub evicted_for: Seldom<Slot>,
     /// What it holds on its node.
     pub reserved: Resources,
     /// Ports of the node by name.

@@ -13,7 +13,8 @@ use crate::exit::{Code, Failure};
 use crate::output::{self, graph, table};
 
 /// Show what `run` would do: each task with what becomes of it and why, what changes for the whole
-/// job, in what it differs from the one that runs, what it waits for, and what no node has room for.
+/// job, in what it differs from the one that runs, what it waits for, who would be evicted to make
+/// room for it, and what no node has room for.
 ///
 /// What waits for others, or for its turn in an update, is tried as well.
 ///
@@ -109,6 +110,12 @@ fn shown(plan: &JobPlan) -> String {
     text.push_str(&changes(plan));
     text.push_str(&graph::jobs(&plan.depends_on, &plan.upstream));
     text.push_str(&graph::tasks(&plan.graph));
+    if !plan.evicts.is_empty() {
+        text.push_str("\nevicts to make room, by its priority:\n");
+    }
+    for line in &plan.evicts {
+        let _ = writeln!(text, "{line}");
+    }
     if !plan.blocked.is_empty() {
         text.push_str("\nfinds no node as things stand, or is never started:\n");
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Name, Revision};
+use crate::ids::{Name, Revision, Slot};
 use crate::words::Strategy;
 
 /// How the node of a run was chosen: what the choice was made from, and how near the others came.
@@ -20,6 +20,9 @@ pub struct Decision {
     /// The next best nodes, the best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runners_up: Vec<RunnerUp>,
+    /// The slots of those that were evicted for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evicted: Vec<Slot>,
 }
 
 /// A node that came next.

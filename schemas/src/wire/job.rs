@@ -56,6 +56,10 @@ pub struct JobPlan {
     /// memory`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<String>,
+    /// Whose runs would be evicted to make room for it, a line each: `low/0 on node-1, for
+    /// web/2`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evicts: Vec<String>,
     /// How its tasks would stand, if any of them waits for another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub graph: Vec<TaskStanding>,

@@ -13,6 +13,7 @@ mod containers;
 mod cut_off;
 mod demo;
 mod documents;
+mod evictions;
 mod examples;
 mod files;
 mod follow;

@@ -29,27 +29,28 @@ const LINES_MAX: usize = 20;
 /// At most so many slots of running tasks are tried, each with the room its old run gives back.
 const REPLACED_MAX: usize = 200;
 
-/// What of a job that was planned finds no node, a line a task and reason; and what is never started.
+/// What of a job that was planned finds no node, a line a task and reason, and what is never started;
+/// and who would be evicted for the rest, a line each.
 pub(super) fn blocked(
     draft: &Draft,
     name: &Name,
     now: Timestamp,
     options: &PlanOptions,
     ids: &mut dyn FnMut() -> RunId,
-) -> Vec<String> {
+) -> (Vec<String>, Vec<String>) {
     let state = draft.state();
     let Some((job, spec)) = state
         .job(name)
         .and_then(|job| Some((job, state.spec(job)?)))
     else {
-        return Vec::new();
+        return Default::default();
     };
     let gates = Gates::of(state, job, spec);
     if let Gate::Never(why) = gates.of_whole() {
-        return vec![format!("{name} never starts: {why}")];
+        return (vec![format!("{name} never starts: {why}")], Vec::new());
     }
     if job.wanted != Wanted::Run || job.status.is_terminal() || spec.schedule.is_some() {
-        return Vec::new();
+        return Default::default();
     }
     let mut found = Blocked::default();
     for task in spec.tasks.keys() {
@@ -70,13 +71,15 @@ pub(super) fn blocked(
     trial.waiting_for_a_node();
     trial.waiting_for_others(&gates);
     trial.waiting_for_their_turn();
-    trial.found.lines()
+    let evicts = std::mem::take(&mut trial.found.evicts);
+    (trial.found.lines(), evicts)
 }
 
 /// Slots that find no node, by task and reason.
 #[derive(Default)]
 struct Blocked {
     never: Vec<String>,
+    evicts: Vec<String>,
     slots: BTreeMap<Name, Vec<(String, Vec<Slot>)>>,
 }
 
@@ -99,6 +102,13 @@ impl Blocked {
         let Some(why) = record.waiting.as_deref() else {
             return;
         };
+        if let Some(claim) = record.claim.as_ref() {
+            let (node, slot) = (&claim.node, &record.slot);
+            let gone = claim.evicted.iter();
+            let lines = gone.map(|gone| format!("{gone} on {node}, for {slot}"));
+            self.evicts.extend(lines);
+            return;
+        }
         let before = self
             .slots
             .get(&record.slot.task)

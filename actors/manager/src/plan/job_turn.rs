@@ -7,7 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use loom_schemas::event::Event;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{JobRecord, SlotRecord, VersionRecord};
+use loom_schemas::record::{
+    JobRecord, Seldom, SlotRecord, UpdatePhase, UpdateState, VersionRecord,
+};
 use loom_schemas::words::RunState;
 
 use super::settle::settle_job;
@@ -163,8 +165,13 @@ impl Pass<'_> {
         for waiting in decided_by(draft.state(), name) {
             draft.state_mut().mark_dirty(&waiting);
         }
+        // What was changed just now may be what the clock counts from in an update.
+        let is_counted = |update: &UpdateState| {
+            matches!(update.phase, UpdatePhase::Rolling | UpdatePhase::Canary)
+        };
+        let changed = turn.changed > 0 && turn.job.update.as_ref().is_some_and(is_counted);
         // A run that was given up just now leaves a slot that its node does not need.
-        turn.more || turn.steps.len() > 0 || system::follow(draft, name, turn.limit) > 0
+        turn.more || changed || turn.steps.len() > 0 || system::follow(draft, name, turn.limit) > 0
     }
 
     /// A job's whole turn; whether more is to be done for it than was allowed.
@@ -224,6 +231,9 @@ impl Pass<'_> {
                     }
                 }
             }
+        }
+        if record.waiting.is_none() {
+            record.claim = Seldom::NONE;
         }
         let waits = record.waiting.is_some() && !waited;
         if earlier.is_none_or(|earlier| *earlier != record) {

@@ -7,6 +7,7 @@ mod assign;
 mod blocked;
 mod crowded;
 mod diff;
+mod evict;
 mod job_turn;
 mod order;
 mod parts;
@@ -20,7 +21,7 @@ mod task_turn;
 mod tests;
 mod update;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,7 +31,7 @@ use loom_schemas::words::Strategy;
 
 use crate::reconcile::NodeStanding;
 use crate::schedule;
-use crate::scheduler::{Cluster, Request, Room};
+use crate::scheduler::{Cluster, Request};
 use crate::state::{Draft, State};
 
 pub(crate) use assign::results;
@@ -40,6 +41,7 @@ pub use preview::preview;
 pub use silent::deadlines;
 pub use task_turn::{empty_slot, new_run};
 
+use evict::Evictable;
 use order::Order;
 
 /// How planning goes about it.
@@ -172,8 +174,12 @@ fn wake(
     queue.follow(state.waiting_slots());
     if state.waiting_may_fit() {
         for node in state.freed().filter_map(|node| state.node(node)) {
-            let room = Room::of(node, state.load(&node.name));
-            jobs.extend(queue.woken_by(&node.name, &room));
+            let room_for = |priority| evict::room_for(state, node, priority);
+            jobs.extend(queue.woken_by(&node.name, &room_for));
+            // Room is made here for these.
+            let claims = state.load(&node.name).into_iter();
+            let claims = claims.flat_map(|load| load.claims.keys());
+            jobs.extend(claims.map(|slot| slot.job.clone()));
         }
     }
     let state = draft.state_mut();
@@ -195,6 +201,10 @@ struct Pass<'a> {
     follows: bool,
     /// What was refused in this pass: nothing becomes free in it, so it is not tried again.
     refused: HashMap<Request, String>,
+    /// Those of which no eviction makes room for a priority, in this pass.
+    hopeless: HashSet<(Request, u8)>,
+    /// Who may be evicted, once somebody asked.
+    evictable: Option<Evictable>,
     left: usize,
     /// How many jobs were looked at.
     jobs: usize,
@@ -217,6 +227,8 @@ impl<'a> Pass<'a> {
             cluster,
             follows: false,
             refused: HashMap::new(),
+            hopeless: HashSet::new(),
+            evictable: None,
             left: usize::MAX,
             jobs: 0,
         }
@@ -226,6 +238,8 @@ impl<'a> Pass<'a> {
     fn look_anew(&mut self) {
         self.follows = false;
         self.refused.clear();
+        self.hopeless.clear();
+        self.evictable = None;
     }
 }
 

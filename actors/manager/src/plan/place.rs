@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{ClusterRecord, Decision, RunRecord, SlotRecord};
-use loom_schemas::spec::{Operator, TaskSpec};
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::record::{Claim, ClusterRecord, Decision, RunRecord, SlotRecord};
+use loom_schemas::spec::{Operator, SubJob, TaskSpec};
 use loom_schemas::words::RunState;
 
-use super::Pass;
 use super::task_turn::{TaskTurn, new_run};
+use super::{Pass, evict};
 use crate::reconcile::{Facts, version_of};
 use crate::scheduler::{Cause, Placement, Preferences, Request, Room, WhyNot, fits, seed};
 use crate::state::{Draft, State, run_event};
@@ -43,31 +43,16 @@ impl Pass<'_> {
         record.not_before = None;
         if let Operator::Job(sub) = &task.operator {
             let made = (version, (self.ids)());
-            return match subjob::start(draft, facts.job, task, sub, &record.slot, made, facts.now) {
-                Ok(new) => {
-                    draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
-                    record.waiting = None;
-                    Some(new)
-                }
-                Err(NotMade::Ever(why)) => {
-                    let new = subjob::rejected(facts.job, made, why, facts.now);
-                    draft.event(run_event(facts.now, &record.slot, &new, new.state.as_str()));
-                    record.waiting = None;
-                    Some(new)
-                }
-                Err(NotMade::Yet(why)) => {
-                    record.not_before = facts.now.checked_add(NAME_PAUSE).ok();
-                    turn.wait(draft, facts.now, record, why);
-                    None
-                }
-            };
+            return start_job(draft, facts, record, (task, sub), made, turn);
         }
         let request = turn.request_of(facts.spec, task, &record.slot.index);
         let is_pinned = record.slot.index.node().is_some();
-        if !is_pinned && let Some(why) = self.refused.get(&request) {
+        if !is_pinned
+            && record.claim.is_none()
+            && let Some(why) = self.refused.get(&request)
+        {
             let why = why.clone();
-            self.cluster.queue().note(&record.slot, &request);
-            turn.wait(draft, facts.now, record, why);
+            self.wait(draft, facts, record, task, (&request, why), turn);
             return None;
         }
         let run = (self.ids)();
@@ -76,30 +61,63 @@ impl Pass<'_> {
                 record.waiting = None;
                 let reserved = task.resources_of(&record.slot.index);
                 let new = RunRecord {
-                    node: Some(placement.node),
-                    decision: Some(Box::new(Decision {
-                        strategy: placement.strategy,
-                        revision: self.options.revision,
-                        seed: seed(run),
-                        score: placement.score,
-                        runners_up: placement.runners_up,
-                    })),
-                    ports: placement.ports,
                     version,
                     ..new_run(facts.job, run, reserved, facts.now)
                 };
+                let new = self.placed(new, placement, record.claim.take());
                 draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
                 Some(new)
             }
             Err(why) => {
-                self.cluster.queue().note(&record.slot, &request);
-                if !is_pinned {
-                    self.refused.insert(request, why.clone());
+                if !is_pinned && record.claim.is_none() {
+                    self.refused.insert(request.clone(), why.clone());
                 }
-                turn.wait(draft, facts.now, record, why);
+                self.wait(draft, facts, record, task, (&request, why), turn);
                 None
             }
         }
+    }
+
+    /// A run on the node that was found for it.
+    fn placed(&self, run: RunRecord, found: Placement, claim: Option<Claim>) -> RunRecord {
+        let evicted = claim.filter(|claim| claim.node == found.node);
+        RunRecord {
+            node: Some(found.node),
+            decision: Some(Box::new(Decision {
+                strategy: found.strategy,
+                revision: self.options.revision,
+                seed: seed(run.run),
+                score: found.score,
+                runners_up: found.runners_up,
+                evicted: evicted.map(|claim| claim.evicted).unwrap_or_default(),
+            })),
+            ports: found.ports,
+            ..run
+        }
+    }
+
+    /// Has a slot wait that was refused: for the room that is made for it, if any is, else for
+    /// whatever may fit it.
+    fn wait(
+        &mut self,
+        draft: &mut Draft,
+        facts: &Facts<'_>,
+        record: &mut SlotRecord,
+        task: &TaskSpec,
+        (request, why): (&Request, String),
+        turn: &mut TaskTurn,
+    ) {
+        let claim = record.claim.take();
+        let queue = self.cluster.queue();
+        queue.note(&record.slot, request, facts.spec.priority);
+        // What was opened for it is closed again.
+        self.follows &= claim.is_none();
+        let claim =
+            claim.filter(|claim| evict::will_do(draft.state(), &record.slot, claim, request));
+        let claim = claim.or_else(|| self.make_room(draft, facts, record, task, request));
+        let why = claim.as_ref().map_or(why, evict::words);
+        record.claim = claim.into();
+        turn.wait(draft, facts.now, record, why);
     }
 
     /// Where a run goes: to the node that its slot is of, or to the best that has room. Why not, in
@@ -117,6 +135,11 @@ impl Pass<'_> {
             self.cluster.follow(state);
         }
         let cluster = &mut *self.cluster;
+        if let Some(claim) = record.claim.as_ref()
+            && let Some(load) = state.load(&claim.node)
+        {
+            cluster.open_claim(&claim.node, &load.kept_free(claim), &claim.ports);
+        }
         let placed = if let Some(node) = record.slot.index.node() {
             let placed = cluster.place_on(node, task, request, run);
             placed.map_err(|cause| format!("node {node}: {cause}"))
@@ -130,7 +153,7 @@ impl Pass<'_> {
             let placed = cluster.place(task, request, run, &mut preferences);
             placed.map_err(|why| why.to_string())
         };
-        recheck(state, placed?, request).map_err(|why| why.to_string())
+        recheck(state, placed?, request, &record.slot).map_err(|why| why.to_string())
     }
 
     /// Writes down where `round-robin` goes on.
@@ -147,6 +170,34 @@ impl Pass<'_> {
             });
         }
     }
+}
+
+/// Has the child job made that is a slot's run; none if it cannot be made yet.
+fn start_job(
+    draft: &mut Draft,
+    facts: &Facts<'_>,
+    record: &mut SlotRecord,
+    (task, sub): (&TaskSpec, &SubJob),
+    made: (u32, RunId),
+    turn: &mut TaskTurn,
+) -> Option<RunRecord> {
+    let started = subjob::start(draft, facts.job, task, sub, &record.slot, made, facts.now);
+    let (new, what) = match started {
+        Ok(new) => (new, "scheduled"),
+        Err(NotMade::Ever(why)) => {
+            let new = subjob::rejected(facts.job, made, why, facts.now);
+            let state = new.state.as_str();
+            (new, state)
+        }
+        Err(NotMade::Yet(why)) => {
+            record.not_before = facts.now.checked_add(NAME_PAUSE).ok();
+            turn.wait(draft, facts.now, record, why);
+            return None;
+        }
+    };
+    draft.event(run_event(facts.now, &record.slot, &new, what));
+    record.waiting = None;
+    Some(new)
 }
 
 /// The nodes on which the slot failed lately, one for each time, and where it did last, whenever
@@ -169,10 +220,15 @@ fn failed_lately(record: &SlotRecord, now: Timestamp) -> Vec<Name> {
 }
 
 /// Looks at the state itself before a placement is written: nothing is ever promised twice.
-fn recheck(state: &State, placed: Placement, request: &Request) -> Result<Placement, WhyNot> {
+fn recheck(
+    state: &State,
+    placed: Placement,
+    request: &Request,
+    slot: &Slot,
+) -> Result<Placement, WhyNot> {
     let room = state
         .node(&placed.node)
-        .map(|node| Room::of(node, state.load(&placed.node)));
+        .map(|node| Room::keeping(node, state.load(&placed.node), |other| other != slot));
     match room.map_or(Err(Cause::Down), |room| fits(&room, request)) {
         Ok(()) => Ok(placed),
         Err(cause) => Err(WhyNot {

@@ -42,7 +42,7 @@ pub fn preview(
     if accepted.outcome != SubmitOutcome::Unchanged {
         plan_job(&mut draft, &name, now, options, ids);
     }
-    let blocked = blocked(&draft, &name, now, options, ids);
+    let (blocked, evicts) = blocked(&draft, &name, now, options, ids);
     let after = draft.state();
     let (graph, depends_on) = match after.job(&name) {
         Some(job) => standing(after, job, spec),
@@ -56,6 +56,7 @@ pub fn preview(
         whole: whole_changes(spec, &changes),
         changes,
         blocked,
+        evicts,
         graph,
         depends_on,
         upstream: upstream(after, spec),

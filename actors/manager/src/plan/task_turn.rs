@@ -68,12 +68,15 @@ impl TaskTurn {
             event.reason = Some(why.clone());
             draft.event(event);
         }
+        // On a node of its own, or where room is made for it, each waits for something of its own.
+        if record.slot.index.node().is_some() || record.claim.is_some() {
+            record.waiting = Some(why);
+            return;
+        }
         let first = self
             .first_waiting
             .get_or_insert_with(|| record.slot.clone());
-        // On a node of its own each waits for something of its own.
-        let own = record.slot.index.node().is_some();
-        record.waiting = Some(if own || *first == record.slot {
+        record.waiting = Some(if *first == record.slot {
             why
         } else {
             String::new()
@@ -92,6 +95,7 @@ pub fn empty_slot(slot: Slot) -> SlotRecord {
         failed_placements: 0,
         not_before: None,
         waiting: None,
+        claim: Seldom::NONE,
     }
 }
 
@@ -108,6 +112,7 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         marks: Marks::default(),
         health: None,
         order: Order::Run,
+        evicted_for: Seldom::NONE,
         reserved,
         ports: BTreeMap::new(),
         restarts: 0,

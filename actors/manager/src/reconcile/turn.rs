@@ -232,6 +232,8 @@ impl<'a> Entry<'a> {
         };
         let batch = facts.spec.kind == Kind::Batch;
         match why {
+            // It did not fail, and what it has spent it has spent.
+            Why::Ordered if run.evicted_for.is_some() => (before, None),
             Why::Ordered => (0, None),
             Why::Lost if batch => (spent_after(task, before, run), None),
             Why::Lost => (before, None),

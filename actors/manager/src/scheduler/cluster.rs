@@ -18,7 +18,7 @@ use super::ranking::{OUT, Ranking};
 use super::shape::{Shape, Shapes};
 use super::why::{Cause, WhyNot};
 use super::{Placement, Preferences, score};
-use crate::state::{Load, State};
+use crate::state::{Held, Load, State};
 
 /// How many runners-up are told of.
 const RUNNERS_UP: usize = 2;
@@ -198,6 +198,14 @@ impl Cluster {
             score: Score(cost),
             runners_up: Vec::new(),
         })
+    }
+
+    /// Has what is kept free on a node for a slot that waits be there for it.
+    pub fn open_claim(&mut self, node: &Name, kept: &Held, ports: &BTreeSet<u16>) {
+        if let Some(seat) = self.floor.find(node) {
+            self.floor.open_claim(seat, kept, ports);
+            self.taken.insert(seat);
+        }
     }
 
     /// Gives back what a run took of a node, as far as it is there; for what would be if it ended.

@@ -1,8 +1,8 @@
 //! Whether a request fits a node: written once, for the scheduler and for the commit.
 
 use imbl::OrdMap;
-use loom_schemas::ids::{Index, Name, RunId};
-use loom_schemas::record::{Capacity, NodeRecord, NodeStatus};
+use loom_schemas::ids::{Index, Name, RunId, Slot};
+use loom_schemas::record::{Capacity, NodeRecord, NodeStatus, RunRecord};
 use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
 use loom_schemas::words::DriverKind;
 
@@ -120,9 +120,28 @@ impl Room {
         std::array::from_fn(|d| all[d].saturating_sub(held[d]))
     }
 
-    /// What a node has left under a load.
+    /// What a node has left under a load, less what is kept free for those that wait.
     pub fn of(node: &NodeRecord, load: Option<&Load>) -> Self {
-        let load = load.cloned().unwrap_or_default();
+        Self::keeping(node, load, |_| true)
+    }
+
+    /// The same where only the claims of some of those that wait are respected.
+    pub fn keeping(
+        node: &NodeRecord,
+        load: Option<&Load>,
+        respected: impl Fn(&Slot) -> bool,
+    ) -> Self {
+        let mut load = load.cloned().unwrap_or_default();
+        let claims = load.claims.clone();
+        for (_, claim) in claims.iter().filter(|(slot, _)| respected(slot)) {
+            let kept = load.kept_free(claim);
+            load.cpu += kept.cpu;
+            load.memory += kept.memory;
+            load.disk += kept.disk;
+            for port in &claim.ports {
+                load.ports.entry(*port).or_insert(1);
+            }
+        }
         Self {
             up: node.status == NodeStatus::Up,
             drivers: node.info.drivers.clone(),
@@ -169,6 +188,17 @@ impl Room {
                 Some(&count) if count > 1 => self.ports.insert(port, count - 1),
                 _ => self.ports.remove(&port),
             };
+        }
+    }
+
+    /// Has what a run holds be free.
+    pub fn give_up(&mut self, run: &RunRecord) {
+        let held = &run.reserved;
+        self.cpu = self.cpu.saturating_sub(u64::from(held.cpu.0));
+        self.memory = self.memory.saturating_sub(held.memory.0);
+        self.disk = self.disk.saturating_sub(held.disk.0);
+        for port in run.ports.values() {
+            self.ports.remove(port);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The nodes by seat: flat rows to look at one after the other, and a list of what changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
@@ -10,6 +10,7 @@ use super::ranking::OUT;
 use super::score::{self, Standing, Terms};
 use super::select::Selection;
 use super::shape::{Shape, View};
+use crate::state::Held;
 
 /// The nodes, each with a seat of its own; seats are in the order of names.
 #[derive(Clone, Debug, Default)]
@@ -116,6 +117,18 @@ impl Floor {
         ports: impl Iterator<Item = u16>,
     ) {
         self.rooms[seat].give_back(request, ports);
+        self.changed(seat);
+    }
+
+    /// Has what is kept free for somebody be free.
+    pub(super) fn open_claim(&mut self, seat: usize, kept: &Held, ports: &BTreeSet<u16>) {
+        let room = &mut self.rooms[seat];
+        room.cpu = room.cpu.saturating_sub(kept.cpu);
+        room.memory = room.memory.saturating_sub(kept.memory);
+        room.disk = room.disk.saturating_sub(kept.disk);
+        for port in ports {
+            room.ports.remove(port);
+        }
         self.changed(seat);
     }
 

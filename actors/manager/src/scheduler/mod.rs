@@ -6,6 +6,7 @@
 //! looked at. Everything is deterministic; ties go to the name.
 
 mod cluster;
+mod evict;
 mod fits;
 mod floor;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use loom_schemas::record::{RunnerUp, Score};
 use loom_schemas::words::Strategy;
 
 pub use cluster::Cluster;
+pub use evict::{Candidate, Sacrifice, least_evicted};
 pub use fits::{Request, Room, choose_ports, fits, seed};
 pub use queue::Queue;
 pub use siblings::Siblings;

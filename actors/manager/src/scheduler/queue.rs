@@ -3,7 +3,7 @@
 //!
 //! Whoever waits fitted nowhere when it was tried, so nothing but such a node can help it, and no
 //! other is asked. The classes are in order of what they ask for: of those that ask for more than
-//! the node has left, none is looked at.
+//! the node has left, or would have if all were evicted who may be, none is looked at.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use loom_schemas::ids::{Name, Slot};
 
 use super::fits::{DIMENSIONS, Request, Room, fits};
 
+type Classes = BTreeMap<[u64; DIMENSIONS], HashMap<Arc<Request>, BTreeSet<Slot>>>;
+
 /// What waits, kept from pass to pass beside the nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
@@ -21,9 +23,9 @@ pub struct Queue {
     followed: OrdSet<Slot>,
     /// Slots noted since, which may not come to wait.
     noted: BTreeSet<Slot>,
-    requests: HashMap<Slot, Arc<Request>>,
-    /// Slots that fit any node, by request, those with the same demands together.
-    classes: BTreeMap<[u64; DIMENSIONS], HashMap<Arc<Request>, BTreeSet<Slot>>>,
+    requests: HashMap<Slot, (Arc<Request>, u8)>,
+    /// Slots that may go to any node, by priority and request, those with the same demands together.
+    classes: BTreeMap<u8, Classes>,
     /// Slots of one node alone.
     pinned: HashMap<Name, BTreeSet<Slot>>,
     /// Slots of which nobody said what they ask for: any node may help.
@@ -52,13 +54,10 @@ impl Queue {
         self.followed = waiting.clone();
     }
 
-    /// A slot was refused what it asked for.
-    pub fn note(&mut self, slot: &Slot, request: &Request) {
-        if self
-            .requests
-            .get(slot)
-            .is_some_and(|known| **known == *request)
-        {
+    /// A slot of this priority was refused what it asked for.
+    pub fn note(&mut self, slot: &Slot, request: &Request, priority: u8) {
+        let known = self.requests.get(slot);
+        if known.is_some_and(|(known, at)| (&**known, *at) == (request, priority)) {
             return;
         }
         self.forget(slot);
@@ -67,34 +66,39 @@ impl Queue {
             let slots = self.pinned.entry(node.clone()).or_default();
             slots.insert(slot.clone());
         } else {
-            let class = self.classes.entry(request.asked()).or_default();
+            let classes = self.classes.entry(priority).or_default();
+            let class = classes.entry(request.asked()).or_default();
             let slots = class.entry(request.clone()).or_default();
             slots.insert(slot.clone());
         }
-        self.requests.insert(slot.clone(), request);
+        self.requests.insert(slot.clone(), (request, priority));
         self.noted.insert(slot.clone());
     }
 
-    /// The jobs of which a slot may fit a node that has so much left now.
-    pub fn woken_by(&mut self, node: &Name, room: &Room) -> HashSet<Name> {
+    /// The jobs of which a slot may fit a node that has so much for each priority now.
+    pub fn woken_by(&mut self, node: &Name, room_for: &dyn Fn(u8) -> Room) -> HashSet<Name> {
         let mut jobs: HashSet<Name> = self.unknown.iter().map(|slot| slot.job.clone()).collect();
         for slot in self.pinned.get(node).into_iter().flatten() {
             self.looked += 1;
-            let request = self.requests.get(slot);
-            if request.is_some_and(|request| fits(room, request).is_ok()) {
+            let known = self.requests.get(slot);
+            if known.is_some_and(|(request, priority)| fits(&room_for(*priority), request).is_ok())
+            {
                 jobs.insert(slot.job.clone());
             }
         }
-        let free = room.free();
-        let most = [free[0], u64::MAX, u64::MAX];
-        for (asked, class) in self.classes.range(..=most) {
-            if (0..DIMENSIONS).any(|d| asked[d] > free[d]) {
-                continue;
-            }
-            for (request, slots) in class {
-                self.looked += 1;
-                if fits(room, request).is_ok() {
-                    jobs.extend(slots.iter().map(|slot| slot.job.clone()));
+        for (priority, classes) in &self.classes {
+            let room = room_for(*priority);
+            let free = room.free();
+            let most = [free[0], u64::MAX, u64::MAX];
+            for (asked, class) in classes.range(..=most) {
+                if (0..DIMENSIONS).any(|d| asked[d] > free[d]) {
+                    continue;
+                }
+                for (request, slots) in class {
+                    self.looked += 1;
+                    if fits(&room, request).is_ok() {
+                        jobs.extend(slots.iter().map(|slot| slot.job.clone()));
+                    }
                 }
             }
         }
@@ -108,19 +112,25 @@ impl Queue {
 
     fn forget(&mut self, slot: &Slot) {
         self.unknown.remove(slot);
-        let Some(request) = self.requests.remove(slot) else {
+        let Some((request, priority)) = self.requests.remove(slot) else {
             return;
         };
         if let Some(node) = slot.index.node() {
             take(&mut self.pinned, node, slot);
             return;
         }
+        let Some(classes) = self.classes.get_mut(&priority) else {
+            return;
+        };
         let asked = request.asked();
-        if let Some(class) = self.classes.get_mut(&asked) {
+        if let Some(class) = classes.get_mut(&asked) {
             take(class, &request, slot);
             if class.is_empty() {
-                self.classes.remove(&asked);
+                classes.remove(&asked);
             }
+        }
+        if classes.is_empty() {
+            self.classes.remove(&priority);
         }
     }
 }

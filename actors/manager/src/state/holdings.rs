@@ -3,6 +3,7 @@
 use imbl::OrdMap;
 use loom_schemas::ids::Name;
 use loom_schemas::record::{NodeRecord, NodeStatus, RunRecord};
+use loom_schemas::spec::Resources;
 
 use super::State;
 
@@ -26,12 +27,12 @@ pub(super) struct Holdings {
 }
 
 impl Held {
-    /// What a run has reserved.
-    pub fn by(run: &RunRecord) -> Self {
+    /// What is shared out of some resources.
+    pub fn of(resources: &Resources) -> Self {
         Self {
-            cpu: u64::from(run.reserved.cpu.0),
-            memory: run.reserved.memory.0,
-            disk: run.reserved.disk.0,
+            cpu: u64::from(resources.cpu.0),
+            memory: resources.memory.0,
+            disk: resources.disk.0,
         }
     }
 
@@ -66,7 +67,7 @@ impl Held {
         self.disk += other.disk;
     }
 
-    fn sub(&mut self, other: &Self) {
+    pub(super) fn sub(&mut self, other: &Self) {
         self.cpu = self.cpu.saturating_sub(other.cpu);
         self.memory = self.memory.saturating_sub(other.memory);
         self.disk = self.disk.saturating_sub(other.disk);
@@ -87,14 +88,14 @@ impl State {
 
     /// A run of a job holds something from now on.
     pub(super) fn hold(&mut self, job: &Name, run: &RunRecord) {
-        let held = Held::by(run);
+        let held = Held::of(&run.reserved);
         let owner = self.jobs.get(job).map(|job| job.owner.as_str());
         self.holdings.change(job, owner, |sum| sum.add(&held));
     }
 
     /// It holds it no more.
     pub(super) fn release(&mut self, job: &Name, run: &RunRecord) {
-        let held = Held::by(run);
+        let held = Held::of(&run.reserved);
         let owner = self.jobs.get(job).map(|job| job.owner.as_str());
         self.holdings.change(job, owner, |sum| sum.sub(&held));
     }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use loom_schemas::ids::{RunId, Slot};
-use loom_schemas::record::{RunRecord, SlotRecord};
+use loom_schemas::record::{Claim, RunRecord, SlotRecord};
 use loom_schemas::spec::Resources;
+
+use super::Held;
 
 /// What is reserved on a node, and by which placements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,12 +23,26 @@ pub struct Load {
     pub ports: OrdMap<u16, u32>,
     /// The placements that hold all this.
     pub placements: OrdMap<RunId, Arc<Slot>>,
+    /// Room that is kept free for slots that wait.
+    pub claims: OrdMap<Slot, Arc<Claim>>,
 }
 
 impl Load {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.placements.is_empty()
+        self.placements.is_empty() && self.claims.is_empty()
+    }
+
+    /// What of a claim has become free so far: what it is to hold, less what those still hold that
+    /// make room for it.
+    pub fn kept_free(&self, claim: &Claim) -> Held {
+        let mut rest = Held::of(&claim.reserved);
+        for (placement, held) in &claim.awaits {
+            if self.placements.contains_key(placement) {
+                rest.sub(&Held::of(held));
+            }
+        }
+        rest
     }
 
     pub(super) fn hold(&mut self, slot: &Arc<Slot>, run: &RunRecord) {

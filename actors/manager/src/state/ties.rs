@@ -12,7 +12,7 @@ use loom_schemas::record::{JobRecord, Wanted};
 use loom_schemas::spec::JobSpec;
 use loom_schemas::words::Kind;
 
-use super::State;
+use super::{State, live_runs};
 
 /// What one job hangs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ struct Tie {
     fires: Option<Timestamp>,
     /// The job it is a child of.
     parent: Option<Name>,
+    /// How much it matters, until it has ended.
+    priority: Option<u8>,
 }
 
 /// Jobs by what they hang on.
@@ -35,6 +37,7 @@ pub(super) struct Ties {
     system: OrdSet<Name>,
     firings: OrdSet<(Timestamp, Name)>,
     children: OrdMap<Name, OrdSet<Name>>,
+    by_priority: OrdMap<u8, OrdSet<Name>>,
 }
 
 impl State {
@@ -60,6 +63,12 @@ impl State {
         due.map(|(_, name)| name)
     }
 
+    /// The jobs of at most this priority that have not ended, the lowest first.
+    pub fn jobs_up_to(&self, priority: u8) -> impl Iterator<Item = (u8, &Name)> {
+        let lower = self.ties.by_priority.range(..=priority);
+        lower.flat_map(|(priority, jobs)| jobs.iter().map(|job| (*priority, job)))
+    }
+
     /// When the next schedule fires after `now`.
     pub fn next_firing(&self, now: Timestamp) -> Option<Timestamp> {
         let firings = self.ties.firings().iter().map(|(at, _)| *at);
@@ -71,7 +80,14 @@ impl State {
         let job = self.jobs.get(name);
         let spec = job.and_then(|job| self.versions.get(&(name.clone(), job.version)));
         let spec = spec.map(|record| &record.spec);
+        let mattered = self.ties.priority(name);
         self.ties.set(name, job.map(|job| (job.as_ref(), spec)));
+        if self.ties.priority(name) < mattered {
+            // Its runs may be evicted for others now.
+            let slots = self.slots.of_job(name);
+            let nodes = slots.flat_map(|slot| live_runs(slot).filter_map(|run| run.node.clone()));
+            self.freed.extend(nodes.collect::<Vec<_>>());
+        }
     }
 }
 
@@ -105,6 +121,17 @@ impl Ties {
         if let Some(at) = new.fires {
             self.firings.insert((at, name.clone()));
         }
+        if old.priority != new.priority {
+            if let Some(priority) = old.priority {
+                take(&mut self.by_priority, &priority, name);
+            }
+            if let Some(priority) = new.priority {
+                self.by_priority
+                    .entry(priority)
+                    .or_default()
+                    .insert(name.clone());
+            }
+        }
         if new.system {
             self.system.insert(name.clone());
         } else {
@@ -115,6 +142,11 @@ impl Ties {
         } else {
             self.of.insert(name.clone(), new);
         }
+    }
+
+    /// How much a job matters.
+    fn priority(&self, name: &Name) -> Option<u8> {
+        self.of.get(name)?.priority
     }
 
     /// The jobs that wait for this one.
@@ -154,6 +186,7 @@ impl Tie {
                 .map(|other| other.job.clone())
                 .collect();
         }
+        tie.priority = Some(spec.priority);
         tie.system = spec.kind == Kind::System;
         if job.wanted == Wanted::Run && spec.schedule.is_some() {
             // The times of another version are not those of this one.
@@ -165,7 +198,7 @@ impl Tie {
     }
 }
 
-fn take(of: &mut OrdMap<Name, OrdSet<Name>>, key: &Name, name: &Name) {
+fn take<K: Clone + Ord>(of: &mut OrdMap<K, OrdSet<Name>>, key: &K, name: &Name) {
     if let Some(names) = of.get_mut(key) {
         names.remove(name);
         if names.is_empty() {

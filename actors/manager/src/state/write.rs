@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use loom_schemas::ids::{Name, Slot};
 use loom_schemas::record::{
-    CommandRecord, JobRecord, NodeRecord, NodeStatus, RunRecord, SlotRecord, VersionRecord,
+    Claim, CommandRecord, JobRecord, NodeRecord, NodeStatus, RunRecord, SlotRecord, VersionRecord,
 };
 use loom_schemas::words::RunState;
 
@@ -142,6 +142,16 @@ impl State {
                 self.loads.remove(node);
             }
         }
+        if let Some(claim) = claim(record).filter(|before| after.and_then(claim) != Some(*before)) {
+            self.freed.insert(claim.node.clone());
+            if let Some(load) = self.loads.get_mut(&claim.node) {
+                let load = Arc::make_mut(load);
+                load.claims.remove(slot);
+                if load.is_empty() {
+                    self.loads.remove(&claim.node);
+                }
+            }
+        }
         if let Some(at) = record.not_before
             && after.and_then(|after| after.not_before) != Some(at)
         {
@@ -173,6 +183,11 @@ impl State {
                 Arc::make_mut(load).hold(&shared, run);
             }
         }
+        if let Some(claim) = claim(record).filter(|after| before.and_then(claim) != Some(*after)) {
+            let load = self.loads.entry(claim.node.clone()).or_default();
+            let claims = &mut Arc::make_mut(load).claims;
+            claims.insert(slot.clone(), Arc::new(claim.clone()));
+        }
         if let Some(at) = record.not_before
             && before.and_then(|before| before.not_before) != Some(at)
         {
@@ -193,6 +208,11 @@ fn is_held(run: &RunRecord, record: Option<&SlotRecord>) -> bool {
             && other.ports == run.ports
     };
     record.iter().flat_map(|it| live_runs(it)).any(same)
+}
+
+/// The room that is kept for a slot: none once it waits no more.
+fn claim(record: &SlotRecord) -> Option<&Claim> {
+    record.claim.as_ref().filter(|_| record.waiting.is_some())
 }
 
 /// Whether all that changed is how far a run is on its way to running: nothing to plan.

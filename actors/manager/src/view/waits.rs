@@ -24,10 +24,17 @@ pub(super) fn explained<'a>(
         let now = slot.waiting.as_ref().filter(|why| !why.is_empty());
         if let Some(why) = now {
             let why = why_now(state, job, spec, &slot).unwrap_or_else(|| why.clone());
+            if slot.claim.is_some() {
+                return slot;
+            }
             reasons.insert(slot.slot.task.clone(), why);
         }
         if let Some(why) = &mut slot.waiting {
             why.clone_from(reasons.entry(slot.slot.task.clone()).or_default());
+            let last = slot.ended.last().or(slot.current.as_ref());
+            if let Some(other) = last.and_then(|run| run.evicted_for.as_ref()) {
+                *why = format!("evicted for {other}; {why}");
+            }
         }
         slot
     })

@@ -1,7 +1,7 @@
 //! The slots of a job, and a run in full.
 
 use jiff::Timestamp;
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Name, Slot};
 use loom_schemas::record::{Decision, PendingResize, RunRecord, Score, SlotRecord};
 
 use crate::output::{table, time};
@@ -137,6 +137,7 @@ fn chosen(decision: &Decision) -> String {
         revision,
         score,
         runners_up,
+        evicted,
         ..
     } = decision;
     let next = runners_up
@@ -145,7 +146,13 @@ fn chosen(decision: &Decision) -> String {
     let next: Vec<String> = next.collect();
     let before = if next.is_empty() { "" } else { ", before " };
     let next = next.join(", ");
-    format!("{strategy} {}{before}{next} (at {revision})", shown(*score))
+    let evicted: Vec<String> = evicted.iter().map(Slot::to_string).collect();
+    let gone = match evicted.as_slice() {
+        [] => String::new(),
+        gone => format!("; evicted for it: {}", gone.join(", ")),
+    };
+    let score = shown(*score);
+    format!("{strategy} {score}{before}{next} (at {revision}){gone}")
 }
 
 /// A score with four digits behind the point; one that is raised above all others in short.

@@ -2,6 +2,7 @@
 //! and in any order: laws over generated ones, and those that once broke a law.
 
 mod checks;
+mod evict;
 mod figures;
 mod happens;
 mod laws;

@@ -173,7 +173,7 @@ proptest! {
                 waiting.remove(&at);
                 known.remove(&at);
             } else {
-                queue.note(&at, &asks);
+                queue.note(&at, &asks, which * 10);
                 waiting.insert(at.clone());
                 known.insert(at, (u64::from(cpu) * 100, mib * 100));
             }
@@ -189,7 +189,10 @@ proptest! {
             let free = (u64::from(cores) * 1000).saturating_sub(used);
             let fit = known.iter().filter(|(_, (cpu, mib))| *cpu <= free && *mib <= gib * 1024);
             let expected: BTreeSet<Name> = fit.map(|(slot, _)| slot.job.clone()).collect();
-            let woken: BTreeSet<Name> = queue.woken_by(&name("node-1"), &room).into_iter().collect();
+            let woken: BTreeSet<Name> = {
+                let jobs = queue.woken_by(&name("node-1"), &|_| room.clone());
+                jobs.into_iter().collect()
+            };
             prop_assert_eq!(woken, expected);
         }
     }

@@ -1,0 +1,272 @@
+//! Room that is made for a slot which finds none: others of a priority lower by ten or more are told
+//! to end, and what they leave is kept free for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::record::{Claim, NodeRecord, NodeStatus, Order, RunRecord, Seldom, SlotRecord};
+use loom_schemas::spec::{Resources, TaskSpec};
+
+use super::Pass;
+use super::order::priority_of;
+use crate::reconcile::Facts;
+use crate::scheduler::{Candidate, Request, Room, Sacrifice, fits, least_evicted};
+use crate::state::{Draft, Load, State, live_runs, run_event};
+
+/// How much higher a priority has to be to evict.
+const MARGIN: u8 = 10;
+
+/// The runs that may be evicted for a priority, by node, each node's in the order of their rank.
+pub(super) struct Evictable(BTreeMap<Name, Vec<Candidate>>);
+
+/// A node on which room can be made.
+struct Way {
+    sacrifice: Sacrifice,
+    node: Name,
+    evicted: Vec<Candidate>,
+    /// Placements there that are ending anyway.
+    ending: BTreeMap<RunId, Resources>,
+    /// Slots of lower priority for which room was being made there.
+    displaced: Vec<Slot>,
+}
+
+impl Evictable {
+    /// Those of jobs of at most this priority.
+    fn of(state: &State, up_to: u8) -> Self {
+        let mut by_node: BTreeMap<Name, Vec<Candidate>> = BTreeMap::new();
+        for (priority, job) in state.jobs_up_to(up_to) {
+            for record in state.slots_of(job) {
+                let slot = Arc::new(record.slot.clone());
+                for run in live_runs(record).filter(|run| run.order == Order::Run) {
+                    let Some(node) = &run.node else { continue };
+                    let candidate = Candidate::of(slot.clone(), run, priority);
+                    by_node.entry(node.clone()).or_default().push(candidate);
+                }
+            }
+        }
+        for candidates in by_node.values_mut() {
+            candidates.sort_by_key(Candidate::rank);
+        }
+        Self(by_node)
+    }
+}
+
+impl Pass<'_> {
+    /// Makes room for a slot that fits no node, if others may be evicted for it; the room that is
+    /// kept for it from then on.
+    pub(super) fn make_room(
+        &mut self,
+        draft: &mut Draft,
+        facts: &Facts<'_>,
+        record: &SlotRecord,
+        task: &TaskSpec,
+        request: &Request,
+    ) -> Option<Claim> {
+        let priority = facts.spec.priority;
+        let up_to = priority.checked_sub(MARGIN)?;
+        draft.state().jobs_up_to(up_to).next()?;
+        let key = (request.clone(), priority);
+        let only = record.slot.index.node();
+        if only.is_none() && self.hopeless.contains(&key) {
+            return None;
+        }
+        // The highest priority asks first: who may be evicted for the others is among these.
+        let evictable = self
+            .evictable
+            .get_or_insert_with(|| Evictable::of(draft.state(), up_to));
+        let (state, slot) = (draft.state(), &record.slot);
+        let nodes = state.nodes().filter(|node| {
+            let asked = only.is_none_or(|only| *only == node.name);
+            asked && node.status == NodeStatus::Up
+        });
+        let ways = nodes.filter_map(|node| {
+            let candidates = evictable.0.get(&node.name).map_or(&[][..], Vec::as_slice);
+            way(state, node, candidates, slot, (priority, up_to), request)
+        });
+        let best = ways.min_by(|a, b| (&a.sacrifice, &a.node).cmp(&(&b.sacrifice, &b.node)));
+        let Some(best) = best else {
+            if only.is_none() {
+                self.hopeless.insert(key);
+            }
+            return None;
+        };
+        if let Some(left) = evictable.0.get_mut(&best.node) {
+            left.retain(|run| {
+                !best
+                    .evicted
+                    .iter()
+                    .any(|gone| gone.placement == run.placement)
+            });
+        }
+        self.follows = false;
+        Some(carry_out(draft, facts, record, task, best))
+    }
+}
+
+/// Whether the room that is being made for a slot will do once those that are ending have ended.
+pub(super) fn will_do(state: &State, slot: &Slot, claim: &Claim, request: &Request) -> bool {
+    let Some((node, load)) = state.node(&claim.node).zip(state.load(&claim.node)) else {
+        return false;
+    };
+    let awaited = |placement: &&RunId| load.placements.contains_key(*placement);
+    let ending: BTreeSet<RunId> = claim.awaits.keys().filter(awaited).copied().collect();
+    let room = Room::keeping(node, Some(load), |other| other != slot);
+    let room = without(state, load, room, &ending);
+    !ending.is_empty() && fits(&room, request).is_ok()
+}
+
+/// A room once some of its placements have ended.
+fn without(state: &State, load: &Load, mut room: Room, ended: &BTreeSet<RunId>) -> Room {
+    for run in runs_of(state, load).filter(|(_, run)| ended.contains(&run.placement)) {
+        room.give_up(run.1);
+    }
+    room
+}
+
+fn runs_of<'a>(
+    state: &'a State,
+    load: &'a Load,
+) -> impl Iterator<Item = (&'a Arc<Slot>, &'a RunRecord)> {
+    load.placements.iter().filter_map(|(placement, slot)| {
+        let mut runs = live_runs(state.slot(slot)?);
+        Some((slot, runs.find(|run| run.placement == *placement)?))
+    })
+}
+
+/// What a node has left for those of a priority, once all that may be evicted for it is gone.
+pub(super) fn room_for(state: &State, node: &NodeRecord, priority: u8) -> Room {
+    let load = state.load(&node.name);
+    let mut room = Room::of(node, load);
+    let (Some(load), Some(up_to)) = (load, priority.checked_sub(MARGIN)) else {
+        return room;
+    };
+    if state.jobs_up_to(up_to).next().is_none() {
+        return room;
+    }
+    for (slot, run) in runs_of(state, load) {
+        if priority_of(state, &slot.job) <= up_to {
+            room.give_up(run);
+        }
+    }
+    room
+}
+
+/// How room can be made on a node, if it can.
+fn way(
+    state: &State,
+    node: &NodeRecord,
+    candidates: &[Candidate],
+    slot: &Slot,
+    (priority, up_to): (u8, u8),
+    request: &Request,
+) -> Option<Way> {
+    let empty = Load::default();
+    let load = state.load(&node.name).unwrap_or(&empty);
+    // Room is made for the higher one first, whoever came before.
+    let is_lower = |other: &Slot| other != slot && priority_of(state, &other.job) < priority;
+    if candidates.is_empty() && !load.claims.keys().any(is_lower) {
+        return None;
+    }
+    let respected = |other: &Slot| other != slot && !is_lower(other);
+    let promised: BTreeSet<RunId> = load
+        .claims
+        .iter()
+        .filter(|(other, _)| respected(other))
+        .flat_map(|(_, claim)| claim.awaits.keys().copied())
+        .collect();
+    let is_ending = |run: &RunRecord| run.order != Order::Run && !promised.contains(&run.placement);
+    let ending: BTreeMap<RunId, Resources> = runs_of(state, load)
+        .filter(|(_, run)| is_ending(run))
+        .map(|(_, run)| (run.placement, run.reserved.clone()))
+        .collect();
+    let room = Room::keeping(node, Some(load), respected);
+    let room = without(state, load, room, &ending.keys().copied().collect());
+    let may_go = |run: &&Candidate| run.priority <= up_to && !ending.contains_key(&run.placement);
+    let candidates: Vec<Candidate> = candidates.iter().filter(may_go).cloned().collect();
+    let evicted = least_evicted(&room, request, &candidates)?;
+    let evicted: Vec<Candidate> = evicted
+        .into_iter()
+        .map(|at| candidates[at].clone())
+        .collect();
+    Some(Way {
+        sacrifice: Sacrifice::of(&evicted),
+        node: node.name.clone(),
+        evicted,
+        ending,
+        displaced: load
+            .claims
+            .keys()
+            .filter(|other| is_lower(other))
+            .cloned()
+            .collect(),
+    })
+}
+
+/// Tells those that are evicted to end, and takes back what was promised to lower ones.
+fn carry_out(
+    draft: &mut Draft,
+    facts: &Facts<'_>,
+    record: &SlotRecord,
+    task: &TaskSpec,
+    way: Way,
+) -> Claim {
+    let (slot, priority) = (&record.slot, facts.spec.priority);
+    for other in &way.displaced {
+        if let Some(other) = draft.state().slot(other) {
+            let mut other = SlotRecord::clone(other);
+            other.claim = Seldom::NONE;
+            draft.put_slot(other);
+        }
+    }
+    let mut awaits = way.ending;
+    for gone in &way.evicted {
+        let Some(other) = draft.state().slot(&gone.slot) else {
+            continue;
+        };
+        let mut other = SlotRecord::clone(other);
+        let lower = gone.priority;
+        if let Some(run) = other.placed_mut(gone.placement) {
+            let reason = format!("evicted for {slot} (priority {priority}, its own is {lower})");
+            run.order = Order::Stop {
+                reason: reason.clone(),
+            };
+            run.evicted_for = Some(slot.clone()).into();
+            awaits.insert(run.placement, run.reserved.clone());
+            let mut event = run_event(facts.now, &gone.slot, run, "evicted");
+            event.reason = Some(reason);
+            draft.event(event);
+        }
+        draft.put_slot(other);
+    }
+    let ports = task.ports.values().filter_map(|port| port.host);
+    Claim {
+        node: way.node,
+        reserved: task.resources_of(&slot.index),
+        ports: ports.collect(),
+        awaits,
+        evicted: way
+            .evicted
+            .iter()
+            .map(|gone| Slot::clone(&gone.slot))
+            .collect(),
+    }
+}
+
+/// What a slot waits for whose room is being made, in words.
+pub(super) fn words(claim: &Claim) -> String {
+    let node = &claim.node;
+    let evicted: Vec<String> = claim.evicted.iter().take(3).map(Slot::to_string).collect();
+    match claim.evicted.len() {
+        0 => format!("room is kept for it on {node} until what ends there has ended"),
+        1..=3 => format!(
+            "evicts {} on {node}, and waits until it has ended",
+            evicted.join(", ")
+        ),
+        many => format!(
+            "evicts {} and {} more on {node}, and waits until they have ended",
+            evicted.join(", "),
+            many - 3
+        ),
+    }
+}
