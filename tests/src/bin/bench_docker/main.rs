@@ -1,7 +1,9 @@
 //! Figures of containers, each beside bollard alone in the same run and network mode.
 //!
-//! `bench_docker [none|bridge|host]`; started by `make bench-docker`. The engine must be idle.
+//! `bench_docker [none|bridge|host] [one|many|rolling]`; started by `make bench-docker`. The engine must be idle.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+mod rolling;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -45,8 +47,17 @@ fn main() {
     runtime.block_on(async {
         let bare = Bare::new(&network);
         println!("network: {network}");
-        one(&bare).await;
-        many(&bare).await;
+        let part = std::env::args().nth(2);
+        let is_asked = |name: &str| part.as_deref().is_none_or(|part| part == name);
+        if is_asked("one") {
+            one(&bare).await;
+        }
+        if is_asked("many") {
+            many(&bare).await;
+        }
+        if is_asked("rolling") {
+            rolling::rolling(&bare).await;
+        }
         remove_labelled(BARE);
     });
 }
