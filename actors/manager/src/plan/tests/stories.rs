@@ -250,3 +250,27 @@ fn back_to_stop_first_while_two_hand_over() {
     ];
     live(Strategy::Binpack, &story);
 }
+
+#[test]
+fn one_that_leaves_is_not_the_idle_one_beside_what_serves() {
+    let with = |variant, limits| Happens::Submit {
+        job: 0,
+        replicas: 3,
+        variant,
+        limits,
+    };
+    let story = [
+        with(0b0000_0100, 0),
+        Happens::Work,
+        Happens::Arrive {
+            from: 1,
+            count: 2,
+            again: false,
+        },
+        Happens::Forgets { node: 0 },
+        with(0b0101_0110, 0),
+        Happens::Silent { node: 1 },
+        with(0b1011_1110, 2),
+    ];
+    live(Strategy::Epvm, &story);
+}

@@ -53,12 +53,13 @@ impl Rollout {
             if rank > Rank::Free && spare == 0 {
                 break;
             }
-            // One that is on its way already was counted; one that is down is so from now on.
+            // One that is on its way already was counted; one that is down is so from now on, and
+            // idle no more.
             if !is_on_its_way(&entry.record) {
                 budget = budget.saturating_sub(1);
-            }
-            if rank < Rank::Serving {
-                idle = idle.saturating_sub(1);
+                if rank < Rank::Serving {
+                    idle = idle.saturating_sub(1);
+                }
             }
             gate -= 1;
             entry.turn(facts, facts.job.version);
