@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use loom_schemas::event::Event;
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{
-    JobRecord, Seldom, SlotRecord, UpdatePhase, UpdateState, VersionRecord,
+    JobRecord, RunRecord, Seldom, SlotRecord, UpdatePhase, UpdateState, VersionRecord,
 };
 use loom_schemas::words::RunState;
 
@@ -34,6 +34,8 @@ pub(super) struct JobTurn {
     tasks: TaskTurns,
     limit: usize,
     changed: usize,
+    /// Whether runs came, went or turned; not so where only the words changed in which a slot waits.
+    moved: bool,
     more: bool,
 }
 
@@ -121,6 +123,7 @@ impl Pass<'_> {
             tasks: TaskTurns::new(),
             limit,
             changed: 0,
+            moved: false,
             more: more || found.more,
         })
     }
@@ -141,7 +144,9 @@ impl Pass<'_> {
         turn.more |= read.with_facts(now, lost_at, |facts| {
             self.carry_out(draft, facts, step, tasks)
         });
-        let changed = draft.state().slot(&slot) != earlier.as_ref();
+        let later = draft.state().slot(&slot);
+        let changed = later != earlier.as_ref();
+        turn.moved |= runs_of(later) != runs_of(earlier.as_ref());
         turn.changed += usize::from(changed);
         self.left -= usize::from(changed).min(self.left);
         true
@@ -169,9 +174,9 @@ impl Pass<'_> {
         let is_counted = |update: &UpdateState| {
             matches!(update.phase, UpdatePhase::Rolling | UpdatePhase::Canary)
         };
-        let changed = turn.changed > 0 && turn.job.update.as_ref().is_some_and(is_counted);
+        let counts = turn.moved && turn.job.update.as_ref().is_some_and(is_counted);
         // A run that was given up just now leaves a slot that its node does not need.
-        turn.more || changed || turn.steps.len() > 0 || system::follow(draft, name, turn.limit) > 0
+        turn.more || counts || turn.steps.len() > 0 || system::follow(draft, name, turn.limit) > 0
     }
 
     /// A job's whole turn; whether more is to be done for it than was allowed.
@@ -245,6 +250,16 @@ impl Pass<'_> {
         }
         waits || is_over || missed
     }
+}
+
+/// What is in a slot.
+fn runs_of(slot: Option<&Arc<SlotRecord>>) -> Option<(u32, [Option<&RunRecord>; 2])> {
+    slot.map(|slot| {
+        (
+            slot.version,
+            [slot.current.as_ref(), slot.incoming.as_ref()],
+        )
+    })
 }
 
 /// What a node has left; none if it is not known.

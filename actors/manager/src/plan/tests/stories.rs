@@ -274,3 +274,24 @@ fn one_that_leaves_is_not_the_idle_one_beside_what_serves() {
     ];
     live(Strategy::Epvm, &story);
 }
+
+#[test]
+fn other_words_for_why_one_waits_are_nothing_to_plan_again() {
+    let with = |job, replicas, variant, limits| Happens::Submit {
+        job,
+        replicas,
+        variant,
+        limits,
+    };
+    let story = [
+        with(1, 3, 0, 2),
+        Happens::Silent { node: 1 },
+        Happens::Silent { node: 2 },
+        with(0, 0, 0b0001_0000, 0),
+        with(0, 2, 0, 2),
+        Happens::Passes { seconds: 30 },
+        Happens::Back { node: 1 },
+        Happens::Bye { node: 1 },
+    ];
+    live(Strategy::Spread, &story);
+}
