@@ -118,6 +118,10 @@ pub(crate) enum NodeVerb {
     Ls(commands::nodes::NodeLs),
     Status(commands::nodes::NodeStatusVerb),
     Lost(commands::nodes::NodeLost),
+    Drain(commands::node_orders::NodeDrain),
+    Undrain(commands::node_orders::NodeUndrain),
+    Label(commands::node_orders::NodeLabel),
+    Taint(commands::node_orders::NodeTaint),
 }
 
 impl Verb {
@@ -134,6 +138,10 @@ impl Verb {
             Self::Node(NodeVerb::Ls(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Status(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Lost(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Drain(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Undrain(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Label(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Taint(verb)) => verb.execute(global).await,
             Self::Run(verb) => verb.execute(global).await,
             Self::Plan(verb) => verb.execute(global).await,
             Self::Validate(verb) => verb.execute(global),

@@ -90,11 +90,6 @@ const LATER: &[&str] = &[
     "cluster",
     "top",
     "output",
-    "drain",
-    "undrain",
-    "taint",
-    "label",
-    "lost",
     "rebalance",
 ];
 

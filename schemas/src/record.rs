@@ -24,7 +24,7 @@ use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use claim::Claim;
 pub use decision::{Decision, RunnerUp, Score};
-pub use node::{Capacity, NodeInfo, NodeRecord, NodeStatus};
+pub use node::{Capacity, Drain, NodeInfo, NodeRecord, NodeStatus, Taint};
 pub use resize::{Limits, PendingResize, Resize};
 pub use seldom::Seldom;
 pub use update::{UpdatePhase, UpdateState};

@@ -172,6 +172,11 @@ impl FromStr for MilliCores {
 }
 
 impl Millis {
+    /// Whether it is no time at all.
+    pub fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// So many seconds.
     pub const fn secs(count: u64) -> Self {
         Self(count * 1000)

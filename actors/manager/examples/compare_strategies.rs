@@ -15,6 +15,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use loom_manager::scheduler::{Cluster, Preferences, Request, Room};
 use loom_schemas::ids::{Name, RunId};
@@ -199,8 +200,11 @@ fn nodes() -> Vec<(Name, Room)> {
                 generation: 0,
                 back_by: None,
                 lost: false,
+                labels: BTreeMap::new(),
+                taints: Vec::new(),
+                drain: None,
             };
-            (name, Room::of(&record, None))
+            (name, Room::of(&Arc::new(record), None))
         })
         .collect()
 }

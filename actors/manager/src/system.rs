@@ -4,17 +4,23 @@
 //! up, and loses it when it matches no more, or is gone and its run given up. So nothing else has to
 //! know which nodes there are, and a slot that is there is wanted.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use loom_schemas::ids::{Index, Name, Slot};
 use loom_schemas::record::{JobRecord, NodeRecord, NodeStatus, Order, SlotRecord, Wanted};
 use loom_schemas::spec::{JobSpec, TaskSpec};
 use loom_schemas::words::Kind;
 
 use crate::plan::empty_slot;
+use crate::reconcile::{Leave, leave_of};
+use crate::scheduler::{Attributes, Request, Rule};
 use crate::state::{Draft, Key, State, live_runs};
 
 /// Brings the slots of a system job to the nodes there are, at most `limit` of them; how many were
 /// to be changed.
-pub fn follow(draft: &mut Draft, job: &Name, limit: usize) -> usize {
+pub fn follow(draft: &mut Draft, job: &Name, limit: usize, now: Timestamp) -> usize {
     let state = draft.state().clone();
     let found = state.job(job).and_then(|job| Some((job, state.spec(job)?)));
     let Some((job, spec)) = found.filter(|(_, spec)| spec.kind == Kind::System) else {
@@ -23,7 +29,7 @@ pub fn follow(draft: &mut Draft, job: &Name, limit: usize) -> usize {
     if job.status.is_terminal() || job.wanted != Wanted::Run {
         return 0;
     }
-    let changes = changes(&state, job, spec);
+    let changes = changes(&state, job, spec, now);
     let count = changes.len();
     for change in changes.into_iter().take(limit) {
         match change {
@@ -42,15 +48,19 @@ enum Change {
     Remove(Slot),
 }
 
-fn changes(state: &State, job: &JobRecord, spec: &JobSpec) -> Vec<Change> {
+fn changes(state: &State, job: &JobRecord, spec: &JobSpec, now: Timestamp) -> Vec<Change> {
     let mut changes = Vec::new();
+    let wanted: BTreeMap<&Name, Asked<'_>> = spec
+        .tasks
+        .iter()
+        .map(|(name, task)| (name, Asked::of(spec, task)))
+        .collect();
     for record in state.slots_of(&job.name) {
-        let (Some(node), Some(task)) =
-            (record.slot.index.node(), spec.tasks.get(&record.slot.task))
+        let (Some(node), Some(asked)) = (record.slot.index.node(), wanted.get(&record.slot.task))
         else {
             continue;
         };
-        let Some(why) = unwanted(state, spec, task, node, record) else {
+        let Some(why) = unwanted(state, asked, node, record, now) else {
             continue;
         };
         if live_runs(record).next().is_none() {
@@ -59,15 +69,14 @@ fn changes(state: &State, job: &JobRecord, spec: &JobSpec) -> Vec<Change> {
             changes.push(Change::Stop(Box::new(stopped)));
         }
     }
-    for (name, task) in &spec.tasks {
+    for (name, asked) in &wanted {
         for node in state.nodes() {
             let slot = Slot::at(
                 job.name.clone(),
-                name.clone(),
+                (*name).clone(),
                 Index::Node(node.name.clone()),
             );
-            let matches = node.status == NodeStatus::Up && mismatch(node, spec, task).is_none();
-            if matches && state.slot(&slot).is_none() {
+            if asked.takes(node) && state.slot(&slot).is_none() {
                 changes.push(Change::Add(slot));
             }
         }
@@ -75,22 +84,58 @@ fn changes(state: &State, job: &JobRecord, spec: &JobSpec) -> Vec<Change> {
     changes
 }
 
+/// On how many nodes a task of a system job belongs and has no slot.
+pub fn missing(state: &State, spec: &JobSpec, name: &Name) -> usize {
+    let Some(task) = spec.tasks.get(name) else {
+        return 0;
+    };
+    let asked = Asked::of(spec, task);
+    let nodes = state.nodes();
+    let lacks = |node: &&Arc<NodeRecord>| {
+        let index = Index::Node(node.name.clone());
+        let slot = Slot::at(spec.name.clone(), name.clone(), index);
+        asked.takes(node) && state.slot(&slot).is_none()
+    };
+    nodes.filter(lacks).count()
+}
+
+/// What a task of a system job asks of nodes, made ready to be asked of many.
+struct Asked<'a> {
+    spec: &'a JobSpec,
+    task: &'a TaskSpec,
+    rules: Vec<Rule>,
+}
+
 /// Why a slot has no place any more, in words. One whose node is silent keeps it until its run is
 /// given up.
 fn unwanted(
     state: &State,
-    spec: &JobSpec,
-    task: &TaskSpec,
+    asked: &Asked<'_>,
     node: &Name,
     record: &SlotRecord,
+    now: Timestamp,
 ) -> Option<String> {
     let Some(node) = state.node(node) else {
         return Some(format!("node {node} is not known any more"));
     };
-    if node.status != NodeStatus::Up && live_runs(record).next().is_none() {
+    let empty = live_runs(record).next().is_none();
+    if node.status != NodeStatus::Up && empty {
         return Some(format!("node {} is down", node.name));
     }
-    mismatch(node, spec, task)
+    if let Some(why) = asked.mismatch(node) {
+        return Some(why);
+    }
+    let leave = leave_of(node, asked.task);
+    if empty {
+        let refused = || asked.refused(node);
+        return leave.map(|leave| leave.reason).or_else(refused);
+    }
+    // Others may need it for as long as they are there.
+    let last = |leave: &Leave| {
+        let drained = node.drain.is_some() && leave.from <= now && is_alone(state, &node.name);
+        drained || leave.is_over(now)
+    };
+    leave.filter(last).map(|leave| leave.reason)
 }
 
 /// Whether a node is in one of these datacenters; every node is if there are none.
@@ -105,18 +150,58 @@ pub fn may_run_on(state: &State, spec: &JobSpec, node: &Name) -> bool {
     node.is_none_or(|node| is_within(node, &spec.datacenters))
 }
 
-/// Why a task of a system job does not belong on a node, whatever room it has; none if it does.
-pub fn mismatch(node: &NodeRecord, spec: &JobSpec, task: &TaskSpec) -> Option<String> {
-    let name = &node.name;
-    if !is_within(node, &spec.datacenters) {
-        return Some(format!(
-            "node {name} is not in {}",
-            spec.datacenters.join(", ")
-        ));
+/// Whether nothing but runs of system jobs is left on a node.
+pub fn is_alone(state: &State, node: &Name) -> bool {
+    let is_system = |slot: &Arc<Slot>| {
+        let spec = state.job(&slot.job).and_then(|job| state.spec(job));
+        spec.is_some_and(|spec| spec.kind == Kind::System)
+    };
+    let load = state.load(node);
+    load.is_none_or(|load| load.placements.values().all(is_system))
+}
+
+impl<'a> Asked<'a> {
+    fn of(spec: &'a JobSpec, task: &'a TaskSpec) -> Self {
+        Self {
+            spec,
+            task,
+            rules: Request::of(task).rules,
+        }
     }
-    let driver = task.driver();
-    let has = node.info.drivers.contains(&driver);
-    (!has).then(|| format!("node {name} has no {driver} driver"))
+
+    /// Whether a run of the task is to begin on a node, whatever room it has.
+    fn takes(&self, node: &Arc<NodeRecord>) -> bool {
+        let up = node.status == NodeStatus::Up && node.drain.is_none();
+        up && self.mismatch(node).is_none() && self.refused(node).is_none()
+    }
+
+    /// Why the task does not belong on a node, whatever room it has; none if it does.
+    fn mismatch(&self, node: &Arc<NodeRecord>) -> Option<String> {
+        let (name, spec) = (&node.name, self.spec);
+        if !is_within(node, &spec.datacenters) {
+            return Some(format!(
+                "node {name} is not in {}",
+                spec.datacenters.join(", ")
+            ));
+        }
+        let driver = self.task.driver();
+        if !node.info.drivers.contains(&driver) {
+            return Some(format!("node {name} has no {driver} driver"));
+        }
+        let attributes = Attributes::of(node);
+        let unlike = self.rules.iter().find(|rule| !rule.holds(&attributes))?;
+        Some(format!("node {name} is not {}", unlike.text()))
+    }
+
+    /// The taint for which no new run of the task goes to a node, in words.
+    fn refused(&self, node: &Arc<NodeRecord>) -> Option<String> {
+        let attributes = Attributes::of(node);
+        let taint = attributes.refuses(&self.task.tolerations)?;
+        Some(format!(
+            "node {} is tainted {taint} by {}",
+            node.name, taint.by
+        ))
+    }
 }
 
 /// The slot with its run ordered to end; none if it was before.
@@ -135,7 +220,6 @@ fn stopped(record: &SlotRecord, why: &str) -> Option<SlotRecord> {
 mod tests {
     use std::time::Duration;
 
-    use jiff::Timestamp;
     use loom_schemas::record::NodeInfo;
     use loom_schemas::words::{DriverKind, JobStatus, RunState};
 

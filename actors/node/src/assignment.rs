@@ -22,6 +22,8 @@ pub(crate) struct Assignment {
     pub(crate) generation: u64,
     /// The set, by placement.
     pub(crate) placements: BTreeMap<RunId, Arc<Assigned>>,
+    /// The labels that people gave the node.
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// What a node makes of an assignment it was sent.
@@ -114,6 +116,7 @@ impl Assignment {
         }
         self.taken_in = assign.epoch;
         self.generation = assign.generation;
+        self.labels.clone_from(&assign.labels);
         let mut touched: BTreeSet<RunId> = assign.put.iter().map(|put| put.placement).collect();
         if assign.base.is_none() {
             let mut wanted = touched.clone();

@@ -21,18 +21,19 @@ pub(crate) async fn gather(options: &NodeOptions, drivers: Vec<DriverKind>) -> N
         Some(address) => address.clone(),
         None => own_address(&options.bus).await.to_string(),
     };
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     NodeInfo {
         hostname: of_proc("hostname"),
         address,
         arch: arch(std::env::consts::ARCH).to_owned(),
-        os: os(&std::fs::read_to_string("/etc/os-release").unwrap_or_default()),
+        os: os(&release),
         kernel: of_proc("osrelease"),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         datacenter: options.datacenter.clone(),
         labels: options.labels.clone(),
         capacity: capacity(options),
         drivers,
-        attributes: BTreeMap::new(),
+        attributes: attributes(&release),
         format: FORMAT,
     }
 }
@@ -63,16 +64,73 @@ fn arch(rust: &str) -> &str {
     }
 }
 
+/// What there is to know of the host beside that, by the names it has in constraints.
+fn attributes(release: &str) -> BTreeMap<String, String> {
+    let os = field(release, "ID").unwrap_or(std::env::consts::OS);
+    let version = field(release, "VERSION_ID").map(str::to_owned);
+    let networks = sysinfo::Networks::new_with_refreshed_list().ok();
+    let mut addresses: Vec<IpAddr> = networks
+        .iter()
+        .flat_map(|networks| networks.values())
+        .flat_map(|network| network.ip_networks().iter().map(|network| network.addr))
+        .filter(is_external)
+        .collect();
+    // The same one at every start: IPv4 before IPv6, the lowest first.
+    addresses.sort_unstable();
+    let external = addresses.first().map(ToString::to_string);
+    let known = [
+        ("os", Some(os.to_owned())),
+        ("os.version", version),
+        ("ip.external", external),
+    ];
+    let known = known
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    known.collect()
+}
+
+/// Whether the internet routes to an address; the standard library does not tell yet.
+fn is_external(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let carrier = a == 100 && (64..128).contains(&b);
+            let benchmark = a == 198 && (b & 0xfe) == 18;
+            let reserved = a == 0 || a >= 240;
+            let local = v4.is_private() || v4.is_loopback() || v4.is_link_local();
+            let special = v4.is_documentation() || v4.is_multicast() || v4.is_broadcast();
+            !(carrier || benchmark || reserved || local || special)
+        }
+        // Of IPv6 only 2000::/3 is given out; 2001:db8::/32 is for documents.
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.segments();
+            first & 0xe000 == 0x2000 && (first, second) != (0x2001, 0xdb8)
+        }
+    }
+}
+
+/// The labels of a node: its agent's, and in their place those that people gave it.
+pub(crate) fn merged_labels(
+    info: &NodeInfo,
+    given: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut labels = info.labels.clone();
+    labels.extend(given.clone());
+    labels
+}
+
+/// A field of `/etc/os-release`.
+fn field<'a>(release: &'a str, name: &str) -> Option<&'a str> {
+    let line = release
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+    let value = line.trim().trim_matches(['"', '\'']);
+    (!value.is_empty()).then_some(value)
+}
+
 /// Name and version from the text of `/etc/os-release`.
 fn os(release: &str) -> String {
-    let field = |name: &str| {
-        let line = release
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
-        let value = line.trim().trim_matches(['"', '\'']);
-        (!value.is_empty()).then_some(value)
-    };
-    match (field("NAME"), field("VERSION_ID")) {
+    match (field(release, "NAME"), field(release, "VERSION_ID")) {
         (Some(name), Some(version)) => format!("{name} {version}"),
         (Some(name), None) => name.to_owned(),
         (None, _) => std::env::consts::OS.to_owned(),
@@ -135,6 +193,59 @@ mod tests {
         assert_eq!(os(debian), "Debian GNU/Linux 12");
         assert_eq!(os("NAME=Arch\n"), "Arch");
         assert_eq!(os(""), "linux");
+    }
+
+    #[test]
+    fn the_system_is_told_by_the_names_of_constraints() {
+        let told = attributes("NAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nID=debian\n");
+        assert_eq!((&*told["os"], &*told["os.version"]), ("debian", "12"));
+        // A distribution without versions has none.
+        let told = attributes("ID=arch\n");
+        assert_eq!(told["os"], "arch");
+        assert!(!told.contains_key("os.version"));
+    }
+
+    #[test]
+    fn an_external_address_is_one_that_the_internet_routes_to() {
+        let is = |text: &str| is_external(&text.parse().unwrap());
+        for inside in [
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "127.0.0.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "198.18.0.1",
+            "203.0.113.7",
+            "224.0.0.1",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "2001:db8::1",
+        ] {
+            assert!(!is(inside), "{inside}");
+        }
+        for outside in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2a00:1450::1"] {
+            assert!(is(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn labels_of_people_stand_in_place_of_the_agents() {
+        let pairs = |list: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let own = list
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            own.collect()
+        };
+        let mut info = crate::testing::info();
+        info.labels = pairs(&[("disk", "hdd"), ("rack", "7")]);
+        let merged = merged_labels(&info, &pairs(&[("disk", "ssd"), ("new", "")]));
+        assert_eq!(
+            merged,
+            pairs(&[("disk", "ssd"), ("new", ""), ("rack", "7")])
+        );
     }
 
     #[test]

@@ -121,37 +121,16 @@ fn size_of(report: &RunReport) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use loom_schemas::record::{Capacity, NodeInfo};
-    use loom_schemas::units::{Bytes, MilliCores};
     use loom_schemas::wire::Holding;
     use loom_schemas::words::RunState;
 
     use super::*;
-    use crate::testing::{epoch, report, run};
+    use crate::testing::{epoch, info, report, run};
 
     fn hello(runs: Vec<RunReport>) -> Hello {
         Hello {
             cluster: Some("c".to_owned()),
-            info: NodeInfo {
-                hostname: "host".to_owned(),
-                address: "127.0.0.1".to_owned(),
-                arch: "amd64".to_owned(),
-                os: String::new(),
-                kernel: String::new(),
-                agent: String::new(),
-                datacenter: None,
-                labels: std::collections::BTreeMap::new(),
-                capacity: Capacity {
-                    cpu: MilliCores(1000),
-                    memory: Bytes::mib(1),
-                    disk: Bytes(0),
-                    ports_from: 1,
-                    ports_to: 2,
-                },
-                drivers: Vec::new(),
-                attributes: std::collections::BTreeMap::new(),
-                format: 1,
-            },
+            info: info(),
             epoch: epoch(1, 2),
             generation: 3,
             runs,

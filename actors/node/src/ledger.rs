@@ -86,6 +86,9 @@ pub(crate) enum Record {
         generation: u64,
         /// How many changes the journal has seen: acknowledgements name them.
         changes: u64,
+        /// The labels that people gave the node.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
     },
     /// Written only when the file is written anew: a placement.
     Place {
@@ -178,6 +181,7 @@ impl Ledger {
                 taken_in,
                 generation,
                 changes,
+                labels,
             } => {
                 self.journal.restore_changes(changes);
                 let placements = std::mem::take(&mut self.assignment.placements);
@@ -187,6 +191,7 @@ impl Ledger {
                     taken_in,
                     generation,
                     placements,
+                    labels,
                 };
             }
             Record::Place {
@@ -226,6 +231,7 @@ impl Ledger {
             taken_in: set.taken_in,
             generation: set.generation,
             changes: self.journal.changes(),
+            labels: set.labels.clone(),
         }];
         records.extend(self.places.values().map(|place| Record::Place {
             assigned: Box::new((*place.assigned).clone()),

@@ -40,6 +40,31 @@ fn a_placement_that_is_no_longer_assigned_is_told_to_end() {
 }
 
 #[test]
+fn labels_that_people_gave_are_those_told_last_and_are_kept() {
+    let labelled = |base, generation, labels: &[(&str, &str)]| {
+        let own = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Record::Assign(Assign {
+            labels: own.collect(),
+            ..assign(epoch(1, 1), base, generation, &[], &[])
+        })
+    };
+    let mut ledger = ledger();
+    ledger.apply(labelled(None, 1, &[("disk", "ssd"), ("rack", "7")]));
+    ledger.apply(labelled(Some(1), 2, &[("disk", "hdd")]));
+    // One that comes late says nothing new.
+    ledger.apply(labelled(None, 1, &[("disk", "ssd")]));
+    let kept = BTreeMap::from([("disk".to_owned(), "hdd".to_owned())]);
+    assert_eq!(ledger.assignment.labels, kept);
+    let mut again = Ledger::new(name("node-1"), LIMIT);
+    for record in ledger.records() {
+        again.apply(record);
+    }
+    assert_eq!(again.assignment.labels, kept);
+}
+
+#[test]
 fn addresses_held_back_are_not_told() {
     let mut ledger = ledger();
     ledger.apply(Record::Assign(assign(epoch(1, 1), None, 1, &[1], &[])));

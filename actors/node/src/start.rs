@@ -8,6 +8,7 @@ use loom_bus::call::CallError;
 use loom_bus::connection::{Bus, ConnectError};
 use loom_schemas::ids::Name;
 use loom_schemas::subject;
+use loom_task::NodeLabels;
 use ractor::{Actor, ActorCell, ActorRef};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -17,7 +18,7 @@ use crate::actor::{Context, Phase};
 use crate::agent::{Agent, AgentMessage};
 use crate::clock;
 use crate::drivers::{Drivers, offer_containers};
-use crate::facts;
+use crate::facts::{self, merged_labels};
 use crate::ledger::Ledger;
 use crate::options::{BusAccess, NodeOptions, TasksOnStop};
 use crate::store::Store;
@@ -147,12 +148,15 @@ async fn start_actors(
     if let Some(attributes) = drivers.engine_attributes().await {
         offer_containers(&mut info, attributes);
     }
+    let labels = NodeLabels::default();
+    labels.set(merged_labels(&info, &ledger.assignment.labels));
     let found = drivers.inventory().await;
     let (phase, phases) = watch::channel(Phase::Starting);
     let (longest_grace, graces) = watch::channel(Duration::ZERO);
     let context = Arc::new(Context {
         name: options.name,
         info,
+        labels,
         bus,
         bulk,
         meter: (!drivers.only_plays()).then(|| Arc::new(Mutex::new(Meter::new()))),

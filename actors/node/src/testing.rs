@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
-use loom_schemas::record::{Limits, Marks, Order};
+use loom_schemas::record::{Capacity, Limits, Marks, NodeInfo, Order};
 use loom_schemas::spec::{
     LogSpec, Operator, Resources, RestartOn, RestartSpec, SimScript, StopSpec, TaskSpec,
 };
@@ -119,6 +119,7 @@ pub(crate) fn assign(
         put: put.iter().copied().map(assigned).collect(),
         keep: Vec::new(),
         remove: remove.iter().copied().map(run).collect(),
+        labels: BTreeMap::new(),
     }
 }
 
@@ -153,5 +154,29 @@ pub(crate) fn progress(run_number: u8, placement: u8, state: RunState) -> Progre
         run: run(run_number),
         state,
         ..Progress::first(run(placement))
+    }
+}
+
+/// What a small node says of itself.
+pub(crate) fn info() -> NodeInfo {
+    NodeInfo {
+        hostname: "host".to_owned(),
+        address: "127.0.0.1".to_owned(),
+        arch: "amd64".to_owned(),
+        os: String::new(),
+        kernel: String::new(),
+        agent: String::new(),
+        datacenter: None,
+        labels: BTreeMap::new(),
+        capacity: Capacity {
+            cpu: MilliCores(1000),
+            memory: Bytes::mib(1),
+            disk: Bytes(0),
+            ports_from: 1,
+            ports_to: 2,
+        },
+        drivers: Vec::new(),
+        attributes: BTreeMap::new(),
+        format: 1,
     }
 }

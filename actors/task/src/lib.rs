@@ -25,7 +25,7 @@ pub mod shim;
 pub mod signals;
 
 pub use actor::{
-    CommandRequest, NodeFacts, NoticeSender, OpenGate, StartGate, StartPermit, TaskArguments,
-    TaskMessage, TaskNotice, TaskRef, Verb, spawn,
+    CommandRequest, NodeFacts, NodeLabels, NoticeSender, OpenGate, StartGate, StartPermit,
+    TaskArguments, TaskMessage, TaskNotice, TaskRef, Verb, spawn,
 };
 pub use machine::Progress;

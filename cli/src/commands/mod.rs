@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod logs;
 pub(crate) mod managers;
+pub(crate) mod node_orders;
 pub(crate) mod nodes;
 pub(crate) mod plan;
 pub(crate) mod restart;

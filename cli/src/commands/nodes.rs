@@ -8,6 +8,7 @@ use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::{
     NodeChanged, NodeGet, NodeList, NodeListQuery, NodeRequest, NodeSummary, NodeView,
 };
+use loom_schemas::words::TaintEffect;
 
 use crate::cli::Global;
 use crate::client;
@@ -102,7 +103,7 @@ pub(crate) async fn node_list(bus: &loom_bus::Bus) -> Result<NodeList, Failure> 
 }
 
 /// One node with all its runs, page by page.
-async fn node_view(bus: &loom_bus::Bus, node: Name) -> Result<NodeView, Failure> {
+pub(super) async fn node_view(bus: &loom_bus::Bus, node: Name) -> Result<NodeView, Failure> {
     let subject = subject::api("node", "get");
     let mut get = NodeGet { node, after: None };
     let mut view: NodeView = client::ask(bus, &subject, &get).await?;
@@ -118,7 +119,11 @@ async fn node_view(bus: &loom_bus::Bus, node: Name) -> Result<NodeView, Failure>
 fn status(view: &NodeSummary) -> &'static str {
     match view.node.status {
         NodeStatus::Down if view.node.lost => "lost",
-        NodeStatus::Up => "up",
+        NodeStatus::Up => match &view.node.drain {
+            Some(drain) if drain.done_at.is_some() => "drained",
+            Some(_) => "draining",
+            None => "up",
+        },
         NodeStatus::Down => "down",
         NodeStatus::Unknown => "unknown",
     }
@@ -146,7 +151,15 @@ fn drivers(view: &NodeSummary) -> String {
 fn rows(nodes: &[NodeSummary], wide: bool) -> String {
     let mut heads = vec!["node", "status", "runs", "cpu", "memory", "drivers"];
     if wide {
-        heads.extend(["address", "arch", "os", "version", "datacenter", "labels"]);
+        heads.extend([
+            "address",
+            "arch",
+            "os",
+            "version",
+            "datacenter",
+            "labels",
+            "taints",
+        ]);
     }
     let mut table = table::new(&heads);
     for view in nodes {
@@ -161,11 +174,9 @@ fn rows(nodes: &[NodeSummary], wide: bool) -> String {
             drivers(view),
         ];
         if wide {
-            let labels: Vec<String> = info
-                .labels
-                .iter()
-                .map(|(k, v)| format!("{k}={v}"))
-                .collect();
+            let labels = view.node.merged_labels();
+            let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let taints: Vec<String> = view.node.taints.iter().map(ToString::to_string).collect();
             cells.extend([
                 info.address.clone(),
                 info.arch.clone(),
@@ -173,11 +184,51 @@ fn rows(nodes: &[NodeSummary], wide: bool) -> String {
                 info.agent.clone(),
                 info.datacenter.clone().unwrap_or_default(),
                 labels.join(","),
+                taints.join(","),
             ]);
         }
         table.add_row(cells);
     }
     table::render(table)
+}
+
+/// What else there is to know of a node, and what people said of it.
+fn told(text: &mut String, view: &NodeSummary, now: Timestamp) {
+    let node = &view.node;
+    for (key, value) in &node.info.attributes {
+        table::field(text, "Attribute", &format!("{key}={value}"));
+    }
+    for (key, value) in node.merged_labels() {
+        let agents = node.info.labels.get(&key);
+        let from = match (node.labels.contains_key(&key), agents) {
+            (true, Some(agents)) => format!(" (in place of the agent's {agents})"),
+            _ => String::new(),
+        };
+        table::field(text, "Label", &format!("{key}={value}{from}"));
+    }
+    for taint in &node.taints {
+        let since = time::age(Some(taint.at), now);
+        let after = match (taint.effect, taint.after.is_zero()) {
+            (TaintEffect::Evict, false) => format!(", stops runs after {}", taint.after),
+            _ => String::new(),
+        };
+        let line = format!("{taint} by {} for {since}{after}", taint.by);
+        table::field(text, "Taint", &line);
+    }
+    let Some(drain) = &node.drain else { return };
+    let since = time::age(Some(drain.at), now);
+    let left = view.runs;
+    let stands = match (drain.done_at, drain.deadline) {
+        (Some(_), _) => "done".to_owned(),
+        (None, None) => format!("{left} of {} runs left", drain.runs.max(left)),
+        (None, Some(deadline)) => format!(
+            "{left} of {} runs left, stopped at {:.0}",
+            drain.runs.max(left),
+            deadline
+        ),
+    };
+    let line = format!("{stands}; by {}, {since} ago", drain.by_whom());
+    table::field(text, "Drain", &line);
 }
 
 fn detail(whole: &NodeView, now: Timestamp) -> String {
@@ -214,9 +265,7 @@ fn detail(whole: &NodeView, now: Timestamp) -> String {
         "Datacenter",
         info.datacenter.as_deref().unwrap_or_default(),
     );
-    for (key, value) in &info.labels {
-        table::field(&mut text, "Label", &format!("{key}={value}"));
-    }
+    told(&mut text, view, now);
     table::field(&mut text, "Cpu", &format!("{cpu} cores reserved"));
     table::field(&mut text, "Memory", &format!("{memory} reserved"));
     let ports = format!("{}-{}", info.capacity.ports_from, info.capacity.ports_to);
@@ -234,14 +283,19 @@ fn detail(whole: &NodeView, now: Timestamp) -> String {
     if whole.runs.is_empty() {
         return text;
     }
-    let mut table = table::new(&["task", "state", "run", "age"]);
+    let waits = whole.runs.iter().any(|run| run.waiting.is_some());
+    let mut heads = vec!["task", "state", "run", "age"];
+    heads.extend(waits.then_some("waits"));
+    let mut table = table::new(&heads);
     for run in &whole.runs {
-        table.add_row([
+        let mut cells = vec![
             run.slot.to_string(),
             table::run_state(run.run.state, run.run.marks.paused, run.run.marks.unknown),
             run.run.run.short(),
             time::age(run.run.started_at, now),
-        ]);
+        ];
+        cells.extend(waits.then(|| run.waiting.clone().unwrap_or_default()));
+        table.add_row(cells);
     }
     text.push('\n');
     text + &table::render(table)

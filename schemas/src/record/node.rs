@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Name;
-use crate::units::{Bytes, MilliCores};
-use crate::words::DriverKind;
+use crate::units::{Bytes, MilliCores, Millis};
+use crate::words::{DriverKind, TaintEffect};
 
 /// A node as the managers know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,91 @@ pub struct NodeRecord {
     /// Somebody said that it is not coming back as it was: its runs are lost at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+    /// Labels that people gave it; they stand in place of those of its agent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What keeps runs away from it, by key and effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
+    /// Its runs are to leave, and no new ones come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+}
+
+/// What keeps runs away from a node that do not tolerate it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taint {
+    /// What it is called.
+    pub key: String,
+    /// What tolerations may ask for beside the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// What it does.
+    pub effect: TaintEffect,
+    /// Of an `evict`: runs are given so long to move; those left are stopped.
+    #[serde(default, skip_serializing_if = "Millis::is_zero")]
+    pub after: Millis,
+    /// Who put it there.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An order to empty a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Who gave it.
+    pub by: String,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// Runs that are left then are stopped; they may take as long as they need if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// How many runs there were.
+    pub runs: u32,
+    /// When the last run had left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_at: Option<Timestamp>,
+}
+
+impl NodeRecord {
+    /// Its labels as constraints and references see them: those that people gave it, and those of
+    /// its agent of other keys.
+    pub fn merged_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.info.labels.clone();
+        labels.extend(self.labels.clone());
+        labels
+    }
+
+    /// One of them.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let label = self.labels.get(key).or_else(|| self.info.labels.get(key));
+        label.map(String::as_str)
+    }
+}
+
+/// `key=value:effect`.
+impl std::fmt::Display for Taint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.key)?;
+        if let Some(value) = &self.value {
+            write!(f, "={value}")?;
+        }
+        write!(f, ":{}", self.effect)
+    }
+}
+
+impl Drain {
+    /// Who gave the order and why: `anna: new kernel`.
+    pub fn by_whom(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("{}: {reason}", self.by),
+            None => self.by.clone(),
+        }
+    }
 }
 
 /// How a node stands.
@@ -55,7 +140,7 @@ pub struct NodeInfo {
     pub address: String,
     /// Processor architecture: `amd64`, `arm64`.
     pub arch: String,
-    /// Operating system and version: `Debian GNU/Linux 12`.
+    /// Operating system and version as people say it: `Debian GNU/Linux 12`.
     pub os: String,
     /// Kernel release.
     pub kernel: String,
@@ -71,7 +156,8 @@ pub struct NodeInfo {
     pub capacity: Capacity,
     /// What runs launches on it.
     pub drivers: Vec<DriverKind>,
-    /// What else there is to know of it: `docker.version`.
+    /// What else there is to know of it, by the names it has in constraints: `os.version`,
+    /// `docker.version`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
     /// Newest format of log and messages it reads.

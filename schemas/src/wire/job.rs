@@ -265,7 +265,8 @@ pub struct Committed {
     pub revision: Revision,
 }
 
-/// `orch.admin.node.lost`: this node is not coming back as it was. Bare text names it as well.
+/// `orch.admin.node.lost`: this node is not coming back as it was; `orch.admin.node.undrain`: it takes
+/// runs again. Bare text names it as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRequest {
     /// The node.
@@ -275,7 +276,52 @@ pub struct NodeRequest {
     pub reason: Option<String>,
 }
 
-/// The leader's answer to [`NodeRequest`].
+/// `orch.admin.node.drain`: the runs of this node are to leave it. Bare text names the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// The node.
+    pub node: Name,
+    /// Runs that are left after so long are stopped, in milliseconds; an hour if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Runs are never stopped before they could move; `deadline_ms` means nothing beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_deadline: bool,
+    /// In words, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `orch.admin.node.label`: labels of a node, beside those its agent was started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelRequest {
+    /// The node.
+    pub node: Name,
+    /// Labels to set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// Keys to take away again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+/// `orch.admin.node.taint`: what keeps runs away from a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaintRequest {
+    /// The node.
+    pub node: Name,
+    /// Taints to set, each `key:effect` or `key=value:effect`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
+    /// Taints to take away again, each `key` or `key:effect`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+    /// For those that are set to `evict`: runs are given so long to move, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_ms: Option<u64>,
+}
+
+/// The leader's answer to [`NodeRequest`] and the other orders about a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeChanged {
     /// The node.

@@ -97,6 +97,9 @@ pub struct Assign {
     /// Placements the node shall forget (only those it reported ended).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<RunId>,
+    /// The labels that people gave the node: all of them, in place of those sent before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One placement in an assignment.

@@ -234,6 +234,9 @@ pub struct RunView {
     pub slot: Slot,
     /// The run.
     pub run: RunRecord,
+    /// Why its slot waits for another place, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
 }
 
 #[expect(

@@ -169,6 +169,11 @@ fn the_guide_to_loomctl_is_true() {
 }
 
 #[test]
+fn the_guide_to_nodes_is_true() {
+    run_document("docs/nodes.md");
+}
+
+#[test]
 fn the_guide_to_the_bus_is_true() {
     run_document("docs/bus.md");
 }

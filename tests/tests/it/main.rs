@@ -24,6 +24,7 @@ mod hosts;
 mod jobs;
 mod kills;
 mod kinds;
+mod machines;
 mod own_bus;
 mod parts;
 mod resizes;

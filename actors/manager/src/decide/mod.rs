@@ -9,6 +9,7 @@ mod cluster;
 mod command;
 mod dispatch;
 mod limits;
+mod machine;
 mod node;
 mod recover;
 mod report;
@@ -22,6 +23,7 @@ pub use cluster::{Office, elected};
 pub use command::{Command, remember, repeated};
 pub use dispatch::dispatch;
 pub(crate) use dispatch::with_params;
+pub use machine::{DRAIN_DEADLINE, drain, label, taint, undrain};
 pub use node::{
     Up, bye, hello, hello_part, is_given_up, lose_missing, node_down, node_lost, node_up,
 };

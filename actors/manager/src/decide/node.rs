@@ -40,9 +40,22 @@ pub fn hello_part(draft: &mut Draft, node: &Name, hello: &Hello, recovering: boo
         since: old.as_ref().filter(|_| was_up).map_or(now, |old| old.since),
         reason: None,
         // A node may have obeyed assignments that a rewound log knows nothing of.
-        generation: old.map_or(0, |old| old.generation).max(hello.generation),
+        generation: old
+            .as_ref()
+            .map_or(0, |old| old.generation)
+            .max(hello.generation),
         back_by: None,
         lost: false,
+        // What people said of it holds whatever its agent does.
+        labels: old
+            .as_ref()
+            .map(|old| old.labels.clone())
+            .unwrap_or_default(),
+        taints: old
+            .as_ref()
+            .map(|old| old.taints.clone())
+            .unwrap_or_default(),
+        drain: old.as_ref().and_then(|old| old.drain.clone()),
     });
     if !was_up {
         draft.event(Event::new(now, About::Node { node: node.clone() }, "up"));

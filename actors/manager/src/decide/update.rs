@@ -119,6 +119,7 @@ fn any_serves(state: &State, job: &JobRecord) -> bool {
         node: &|_| NodeStanding::Up,
         belongs: &|_| true,
         room: &|_| None,
+        leave: &|_, _| None,
         waits: &|_| false,
         now: job.submitted_at,
     };

@@ -269,6 +269,7 @@ impl Leading {
             put: Vec::new(),
             keep: Vec::new(),
             remove: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
         })
     }
 

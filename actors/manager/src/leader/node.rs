@@ -222,7 +222,7 @@ impl Leading {
                     whole.put.extend(unknown.stop.into_values());
                     whole
                 }
-                Letter::Delta(delta) => delta.message(&self.durable.state, &cluster, epoch),
+                Letter::Delta(delta) => delta.message(&self.durable.state, &node, &cluster, epoch),
             };
             self.call(node, assign);
         }

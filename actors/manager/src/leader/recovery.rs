@@ -167,6 +167,7 @@ impl Leading {
             put: Vec::new(),
             keep: Vec::new(),
             remove: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
         };
         let recovery = self.head.recovery();
         let awaited: Vec<Name> = recovery

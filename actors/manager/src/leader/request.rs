@@ -175,14 +175,41 @@ pub(super) fn grant(
         }
         // Asked for apart; the queue takes no questions.
         Wish::Plan(_) => Err(not_yet("a plan by the queue")),
+        wish => grant_of_node(draft, wish, asker, now),
+    }
+}
+
+/// The same of a wish about a node.
+fn grant_of_node(
+    draft: &mut Draft,
+    wish: Wish,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<CommandOutcome, WireError> {
+    let (node, changed) = match wish {
         Wish::NodeLost(request) => {
             let reason = request.reason.as_deref();
             decide::check_reason(reason)?;
             let changed = decide::node_lost(draft, &request.node, asker.user, reason, now)?;
-            Ok(CommandOutcome::Node {
-                node: request.node,
-                changed,
-            })
+            (request.node, changed)
         }
-    }
+        Wish::Drain(request) => {
+            let changed = decide::drain(draft, &request, asker, now)?;
+            (request.node, changed)
+        }
+        Wish::Undrain(request) => {
+            let changed = decide::undrain(draft, &request, asker, now)?;
+            (request.node, changed)
+        }
+        Wish::Label(request) => {
+            let changed = decide::label(draft, &request, asker, now)?;
+            (request.node, changed)
+        }
+        Wish::Taint(request) => {
+            let changed = decide::taint(draft, &request, asker, now)?;
+            (request.node, changed)
+        }
+        _ => return Err(not_yet("what is asked")),
+    };
+    Ok(CommandOutcome::Node { node, changed })
 }

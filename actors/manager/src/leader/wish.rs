@@ -11,8 +11,8 @@ use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
 use loom_schemas::spec::{Sets, Syntax, read_set};
 use loom_schemas::wire::{
-    Bye, DispatchRequest, Hello, HelloPart, JobRequest, NodeRequest, RollbackRequest, ScaleRequest,
-    StatusReport, UpdateRequest,
+    Bye, DispatchRequest, DrainRequest, Hello, HelloPart, JobRequest, LabelRequest, NodeRequest,
+    RollbackRequest, ScaleRequest, StatusReport, TaintRequest, UpdateRequest,
 };
 
 use crate::decide::{Command, Submission};
@@ -38,6 +38,14 @@ pub(crate) enum Wish {
     Update(UpdateRequest),
     /// A node is not coming back as it was.
     NodeLost(NodeRequest),
+    /// The runs of a node are to leave it.
+    Drain(DrainRequest),
+    /// A node takes runs again.
+    Undrain(NodeRequest),
+    /// Set labels of a node, or take them away.
+    Label(LabelRequest),
+    /// Set taints of a node, or take them away.
+    Taint(TaintRequest),
 }
 
 /// A request of a client that could be read.
@@ -124,6 +132,10 @@ fn read_admin(request: &Request) -> Result<Wish, WireError> {
     );
     match (noun, verb) {
         ("node", "lost") => read_node(request).map(Wish::NodeLost),
+        ("node", "undrain") => read_node(request).map(Wish::Undrain),
+        ("node", "drain") => read_drain(request).map(Wish::Drain),
+        ("node", "label") => request.decode().map(Wish::Label),
+        ("node", "taint") => request.decode().map(Wish::Taint),
         _ => Err(not_yet(&format!("`{verb}` of a {noun}"))),
     }
 }
@@ -135,6 +147,20 @@ fn read_node(request: &Request) -> Result<NodeRequest, WireError> {
     };
     let node = Name::new(text).map_err(|error| WireError::invalid(error.to_string()))?;
     Ok(NodeRequest { node, reason: None })
+}
+
+/// Bare text is the node's name.
+fn read_drain(request: &Request) -> Result<DrainRequest, WireError> {
+    if request.text().is_none() {
+        return request.decode();
+    }
+    let NodeRequest { node, reason } = read_node(request)?;
+    Ok(DrainRequest {
+        node,
+        deadline_ms: None,
+        no_deadline: false,
+        reason,
+    })
 }
 
 fn read_job_wish(request: &Request) -> Result<Wish, WireError> {

@@ -29,14 +29,16 @@ pub fn assignment(state: &State, node: &Name) -> Vec<Assigned> {
 
 /// The whole assignment of a node as a message; none if the node is not known.
 pub fn whole_assignment(state: &State, node: &Name, cluster: &str, epoch: Epoch) -> Option<Assign> {
+    let record = state.node(node)?;
     Some(Assign {
         cluster: cluster.to_owned(),
         epoch,
-        generation: state.node(node)?.generation,
+        generation: record.generation,
         base: None,
         put: assignment(state, node),
         keep: Vec::new(),
         remove: Vec::new(),
+        labels: record.labels.clone(),
     })
 }
 

@@ -311,6 +311,7 @@ impl Trial<'_> {
             node: &standing,
             belongs: &belongs,
             room: &|node| room(state, node),
+            leave: &|_, _| None,
             waits: &|_| false,
             now: self.now,
         };

@@ -68,7 +68,9 @@ impl Pass<'_> {
         draft.state().jobs_up_to(up_to).next()?;
         let key = (request.clone(), priority);
         let only = record.slot.index.node();
-        if only.is_none() && self.hopeless.contains(&key) {
+        // Where replicas have to be apart, what there is for one is not for another.
+        let for_all = only.is_none() && request.apart.is_empty();
+        if for_all && self.hopeless.contains(&key) {
             return None;
         }
         // The highest priority asks first: who may be evicted for the others is among these.
@@ -76,9 +78,10 @@ impl Pass<'_> {
             .evictable
             .get_or_insert_with(|| Evictable::of(draft.state(), up_to));
         let (state, slot) = (draft.state(), &record.slot);
+        let others = others(state, slot);
         let nodes = state.nodes().filter(|node| {
             let asked = only.is_none_or(|only| *only == node.name);
-            asked && node.status == NodeStatus::Up
+            asked && node.status == NodeStatus::Up && request.is_apart(node, &others)
         });
         let ways = nodes.filter_map(|node| {
             let candidates = evictable.0.get(&node.name).map_or(&[][..], Vec::as_slice);
@@ -86,7 +89,7 @@ impl Pass<'_> {
         });
         let best = ways.min_by(|a, b| (&a.sacrifice, &a.node).cmp(&(&b.sacrifice, &b.node)));
         let Some(best) = best else {
-            if only.is_none() {
+            if for_all {
                 self.hopeless.insert(key);
             }
             return None;
@@ -102,6 +105,18 @@ impl Pass<'_> {
         self.follows = false;
         Some(carry_out(draft, facts, record, task, best))
     }
+}
+
+/// The nodes on which the other replicas of a slot's task are, or are to be, one for each.
+fn others(state: &State, slot: &Slot) -> Vec<Arc<NodeRecord>> {
+    let replicas = state.slots_of_task(&slot.job, &slot.task);
+    let nodes = replicas
+        .filter(|other| other.slot != *slot)
+        .flat_map(|other| {
+            let runs = live_runs(other).filter_map(|run| run.node.as_ref());
+            runs.chain(other.claim.as_ref().map(|claim| &claim.node))
+        });
+    nodes.filter_map(|node| state.node(node).cloned()).collect()
 }
 
 /// Whether the room that is being made for a slot will do once those that are ending have ended.
@@ -135,7 +150,7 @@ fn runs_of<'a>(
 }
 
 /// What a node has left for those of a priority, once all that may be evicted for it is gone.
-pub(super) fn room_for(state: &State, node: &NodeRecord, priority: u8) -> Room {
+pub(super) fn room_for(state: &State, node: &Arc<NodeRecord>, priority: u8) -> Room {
     let load = state.load(&node.name);
     let mut room = Room::of(node, load);
     let (Some(load), Some(up_to)) = (load, priority.checked_sub(MARGIN)) else {
@@ -155,7 +170,7 @@ pub(super) fn room_for(state: &State, node: &NodeRecord, priority: u8) -> Room {
 /// How room can be made on a node, if it can.
 fn way(
     state: &State,
-    node: &NodeRecord,
+    node: &Arc<NodeRecord>,
     candidates: &[Candidate],
     slot: &Slot,
     (priority, up_to): (u8, u8),

@@ -10,13 +10,14 @@ use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{
     JobRecord, RunRecord, Seldom, SlotRecord, UpdatePhase, UpdateState, VersionRecord,
 };
+use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::RunState;
 
 use super::settle::settle_job;
 use super::task_turn::{TaskTurn, empty_slot};
-use super::{Pass, node_standing, update};
+use super::{Pass, leaving, node_standing, update};
 use crate::depend::{Gates, decided_by};
-use crate::reconcile::{Action, Facts, Step, apply, grows, reconcile};
+use crate::reconcile::{Action, Facts, Step, apply, grows, leave_of, reconcile};
 use crate::schedule;
 use crate::scheduler::Room;
 use crate::state::{Draft, Key, State, is_live, run_event};
@@ -61,6 +62,7 @@ impl Read {
         let standing = |node: &Name| node_standing(before, node, lost_at, now);
         let kept = |version: u32| Some(&before.version(name, version)?.spec);
         let belongs = |node: &Name| may_run_on(before, spec, node);
+        let leave = |node: &Name, task: &TaskSpec| leave_of(before.node(node)?, task);
         let waits = |task: &Name| self.gates.is_closed(task);
         act(&Facts {
             job: &self.job,
@@ -69,6 +71,7 @@ impl Read {
             node: &standing,
             belongs: &belongs,
             room: &|node| room(before, node),
+            leave: &leave,
             waits: &waits,
             now,
         })
@@ -87,7 +90,7 @@ impl Pass<'_> {
         self.jobs += 1;
         schedule::settle(draft, name, self.now);
         subjob::mirror(draft, name, self.now);
-        let more = system::follow(draft, name, limit) > limit;
+        let more = system::follow(draft, name, limit, self.now) > limit;
         let before = draft.state().clone();
         let found = before.job(name).cloned();
         let found = found.and_then(|job| Some((before.version(name, job.version)?.clone(), job)));
@@ -104,7 +107,9 @@ impl Pass<'_> {
             let slots = read.before.slots_of(name).map(AsRef::as_ref);
             reconcile(facts, slots, limit)
         });
-        draft.state_mut().set_due(name, found.due);
+        let due = leaving::due(&read.before, name, &read.version.spec, self.now);
+        let due = found.due.into_iter().chain(due).min();
+        draft.state_mut().set_due(name, due);
         let mut job = JobRecord::clone(&read.job);
         if found.healthy {
             job.healthy.insert(job.version);
@@ -176,7 +181,10 @@ impl Pass<'_> {
         };
         let counts = turn.moved && turn.job.update.as_ref().is_some_and(is_counted);
         // A run that was given up just now leaves a slot that its node does not need.
-        turn.more || counts || turn.steps.len() > 0 || system::follow(draft, name, turn.limit) > 0
+        turn.more
+            || counts
+            || turn.steps.len() > 0
+            || system::follow(draft, name, turn.limit, self.now) > 0
     }
 
     /// A job's whole turn; whether more is to be done for it than was allowed.

@@ -9,7 +9,9 @@ mod crowded;
 mod diff;
 mod evict;
 mod job_turn;
+mod leaving;
 mod order;
+mod outside;
 mod parts;
 mod place;
 mod preview;
@@ -117,6 +119,7 @@ pub fn plan_on(
     }
     let jobs = pass.jobs;
     pass.keep_turn(draft);
+    leaving::finish(draft, now);
     let state = draft.state();
     let lost = lost_at
         .iter()
@@ -163,6 +166,7 @@ fn wake(
     let state = draft.state();
     let mut jobs: Vec<Name> = state.delay_over(now).map(|slot| slot.job.clone()).collect();
     jobs.extend(state.due(now).cloned());
+    jobs.extend(leaving::left_alone(state));
     for (node, _) in lost_at.iter().filter(|(_, at)| **at <= now) {
         let placements = state
             .load(node)

@@ -25,6 +25,7 @@ pub fn parts(assign: Assign, bytes: usize) -> Vec<Assign> {
         put,
         mut keep,
         remove,
+        labels,
     } = assign;
     let mut chunks = chunks(put, bytes).into_iter();
     let first = chunks.next().unwrap_or_default();
@@ -37,6 +38,7 @@ pub fn parts(assign: Assign, bytes: usize) -> Vec<Assign> {
             put,
             keep: Vec::new(),
             remove: Vec::new(),
+            labels: labels.clone(),
         })
         .collect();
     if base.is_none() {
@@ -51,6 +53,7 @@ pub fn parts(assign: Assign, bytes: usize) -> Vec<Assign> {
         put: first,
         keep,
         remove,
+        labels,
     };
     std::iter::once(first).chain(rest).collect()
 }
@@ -103,6 +106,7 @@ mod tests {
             put: assignment(&state, &name("node-1")),
             keep: Vec::new(),
             remove: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
         }
     }
 
@@ -145,6 +149,7 @@ mod tests {
         let delta = Assign {
             base: Some(8),
             remove: vec![removed],
+            labels: std::collections::BTreeMap::new(),
             ..whole(3)
         };
         let parts = parts(delta, 1);

@@ -13,7 +13,7 @@ use super::task_turn::{TaskTurn, new_run};
 use super::{Pass, evict};
 use crate::reconcile::{Facts, version_of};
 use crate::scheduler::{Cause, Placement, Preferences, Request, Room, WhyNot, fits, seed};
-use crate::state::{Draft, State, run_event};
+use crate::state::{Draft, State, is_live, run_event};
 use crate::subjob::{self, NotMade};
 
 /// How long until a child job is called after another second.
@@ -47,9 +47,16 @@ impl Pass<'_> {
         }
         let request = turn.request_of(facts.spec, task, &record.slot.index);
         let is_pinned = record.slot.index.node().is_some();
+        let own = own_node(record).cloned();
+        let refused = if request.apart.is_empty() {
+            self.refused.get(&request)
+        } else {
+            // Other replicas are apart from others.
+            turn.refused.get(&request).filter(|_| own.is_none())
+        };
         if !is_pinned
             && record.claim.is_none()
-            && let Some(why) = self.refused.get(&request)
+            && let Some(why) = refused
         {
             let why = why.clone();
             self.wait(draft, facts, record, task, (&request, why), turn);
@@ -59,6 +66,11 @@ impl Pass<'_> {
         match self.find_node(draft.state(), task, &request, turn, record, run) {
             Ok(placement) => {
                 record.waiting = None;
+                // Replicas of other versions are to be apart from it as well.
+                let others = turns
+                    .iter_mut()
+                    .filter(|((of, at), _)| *of == name && *at != version);
+                others.for_each(|(_, other)| other.siblings.add(&placement.node));
                 let reserved = task.resources_of(&record.slot.index);
                 let new = RunRecord {
                     version,
@@ -70,7 +82,11 @@ impl Pass<'_> {
             }
             Err(why) => {
                 if !is_pinned && record.claim.is_none() {
-                    self.refused.insert(request.clone(), why.clone());
+                    if request.apart.is_empty() {
+                        self.refused.insert(request.clone(), why.clone());
+                    } else if own.is_none() {
+                        turn.refused.insert(request.clone(), why.clone());
+                    }
                 }
                 self.wait(draft, facts, record, task, (&request, why), turn);
                 None
@@ -115,7 +131,10 @@ impl Pass<'_> {
         let claim =
             claim.filter(|claim| evict::will_do(draft.state(), &record.slot, claim, request));
         let claim = claim.or_else(|| self.make_room(draft, facts, record, task, request));
-        let why = claim.as_ref().map_or(why, evict::words);
+        let why = match &claim {
+            Some(claim) => evict::words(claim),
+            None => cannot_leave(facts, task, record, why),
+        };
         record.claim = claim.into();
         turn.wait(draft, facts.now, record, why);
     }
@@ -149,6 +168,7 @@ impl Pass<'_> {
                 strategy: turn.strategy,
                 siblings: Some(&mut turn.siblings),
                 failed: &failed,
+                own: own_node(record),
             };
             let placed = cluster.place(task, request, run, &mut preferences);
             placed.map_err(|why| why.to_string())
@@ -198,6 +218,25 @@ fn start_job(
     draft.event(run_event(facts.now, &record.slot, &new, what));
     record.waiting = None;
     Some(new)
+}
+
+/// Why there is no place, with why one is looked for, where the slot's run has to leave its node.
+fn cannot_leave(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord, why: String) -> String {
+    let leave = own_node(record).and_then(|node| (facts.leave)(node, task));
+    match leave.filter(|leave| leave.from <= facts.now) {
+        Some(leave) => format!("{}, but {why}", leave.reason),
+        None => why,
+    }
+}
+
+/// Where the slot's own run is, while another is to take over from it.
+fn own_node(record: &SlotRecord) -> Option<&Name> {
+    record
+        .current
+        .as_ref()
+        .filter(|run| is_live(run))?
+        .node
+        .as_ref()
 }
 
 /// The nodes on which the slot failed lately, one for each time, and where it did last, whenever

@@ -10,6 +10,7 @@ use loom_schemas::words::Kind;
 
 use super::crowded::crowded;
 use super::diff::task_diff;
+use super::outside::outside;
 use crate::reconcile::{Change, change, change_at, replicas};
 use crate::scheduler::Cause;
 use crate::state::{Draft, State};
@@ -52,7 +53,17 @@ pub(super) fn changed(
             Some(earlier) => {
                 let had = replicas(before, name, earlier);
                 let moving = crowded(state, before, name, task);
-                compared((old, earlier, had), (new, task, wanted), name, &moving)
+                let (action, mut reasons) =
+                    compared((old, earlier, had), (new, task, wanted), name, &moving);
+                let goes_on = matches!(action, PlanAction::Keep | PlanAction::InPlace);
+                let outside = (goes_on && old.datacenters != new.datacenters)
+                    .then(|| outside(draft.state(), new, name, wanted))
+                    .flatten();
+                let action = outside.map_or(action, |(action, reason)| {
+                    reasons.push(reason);
+                    action
+                });
+                (action, reasons)
             }
         };
         rows.push(TaskPlan {

@@ -1,6 +1,6 @@
 //! The slots of one task while they are placed, and what is put in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
@@ -20,6 +20,8 @@ pub(super) struct TaskTurn {
     pub(super) strategy: Option<Strategy>,
     pub(super) siblings: Siblings,
     first_waiting: Option<Slot>,
+    /// What was refused because of the replicas there are: none of them goes in this pass.
+    pub(super) refused: HashMap<Request, String>,
 }
 
 impl TaskTurn {
@@ -29,6 +31,7 @@ impl TaskTurn {
             strategy: state.spec(job).and_then(|spec| spec.strategy),
             siblings: Siblings::default(),
             first_waiting: None,
+            refused: HashMap::new(),
         };
         for record in state.slots_of_task(&job.name, name) {
             for node in live_runs(record).filter_map(|run| run.node.as_ref()) {

@@ -14,6 +14,7 @@
 mod action;
 mod change;
 mod in_place;
+mod leave;
 mod rollout;
 mod room;
 mod status;
@@ -33,6 +34,7 @@ use crate::scheduler::Room;
 
 pub use action::{Action, apply, give_up, loss, retire};
 pub use change::{Change, change, change_at, same_in_place};
+pub use leave::{Leave, leave_of};
 pub use rollout::{UpdateChange, serves};
 pub use room::{grown, grows};
 pub use status::{JobStanding, status};
@@ -41,6 +43,7 @@ pub use verdict::{
     unstopped, version_of,
 };
 
+use leave::Moves;
 use rollout::Rollout;
 use turn::{Entry, Sums};
 use verdict::unwanted;
@@ -65,6 +68,8 @@ pub struct Facts<'a> {
     pub belongs: &'a dyn Fn(&Name) -> bool,
     /// What a node has left; none if it is not known.
     pub room: &'a dyn Fn(&Name) -> Option<Room>,
+    /// Why and when the runs of a task have to leave a node.
+    pub leave: &'a dyn Fn(&Name, &TaskSpec) -> Option<Leave>,
     /// Whether a task waits for others, so that nothing of it is started for the first time.
     pub waits: &'a dyn Fn(&Name) -> bool,
     /// The time.
@@ -135,9 +140,14 @@ pub fn reconcile<'a>(
         entry.hand_over(facts);
         entry.adopt(facts);
     }
+    // What ends for its node's sake is on its way before anything takes a version over.
+    let mut moves = Moves::of(facts, &entries);
+    for entry in &mut entries {
+        entry.leave(facts, &mut moves);
+    }
     let mut rollout = Rollout::of(facts, &entries);
     let mut found = Steps {
-        due: rollout.due(),
+        due: rollout.due().into_iter().chain(moves.due()).min(),
         update: rollout.change(facts),
         healthy: rollout.is_proved(facts),
         ..Steps::default()

@@ -47,6 +47,7 @@ fn actions(job: &JobRecord, spec: &JobSpec, slots: &[SlotRecord]) -> Vec<(u32, V
         node: &up,
         belongs: &|_| true,
         room: &|_| None,
+        leave: &|_, _| None,
         waits: &|_| false,
         now: at(10),
     };
@@ -204,6 +205,7 @@ fn a_limit_leaves_the_rest_for_later() {
         node: &up,
         belongs: &|_| true,
         room: &|_| None,
+        leave: &|_, _| None,
         waits: &|_| false,
         now: at(10),
     };
@@ -233,6 +235,7 @@ fn costs(job: &JobRecord, spec: &JobSpec, spent: u32) {
         node: &gone,
         belongs: &|_| true,
         room: &|_| None,
+        leave: &|_, _| None,
         waits: &|_| false,
         now: at(10),
     };

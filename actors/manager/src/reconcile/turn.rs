@@ -9,6 +9,7 @@ use loom_schemas::spec::TaskSpec;
 use loom_schemas::units::Millis;
 use loom_schemas::words::{Kind, RunState};
 
+use super::leave::Going;
 use super::rollout::{Rollout, counts, is_done, is_unhealthy, serves};
 use super::verdict::{
     Stand, Unwanted, Why, failures_after, how_it_ended, is_fresh, pause, replicas, spent_after,
@@ -22,6 +23,8 @@ use crate::state::{is_live, live_runs};
 pub(super) struct Entry<'a> {
     pub(super) record: Cow<'a, SlotRecord>,
     pub(super) actions: Vec<Action>,
+    /// What becomes of its run as far as that has to leave its node.
+    pub(super) going: Going,
 }
 
 impl<'a> Entry<'a> {
@@ -29,6 +32,7 @@ impl<'a> Entry<'a> {
         Self {
             record: Cow::Borrowed(record),
             actions: Vec::new(),
+            going: Going::Stays,
         }
     }
 
@@ -43,7 +47,7 @@ impl<'a> Entry<'a> {
         self.actions.push(action);
     }
 
-    fn stop(&mut self, placement: RunId, reason: String, facts: &Facts<'_>) {
+    pub(super) fn stop(&mut self, placement: RunId, reason: String, facts: &Facts<'_>) {
         self.act(Action::Stop { placement, reason }, facts);
     }
 
@@ -89,7 +93,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Whether one that was to take over has done its work already.
-    fn is_done_incoming(&self, facts: &Facts<'_>, incoming: &RunRecord) -> bool {
+    pub(super) fn is_done_incoming(&self, facts: &Facts<'_>, incoming: &RunRecord) -> bool {
         let (job, name) = (facts.job, &self.record.slot.task);
         let wanted = incoming.version == job.version && incoming.round == job.round;
         let task = facts.spec.tasks.get(name).filter(|_| wanted);
@@ -260,6 +264,18 @@ impl<'a> Entry<'a> {
         }
         if run.order != Order::Run {
             return;
+        }
+        let moves = version_of(&self.record, job) == run.version;
+        match self.going {
+            _ if !moves => {}
+            Going::Stays => {}
+            Going::Waits => return,
+            Going::Doubles => {
+                if rollout.may_double(facts, &self.record.slot.task) {
+                    self.double(facts.now);
+                }
+                return;
+            }
         }
         let turned = version_of(&self.record, job) == job.version;
         let reason = format!("replaced by version {}", job.version);

@@ -11,11 +11,13 @@ use loom_schemas::record::{NodeRecord, RunnerUp, Score};
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::Strategy;
 
+use super::constraint::Attributes;
 use super::fits::{Request, Room, choose_ports, fits};
 use super::floor::Floor;
 use super::queue::Queue;
 use super::ranking::{OUT, Ranking};
 use super::shape::{Shape, Shapes};
+use super::spacing::Spacing;
 use super::why::{Cause, WhyNot};
 use super::{Placement, Preferences, score};
 use crate::state::{Held, Load, State};
@@ -84,7 +86,8 @@ impl Cluster {
             match item {
                 DiffItem::Add(..) | DiffItem::Remove(..) => members = true,
                 DiffItem::Update { old, new } => {
-                    let same = (&old.1.info, old.1.status) == (&new.1.info, new.1.status);
+                    let same = old.1.status == new.1.status
+                        && Attributes::of(old.1) == Attributes::of(new.1);
                     changed.extend(self.floor.find(new.0).filter(|_| !same));
                 }
             }
@@ -145,7 +148,9 @@ impl Cluster {
         };
         let best = self.best(&shape, preferences);
         let Some((&(seat, cost), others)) = best.split_first() else {
-            return Err(self.floor.why_not(request));
+            let spacing = self.spacing(request, preferences);
+            let floor = &self.floor;
+            return Err(floor.why_not(request, |seat| spacing.refuses(floor, seat)));
         };
         let Some(ports) = choose_ports(self.floor.room(seat), task, run) else {
             // fits() has counted the ports; a node that still has none is one that does not fit.
@@ -222,18 +227,31 @@ impl Cluster {
         self.floor.name(seat).clone()
     }
 
+    /// What the replicas that live already take from one more.
+    fn spacing(&self, request: &Request, preferences: &Preferences<'_>) -> Spacing {
+        let siblings = preferences.siblings.as_deref();
+        Spacing::of(request, siblings, preferences.own, &self.floor)
+    }
+
     /// The best seats for a run with their costs, the best first; none if it fits nowhere.
     fn best(&mut self, shape: &Shape, preferences: &mut Preferences<'_>) -> Vec<(usize, f64)> {
+        if let Some(siblings) = &mut preferences.siblings {
+            siblings.look_up(&self.floor);
+        }
+        let spacing = self.spacing(&shape.request, preferences);
         let floor = &mut self.floor;
         let failed = preferences.failed.iter();
         let failed: Vec<usize> = failed.filter_map(|node| floor.find(node)).collect();
-        let mut siblings = preferences.siblings.as_deref_mut();
-        if let Some(siblings) = &mut siblings {
-            siblings.look_up(floor);
-        }
+        let siblings = preferences.siblings.as_deref_mut();
         // Whose turn it is has nothing to do with who lives where.
         let siblings = siblings.filter(|_| shape.strategy != Strategy::RoundRobin);
-        let Some(ranked) = self.shapes.get(shape, floor) else {
+        // Whom the others leave a place changes with each of them: nothing is kept in order.
+        let kept = if spacing.is_free() {
+            self.shapes.get(shape, floor)
+        } else {
+            None
+        };
+        let Some(ranked) = kept else {
             let view = floor.view(shape);
             let mut keys = floor.keys(shape, &view);
             if let Some(siblings) = siblings {
@@ -244,6 +262,13 @@ impl Cluster {
             }
             for seat in failed {
                 keys[seat] = score::failed_here(keys[seat]);
+            }
+            if !spacing.is_free() {
+                for (seat, key) in keys.iter_mut().enumerate() {
+                    if *key < OUT && spacing.refuses(floor, seat).is_some() {
+                        *key = OUT;
+                    }
+                }
             }
             return match shape.strategy {
                 Strategy::RoundRobin => turn(&Ranking::of(keys), &[], self.last.as_ref(), floor),

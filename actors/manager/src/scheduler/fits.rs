@@ -1,11 +1,14 @@
 //! Whether a request fits a node: written once, for the scheduler and for the commit.
 
+use std::sync::Arc;
+
 use imbl::OrdMap;
 use loom_schemas::ids::{Index, Name, RunId, Slot};
 use loom_schemas::record::{Capacity, NodeRecord, NodeStatus, RunRecord};
-use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
+use loom_schemas::spec::{Attribute, Constraint, JobSpec, Resources, TaskSpec, Toleration};
 use loom_schemas::words::DriverKind;
 
+use super::constraint::{Attributes, Rule};
 use super::why::Cause;
 use crate::state::Load;
 
@@ -29,6 +32,21 @@ pub struct Request {
     pub free_ports: usize,
     /// Where the node has to be; anywhere if none.
     pub datacenters: Vec<String>,
+    /// What the node has to be.
+    pub rules: Vec<Rule>,
+    /// The taints that it puts up with.
+    pub tolerations: Vec<Toleration>,
+    /// How replicas have to be apart.
+    pub apart: Vec<Apart>,
+}
+
+/// How the replicas of a task have to be apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Apart {
+    /// No two on one node.
+    Hosts,
+    /// At most so many where an attribute is the same, none where it is missing.
+    Property(Attribute, u32),
 }
 
 /// What a node has left.
@@ -40,6 +58,8 @@ pub struct Room {
     pub drivers: Vec<DriverKind>,
     /// Where it is, if it said so.
     pub datacenter: Option<String>,
+    /// What else it is.
+    pub attributes: Attributes,
     /// What it has in all.
     pub capacity: Capacity,
     /// Thousandths of a core that are reserved.
@@ -70,6 +90,9 @@ impl Request {
             free_ports: task.ports.len() - fixed_ports.len(),
             fixed_ports,
             datacenters: Vec::new(),
+            rules: rules(task),
+            tolerations: task.tolerations.clone(),
+            apart: task.constraints.iter().filter_map(Apart::of).collect(),
         }
     }
 
@@ -93,7 +116,56 @@ impl Request {
     }
 }
 
+/// What a task asks of its nodes by themselves.
+fn rules(task: &TaskSpec) -> Vec<Rule> {
+    let predicates = task
+        .constraints
+        .iter()
+        .filter_map(|constraint| match constraint {
+            Constraint::Node(predicate) => Some(predicate.clone()),
+            Constraint::DistinctHosts | Constraint::DistinctProperty { .. } => None,
+        });
+    predicates.map(Rule::new).collect()
+}
+
+impl Apart {
+    fn of(constraint: &Constraint) -> Option<Self> {
+        match constraint {
+            Constraint::Node(_) => None,
+            Constraint::DistinctHosts => Some(Self::Hosts),
+            Constraint::DistinctProperty { attribute, most } => {
+                Some(Self::Property(attribute.clone(), *most))
+            }
+        }
+    }
+
+    /// As a cause why a node is out.
+    pub(super) fn cause(&self) -> Cause {
+        let constraint = match self {
+            Self::Hosts => Constraint::DistinctHosts,
+            Self::Property(attribute, most) => Constraint::DistinctProperty {
+                attribute: attribute.clone(),
+                most: *most,
+            },
+        };
+        Cause::Constraint(constraint.to_string().into())
+    }
+}
+
 impl Request {
+    /// Whether a node is apart from those on which the other replicas are, as far as it has to be.
+    pub fn is_apart(&self, node: &Arc<NodeRecord>, others: &[Arc<NodeRecord>]) -> bool {
+        self.apart.iter().all(|apart| match apart {
+            Apart::Hosts => others.iter().all(|other| other.name != node.name),
+            Apart::Property(attribute, most) => {
+                let value = |node| Attributes::of(node).text(attribute);
+                let here = value(node);
+                let same = others.iter().filter(|other| value(other) == here);
+                here.is_some() && same.count() < *most as usize
+            }
+        })
+    }
+
     /// What is asked for of each dimension.
     pub(super) fn asked(&self) -> [u64; DIMENSIONS] {
         [self.cpu, self.memory, self.disk]
@@ -121,13 +193,13 @@ impl Room {
     }
 
     /// What a node has left under a load, less what is kept free for those that wait.
-    pub fn of(node: &NodeRecord, load: Option<&Load>) -> Self {
+    pub fn of(node: &Arc<NodeRecord>, load: Option<&Load>) -> Self {
         Self::keeping(node, load, |_| true)
     }
 
     /// The same where only the claims of some of those that wait are respected.
     pub fn keeping(
-        node: &NodeRecord,
+        node: &Arc<NodeRecord>,
         load: Option<&Load>,
         respected: impl Fn(&Slot) -> bool,
     ) -> Self {
@@ -146,6 +218,7 @@ impl Room {
             up: node.status == NodeStatus::Up,
             drivers: node.info.drivers.clone(),
             datacenter: node.info.datacenter.clone(),
+            attributes: Attributes::of(node),
             capacity: node.info.capacity.clone(),
             cpu: load.cpu,
             measured_cpu: 0,
@@ -161,10 +234,12 @@ impl Room {
             up,
             drivers,
             datacenter,
+            attributes,
             capacity,
             ..
         } = self;
-        (*up, drivers, datacenter, capacity)
+        let same = attributes == &other.attributes;
+        same && (*up, drivers, datacenter, capacity)
             == (other.up, &other.drivers, &other.datacenter, &other.capacity)
     }
 
@@ -229,12 +304,22 @@ pub(super) fn suits(room: &Room, request: &Request) -> Result<(), Cause> {
     if !room.up {
         return Err(Cause::Down);
     }
+    if room.attributes.is_draining() {
+        return Err(Cause::Draining);
+    }
     let within = |here: &String| request.datacenters.contains(here);
     if !request.datacenters.is_empty() && !room.datacenter.as_ref().is_some_and(within) {
         return Err(Cause::Datacenter);
     }
     if !room.drivers.contains(&request.driver) {
         return Err(Cause::Driver(request.driver));
+    }
+    let unlike = |rule: &&Rule| !rule.holds(&room.attributes);
+    if let Some(rule) = request.rules.iter().find(unlike) {
+        return Err(Cause::Constraint(rule.text().clone()));
+    }
+    if let Some(taint) = room.attributes.refuses(&request.tolerations) {
+        return Err(Cause::Taint(taint.to_string()));
     }
     Ok(())
 }

@@ -5,11 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
 
-use super::fits::{DIMENSIONS, Request, Room, fits, has_room};
+use super::fits::{DIMENSIONS, Request, Room, has_room, suits};
 use super::ranking::OUT;
 use super::score::{self, Standing, Terms};
 use super::select::Selection;
 use super::shape::{Shape, View};
+use super::why::Cause;
 use crate::state::Held;
 
 /// The nodes, each with a seat of its own; seats are in the order of names.
@@ -190,8 +191,10 @@ impl Floor {
         let seats = self.selection.of(&shape.request, &self.rooms);
         let terms = self.sizes.iter();
         let terms = terms.map(|all| Terms::of(self.ln_n, &shape.request, all));
+        let shunned = self.selection.shunned(&shape.request, &self.rooms);
         View {
             seats,
+            shunned: (!shunned.is_empty()).then_some(shunned),
             terms: terms.collect(),
         }
     }
@@ -229,10 +232,15 @@ impl Floor {
             return OUT;
         }
         let terms = &view.terms[row.size as usize];
-        if shape.strategy == Strategy::Epvm {
-            return score::epvm(&row.weight, terms);
+        let cost = if shape.strategy == Strategy::Epvm {
+            score::epvm(&row.weight, terms)
+        } else {
+            score::cost(shape.strategy, &self.standing(seat), terms)
+        };
+        match &view.shunned {
+            Some(shunned) if shunned.contains(seat) => score::shunned(cost),
+            _ => cost,
         }
-        score::cost(shape.strategy, &self.standing(seat), terms)
     }
 
     fn standing(&self, seat: usize) -> Standing {
@@ -249,14 +257,22 @@ impl Floor {
         score::cost(shape.strategy, &self.standing(seat), &terms)
     }
 
-    /// Why a request does not fit, node by node.
-    pub(super) fn why_not(&self, request: &Request) -> super::WhyNot {
+    /// Why a request does not fit, node by node; `apart` says why a seat is out that it would fit.
+    pub(super) fn why_not(
+        &self,
+        request: &Request,
+        apart: impl Fn(usize) -> Option<Cause>,
+    ) -> super::WhyNot {
         let mut why = super::WhyNot::default();
-        let refusals = self
-            .rooms
-            .iter()
-            .filter_map(|room| fits(room, request).err());
-        refusals.for_each(|cause| why.count(cause));
+        for (seat, room) in self.rooms.iter().enumerate() {
+            // What is against a node by itself comes first, then the replicas, then its room, which
+            // changes with everything that is placed.
+            let cause = suits(room, request).err().or_else(|| apart(seat));
+            let cause = cause.or_else(|| has_room(room, request).err());
+            if let Some(cause) = cause {
+                why.count(cause);
+            }
+        }
         why
     }
 }

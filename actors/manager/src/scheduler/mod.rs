@@ -6,6 +6,7 @@
 //! looked at. Everything is deterministic; ties go to the name.
 
 mod cluster;
+mod constraint;
 mod evict;
 mod fits;
 mod floor;
@@ -17,6 +18,7 @@ mod score;
 mod select;
 mod shape;
 mod siblings;
+mod spacing;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -28,6 +30,7 @@ use loom_schemas::record::{RunnerUp, Score};
 use loom_schemas::words::Strategy;
 
 pub use cluster::Cluster;
+pub use constraint::{Attributes, Rule, tolerates};
 pub use evict::{Candidate, Sacrifice, least_evicted};
 pub use fits::{Request, Room, choose_ports, fits, seed};
 pub use queue::Queue;
@@ -58,4 +61,7 @@ pub struct Preferences<'a> {
     pub siblings: Option<&'a mut Siblings>,
     /// Where the slot failed lately: any other is better.
     pub failed: &'a [Name],
+    /// The node of the slot's own run, which does not count among the replicas that have to be
+    /// apart.
+    pub own: Option<&'a Name>,
 }

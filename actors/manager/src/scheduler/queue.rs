@@ -67,8 +67,8 @@ impl Queue {
             slots.insert(slot.clone());
         } else {
             let classes = self.classes.entry(priority).or_default();
-            let class = classes.entry(request.asked()).or_default();
-            let slots = class.entry(request.clone()).or_default();
+            let of_size = classes.entry(request.asked());
+            let slots = of_size.or_default().entry(request.clone()).or_default();
             slots.insert(slot.clone());
         }
         self.requests.insert(slot.clone(), (request, priority));

@@ -181,6 +181,15 @@ pub(super) fn with_replicas(strategy: Strategy, cost: f64, replicas: u32) -> f64
     }
 }
 
+/// The cost of a node that is taken only where no other has room, but rather than one where the slot
+/// failed lately.
+pub(super) fn shunned(cost: f64) -> f64 {
+    // More than any cost that is not raised so, and the order among those that are stays.
+    const ABOVE: f64 = 1024.0;
+    const TIMES: f64 = 1e12;
+    (cost + ABOVE) * TIMES
+}
+
 /// The cost of a node where the slot failed lately: any other is better.
 pub(super) fn failed_here(cost: f64) -> f64 {
     // More than any cost that is not raised so, and the order among those that are stays.

@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 
+use loom_schemas::spec::Toleration;
 use loom_schemas::words::DriverKind;
 
+use super::constraint::Rule;
 use super::fits::{Request, Room};
 
 /// So many lines are kept; past that all are forgotten and asked anew.
@@ -22,6 +24,12 @@ enum Line {
     Driver(DriverKind),
     /// It is in one of them.
     Datacenters(Vec<String>),
+    /// It is what a constraint asks for.
+    Rule(Rule),
+    /// Its taints are tolerated.
+    Admits(Vec<Toleration>),
+    /// It has a taint that is not tolerated, and yet does not keep away.
+    Shunned(Vec<Toleration>),
 }
 
 /// A set of seats.
@@ -37,12 +45,15 @@ pub(super) struct Selection {
 impl Line {
     fn holds(&self, room: &Room) -> bool {
         match self {
-            Self::Up => room.up,
+            Self::Up => room.up && !room.attributes.is_draining(),
             Self::Driver(driver) => room.drivers.contains(driver),
             Self::Datacenters(names) => {
                 let here = room.datacenter.as_ref();
                 here.is_some_and(|here| names.contains(here))
             }
+            Self::Rule(rule) => rule.holds(&room.attributes),
+            Self::Admits(tolerations) => room.attributes.refuses(tolerations).is_none(),
+            Self::Shunned(tolerations) => room.attributes.is_shunned(tolerations),
         }
     }
 }
@@ -76,6 +87,10 @@ impl Seats {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
     pub(super) fn contains(&self, seat: usize) -> bool {
         self.0[seat / 64] & (1 << (seat % 64)) != 0
     }
@@ -105,6 +120,12 @@ impl Selection {
         seats
     }
 
+    /// The seats whose nodes are taken only where no other has room.
+    pub(super) fn shunned(&mut self, request: &Request, rooms: &[Room]) -> Seats {
+        let line = Line::Shunned(request.tolerations.clone());
+        self.line(line, rooms).clone()
+    }
+
     /// A node has changed in what it is.
     pub(super) fn turned(&mut self, seat: usize, room: &Room) {
         for (line, seats) in &mut self.lines {
@@ -127,10 +148,13 @@ impl Selection {
 }
 
 /// What a request asks of nodes by themselves.
-fn lines(request: &Request) -> impl Iterator<Item = Line> {
+fn lines(request: &Request) -> impl Iterator<Item = Line> + '_ {
     let datacenters = &request.datacenters;
     let datacenters = (!datacenters.is_empty()).then(|| Line::Datacenters(datacenters.clone()));
-    [Line::Up, Line::Driver(request.driver)]
+    let admits = Line::Admits(request.tolerations.clone());
+    let rules = request.rules.iter().cloned().map(Line::Rule);
+    [Line::Up, Line::Driver(request.driver), admits]
         .into_iter()
         .chain(datacenters)
+        .chain(rules)
 }

@@ -29,6 +29,8 @@ pub(super) struct Shape {
 pub(super) struct View {
     /// The nodes that suit it.
     pub(super) seats: Seats,
+    /// Those of them that are taken only where no other has room; none if there are none.
+    pub(super) shunned: Option<Seats>,
     /// What it is on nodes of each size.
     pub(super) terms: Vec<Terms>,
 }

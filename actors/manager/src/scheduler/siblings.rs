@@ -62,6 +62,11 @@ impl Siblings {
         *self.by_seat.entry(seat).or_default() += 1;
     }
 
+    /// How many replicas are in each seat.
+    pub(super) fn seats(&self) -> HashMap<usize, u32> {
+        self.by_seat.clone()
+    }
+
     /// Whether so few nodes have replicas that each can be looked at.
     pub(super) fn are_few(&self) -> bool {
         self.by_seat.len() <= FEW

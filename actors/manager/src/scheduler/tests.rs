@@ -22,6 +22,7 @@ fn room(cpu: (u32, f64), memory: (u64, u64)) -> Room {
     let used = (cpu.1 * 1000.0) as u64;
     Room {
         datacenter: None,
+        attributes: Attributes::default(),
         up: true,
         drivers: vec![DriverKind::Process],
         capacity: info(cpu.0, memory.0).capacity,
@@ -123,6 +124,7 @@ fn replicas_keep_apart_and_a_failed_node_is_the_last_choice() {
                 strategy: None,
                 siblings: Some(&mut siblings),
                 failed: &failed,
+                own: None,
             };
             let placed = cluster.place(&task, &request, run_id(1), &mut preferences);
             assert_eq!(placed.unwrap().node, name(expected), "{strategy}");

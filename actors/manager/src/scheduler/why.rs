@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use loom_schemas::words::DriverKind;
 
@@ -9,14 +10,20 @@ use super::fits::{Request, Room, fits};
 use crate::state::State;
 
 /// Why one node does not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     /// It does not answer.
     Down,
+    /// Its runs are to leave it.
+    Draining,
     /// It is in another datacenter than the job may run in, or did not say in which.
     Datacenter,
     /// It lacks the driver.
     Driver(DriverKind),
+    /// It is not what a constraint asks for.
+    Constraint(Arc<str>),
+    /// It has a taint that the task does not tolerate.
+    Taint(String),
     /// Too few cores are left.
     Cpu,
     /// Too little memory is left.
@@ -33,8 +40,11 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Down => f.write_str("down"),
+            Self::Draining => f.write_str("draining"),
             Self::Datacenter => f.write_str("in another datacenter"),
             Self::Driver(driver) => write!(f, "no {driver} driver"),
+            Self::Constraint(text) => write!(f, "constraint {text}"),
+            Self::Taint(taint) => write!(f, "taint {taint}"),
             Self::Cpu => f.write_str("not enough cpu"),
             Self::Memory => f.write_str("not enough memory"),
             Self::Disk => f.write_str("not enough disk"),
@@ -81,8 +91,42 @@ impl fmt::Display for WhyNot {
         f.write_str(Self::WORDS)?;
         for (place, (cause, count)) in counts.into_iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
-            write!(f, "{comma}{count} {cause}")?;
+            write!(f, "{comma}{} {cause}", grouped(*count))?;
         }
         Ok(())
+    }
+}
+
+/// `3,112`.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_read_as_people_write_them() {
+        let why = WhyNot {
+            counts: BTreeMap::from([
+                (Cause::Memory, 3112),
+                (Cause::Constraint("arch == arm64".into()), 1650),
+                (Cause::Draining, 238),
+            ]),
+        };
+        assert_eq!(
+            why.to_string(),
+            "no node fits: 3,112 not enough memory, 1,650 constraint arch == arm64, 238 draining"
+        );
+        assert_eq!(grouped(1_000_000), "1,000,000");
     }
 }

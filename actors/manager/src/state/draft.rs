@@ -156,6 +156,11 @@ impl Draft {
             .insert(placement);
     }
 
+    /// Has a node hear of its labels, whatever else it is told.
+    pub(crate) fn tell(&mut self, node: &Name) {
+        self.deltas.entry(node.clone()).or_default();
+    }
+
     pub(crate) fn state_mut(&mut self) -> &mut State {
         &mut self.state
     }
@@ -287,7 +292,8 @@ impl NodeDelta {
     }
 
     /// The message to the node.
-    pub fn message(&self, state: &State, cluster: &str, epoch: Epoch) -> Assign {
+    pub fn message(&self, state: &State, node: &Name, cluster: &str, epoch: Epoch) -> Assign {
+        let labels = state.node(node).map(|node| node.labels.clone());
         let put = self.put.iter().filter_map(|(placement, slot)| {
             let record = state.slot(slot)?;
             let run = live_runs(record).find(|run| run.placement == *placement)?;
@@ -301,6 +307,7 @@ impl NodeDelta {
             put: put.chain(self.stop.values().cloned()).collect(),
             keep: Vec::new(),
             remove: self.remove.iter().copied().collect(),
+            labels: labels.unwrap_or_default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Capacity, Limits, Marks, NodeInfo, SlotRecord};
+use loom_schemas::record::{Capacity, Limits, Marks, NodeInfo, NodeRecord, SlotRecord};
 use loom_schemas::spec::{
     HealthCheck, HealthSpec, JobSpec, LogSpec, Operator, PRIORITY, Resources, RestartOn,
     RestartSpec, StopSpec, TaskSpec, UpdateSpec,
@@ -163,6 +163,23 @@ pub(crate) fn info(cores: u32, gib: u64) -> NodeInfo {
         drivers: vec![DriverKind::Process],
         attributes: std::collections::BTreeMap::new(),
         format: 1,
+    }
+}
+
+/// A node that is up.
+pub(crate) fn node_record(name: Name, info: NodeInfo) -> NodeRecord {
+    NodeRecord {
+        name,
+        info,
+        status: loom_schemas::record::NodeStatus::Up,
+        since: at(0),
+        reason: None,
+        generation: 0,
+        back_by: None,
+        lost: false,
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        drain: None,
     }
 }
 

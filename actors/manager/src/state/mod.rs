@@ -11,6 +11,7 @@ pub(crate) mod fixture;
 mod holdings;
 mod key;
 mod load;
+mod nodes;
 mod records;
 mod slots;
 #[cfg(test)]
@@ -66,6 +67,8 @@ pub struct State {
     waiting: OrdSet<Slot>,
     /// Nodes that are down.
     down: OrdSet<Name>,
+    /// Nodes that runs have to leave: those that are drained, and those with a taint that evicts.
+    left: OrdSet<Name>,
     /// Jobs by what they hang on beside themselves.
     ties: Ties,
     /// Jobs of which something changed since they were last planned.
@@ -170,26 +173,6 @@ impl State {
         task: &'a Name,
     ) -> impl Iterator<Item = &'a Arc<SlotRecord>> {
         self.slots.of_task(job, task)
-    }
-
-    /// A node.
-    pub fn node(&self, name: &Name) -> Option<&Arc<NodeRecord>> {
-        self.nodes.get(name)
-    }
-
-    /// All nodes by name.
-    pub fn nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
-        self.nodes.values()
-    }
-
-    /// How many nodes there are.
-    pub fn node_count(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// The nodes that are down.
-    pub fn down_nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
-        self.down.iter().filter_map(|name| self.nodes.get(name))
     }
 
     /// What the live runs of a node hold; none if nothing.

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use imbl::OrdSet;
 use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::{
-    Claim, CommandRecord, JobRecord, NodeRecord, NodeStatus, RunRecord, SlotRecord, VersionRecord,
-};
+use loom_schemas::record::{Claim, CommandRecord, JobRecord, RunRecord, SlotRecord, VersionRecord};
 use loom_schemas::words::RunState;
 
 use super::State;
@@ -57,49 +54,6 @@ impl State {
             None => self.versions.remove(&(job.clone(), version)),
         };
         self.tie(job);
-    }
-
-    pub(super) fn set_node(&mut self, name: &Name, record: Option<Arc<NodeRecord>>) {
-        let status = |record: &NodeRecord| {
-            let NodeRecord { status, lost, .. } = *record;
-            (status, lost, record.back_by, record.since)
-        };
-        let old = self.nodes.get(name);
-        if old.map(|old| (&old.info, status(old))) == record.as_ref().map(|r| (&r.info, status(r)))
-        {
-            // Only the generation moved: nothing to plan.
-            if let Some(record) = record {
-                self.nodes.insert(name.clone(), record);
-            }
-            return;
-        }
-        let old = old.cloned();
-        self.count_capacity(old.as_deref(), record.as_deref());
-        // One that does not answer helps nobody.
-        if record
-            .as_ref()
-            .is_some_and(|node| node.status == NodeStatus::Up)
-        {
-            self.freed.insert(name.clone());
-        }
-        let jobs: OrdSet<Name> = self
-            .loads
-            .get(name)
-            .into_iter()
-            .flat_map(|load| load.placements.values().map(|slot| slot.job.clone()))
-            .collect();
-        for job in &jobs {
-            self.mark_dirty(job);
-        }
-        self.dirty.extend(self.ties.system().iter().cloned());
-        match &record {
-            Some(record) if record.status != NodeStatus::Up => self.down.insert(name.clone()),
-            _ => self.down.remove(name),
-        };
-        match record {
-            Some(record) => self.nodes.insert(name.clone(), record),
-            None => self.nodes.remove(name),
-        };
     }
 
     pub(super) fn set_slot(&mut self, slot: &Slot, record: Option<Arc<SlotRecord>>) {

@@ -163,6 +163,7 @@ pub fn node_view(
         Some(RunView {
             slot: Slot::clone(slot),
             run: run.clone(),
+            waiting: record.waiting.clone(),
         })
     });
     let (runs, more) = page(runs, bytes);
@@ -189,6 +190,7 @@ pub fn run_view(state: &State, text: &str) -> Result<RunView, WireError> {
         Some(found) => Ok(RunView {
             slot,
             run: RunRecord::clone(found),
+            waiting: None,
         }),
         None => Err(WireError::not_found(format!("no run {text}"))),
     }

@@ -116,6 +116,8 @@ pub(crate) struct Context {
     pub(crate) name: Name,
     /// What the node said of itself when it was started.
     pub(crate) info: NodeInfo,
+    /// Its own labels and those that people gave it, which stand in their place.
+    pub(crate) labels: loom_task::NodeLabels,
     pub(crate) bus: Bus,
     pub(crate) bulk: Bus,
     pub(crate) drivers: Drivers,

@@ -270,6 +270,9 @@ impl State {
         let touched = self.ledger.apply(record);
         if assigned && let Some(cluster) = &self.ledger.assignment.cluster {
             self.context.drivers.belong_to(cluster);
+            let labels =
+                crate::facts::merged_labels(&self.context.info, &self.ledger.assignment.labels);
+            self.context.labels.set(labels);
         }
         if store.wants_renewal() {
             store.renew(self.ledger.clone());

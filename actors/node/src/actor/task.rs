@@ -293,7 +293,7 @@ impl State {
             node: NodeFacts {
                 name: context.name.clone(),
                 address: context.info.address.clone(),
-                labels: context.info.labels.clone(),
+                labels: context.labels.clone(),
             },
             driver,
             bus: context.bus.clone(),

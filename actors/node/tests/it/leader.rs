@@ -209,6 +209,7 @@ impl Leader {
                 .unwrap_or_default(),
             keep: Vec::new(),
             remove: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
         }
     }
 
@@ -233,6 +234,7 @@ impl Leader {
                 put: put.iter().copied().cloned().collect(),
                 keep: Vec::new(),
                 remove: remove.to_vec(),
+                labels: std::collections::BTreeMap::new(),
             }
         };
         match self.send(&node, &assign).await {

@@ -94,10 +94,11 @@ impl State {
     }
 
     fn probe(&self, number: u64, run: RunId, myself: &ActorRef<TaskMessage>) -> Background {
+        let labels = self.node.labels.get();
         let place = Place {
             node: &self.node.name,
             address: &self.node.address,
-            labels: &self.node.labels,
+            labels: &labels,
         };
         let probe = Probe::new(&self.assigned, place, self.driver.kind());
         let driver = self.driver.clone();

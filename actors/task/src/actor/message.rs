@@ -1,8 +1,9 @@
 //! What a task actor is told, what it tells its node, and what it is started with.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -116,15 +117,31 @@ impl StartGate for OpenGate {
     }
 }
 
+/// The labels of a node as they are now, shared by all of its tasks.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLabels(Arc<Mutex<Arc<BTreeMap<String, String>>>>);
+
+impl NodeLabels {
+    /// The labels.
+    pub fn get(&self) -> Arc<BTreeMap<String, String>> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// They are others from now on; a run that goes on keeps what was filled in for it.
+    pub fn set(&self, labels: BTreeMap<String, String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(labels);
+    }
+}
+
 /// The node a task runs on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct NodeFacts {
     /// Its name.
     pub name: Name,
     /// How others reach it.
     pub address: String,
     /// Its labels, for `${node.label.x}`.
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: NodeLabels,
 }
 
 /// What a task actor is started with.

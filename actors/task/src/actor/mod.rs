@@ -42,8 +42,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use message::{
-    CommandRequest, NodeFacts, NoticeSender, OpenGate, StartGate, StartPermit, TaskArguments,
-    TaskMessage, TaskNotice, TaskRef,
+    CommandRequest, NodeFacts, NodeLabels, NoticeSender, OpenGate, StartGate, StartPermit,
+    TaskArguments, TaskMessage, TaskNotice, TaskRef,
 };
 pub use verb::Verb;
 

@@ -173,10 +173,11 @@ impl State {
     }
 
     fn launch(&self, run: RunId) -> Result<Launch, StartError> {
+        let labels = self.node.labels.get();
         let place = Place {
             node: &self.node.name,
             address: &self.node.address,
-            labels: &self.node.labels,
+            labels: &labels,
         };
         operator::launch(&self.assigned, run, place)
             .map_err(|error| StartError::Rejected(chain(&error)))

@@ -16,7 +16,8 @@ use loom_schemas::wire::{Assigned, CommandReply, CommandRow, RunReport, TaskComm
 use loom_schemas::words::{Kind, RunState};
 use loom_task::driver::Driver;
 use loom_task::{
-    NodeFacts, NoticeSender, OpenGate, Progress, TaskArguments, TaskNotice, TaskRef, spawn,
+    NodeFacts, NodeLabels, NoticeSender, OpenGate, Progress, TaskArguments, TaskNotice, TaskRef,
+    spawn,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tempfile::TempDir;
@@ -106,7 +107,7 @@ impl World {
             node: NodeFacts {
                 name: Name::new("node-1").unwrap(),
                 address: "127.0.0.1".into(),
-                labels: BTreeMap::new(),
+                labels: NodeLabels::default(),
             },
             driver,
             bus: self.bus.clone(),

@@ -11,13 +11,19 @@ use super::*;
 
 const DOCUMENT: &str = include_str!("../../../../docs/jobs.md");
 
-/// A block of the document: its language and mark, and its text.
-fn blocks() -> Vec<(&'static str, &'static str)> {
+const NODES: &str = include_str!("../../../../docs/nodes.md");
+
+/// A block of a document: its language and mark, and its text.
+fn blocks_of(document: &'static str) -> Vec<(&'static str, &'static str)> {
     let mut blocks = Vec::new();
-    for part in DOCUMENT.split("\n```").skip(1).step_by(2) {
+    for part in document.split("\n```").skip(1).step_by(2) {
         blocks.push(part.split_once('\n').unwrap());
     }
     blocks
+}
+
+fn blocks() -> Vec<(&'static str, &'static str)> {
+    blocks_of(DOCUMENT)
 }
 
 fn examples() -> Vec<(PathBuf, Vec<u8>)> {
@@ -78,15 +84,22 @@ fn hello_is_the_same_in_three_syntaxes() {
 }
 
 #[test]
-fn every_block_of_the_document_is_as_it_says() {
-    let blocks = blocks();
+fn every_block_of_the_documents_is_as_it_says() {
+    let good = good_blocks(&blocks(), "shop.yaml");
+    assert!(good >= 8, "{good}");
+    let good = good_blocks(&blocks_of(NODES), "index.yaml");
+    assert!(good >= 2, "{good}");
+}
+
+/// Reads every block, each as its mark says; how many are good jobs.
+fn good_blocks(blocks: &[(&str, &str)], name: &str) -> usize {
     let mut good = 0;
     for (index, (mark, text)) in blocks.iter().enumerate() {
         let Some(syntax) = syntax_of(mark) else {
-            assert_eq!(*mark, "text");
+            assert!(["text", "console"].contains(mark), "{mark}");
             continue;
         };
-        let result = read_any(whole(mark, text).as_bytes(), syntax, "shop.yaml");
+        let result = read_any(whole(mark, text).as_bytes(), syntax, name);
         if mark.ends_with("wrong") {
             let (_, report) = blocks[index + 1];
             assert_eq!(result.unwrap_err().to_string(), report);
@@ -95,7 +108,7 @@ fn every_block_of_the_document_is_as_it_says() {
             good += 1;
         }
     }
-    assert!(good >= 8, "{good}");
+    good
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Decisions, one line of a leader's life at a time.
 
 mod healthy;
+mod leaving;
 mod nodes;
 mod placing;
 mod requests;

@@ -86,6 +86,35 @@ fn ten_more_evict_the_youngest_that_suffice_and_these_come_back() {
 }
 
 #[test]
+fn for_replicas_that_are_apart_one_is_evicted_on_each_of_their_nodes() {
+    let mut leader = Leader::new(&[(2, 8), (2, 8), (2, 8)]);
+    leader.submit("anna", &service("low", 40, asking(1000, 1024, 6)));
+    leader.plan();
+    let mut task = asking(1000, 1024, 3);
+    task.constraints = vec!["distinct_hosts".parse().unwrap()];
+    leader.submit("anna", &service("high", 50, task));
+    leader.plan();
+    assert_eq!(evicted(&leader).len(), 3);
+    assert_eq!(obey(&mut leader), 3);
+    leader.plan();
+    let mut nodes: Vec<_> = (0..3)
+        .filter_map(|index| leader.run_of(&slot("high", index)).node.clone())
+        .collect();
+    nodes.sort();
+    nodes.dedup();
+    assert_eq!(nodes.len(), 3);
+    // A fourth has no node of its own: for it nobody is evicted.
+    let mut task = asking(1000, 1024, 4);
+    task.constraints = vec!["distinct_hosts".parse().unwrap()];
+    leader.submit("anna", &service("high", 50, task));
+    leader.plan();
+    assert_eq!(obey(&mut leader), 0);
+    let waits = leader.record(&slot("high", 3)).waiting.clone();
+    let why = "no node fits: 3 constraint distinct_hosts";
+    assert_eq!(waits.as_deref(), Some(why));
+}
+
+#[test]
 fn nobody_takes_the_room_that_is_made_but_one_who_is_higher() {
     let mut leader = Leader::new(&[(4, 8)]);
     leader.submit("anna", &service("low", 10, asking(2000, 1024, 2)));

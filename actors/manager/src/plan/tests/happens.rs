@@ -1,5 +1,7 @@
 //! What can happen to a cluster.
 
+use super::people::People;
+
 /// One thing that happens.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Happens {
@@ -67,12 +69,17 @@ pub(super) enum Happens {
     Rollback {
         job: u8,
     },
+    /// Somebody says something of a node, or asks for some.
+    People(People),
 }
 
 impl Happens {
     /// Any number is something that happens; small ones are the plainest.
     pub(super) fn of(number: u32) -> Self {
         let [kind, a, b, c] = number.to_be_bytes();
+        if kind >= 240 {
+            return Self::People(People::of([kind, a, b, c]));
+        }
         let (job, node) = (a % 2, a % 3);
         let index = (b % 3 == 2).then_some(c % 3);
         match kind % 30 {

@@ -8,6 +8,7 @@ mod happens;
 mod laws;
 mod line;
 mod nodes;
+mod people;
 mod preview;
 mod queue;
 mod stories;

@@ -1,7 +1,7 @@
 //! What a plan says before anything is done.
 
 use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::Exit;
+use loom_schemas::record::{Exit, NodeRecord};
 use loom_schemas::spec::{After, DependOn, DependsOn, IndexSpec, JobSpec, TaskSpec, UpdateOrder};
 use loom_schemas::wire::{JobPlan, PlanAction, RunReport, Standing};
 use loom_schemas::words::{Kind, RunState};
@@ -276,4 +276,57 @@ fn a_job_that_is_so_already_says_what_of_it_waits() {
         found.blocked,
         ["web/4 and 1 more: no node fits: 1 not enough cpu"]
     );
+}
+
+/// Two nodes, each in a datacenter of its own.
+fn east_and_west() -> State {
+    let mut state = with_nodes(2, 4);
+    for (node, datacenter) in [("node-1", "east"), ("node-2", "west")] {
+        let mut record = NodeRecord::clone(state.node(&name(node)).unwrap());
+        record.info.datacenter = Some(datacenter.to_owned());
+        state = decided(&state, |draft| draft.put_node(record)).state;
+    }
+    state
+}
+
+#[test]
+fn what_moves_for_other_datacenters_is_not_kept() {
+    for (kind, datacenters, expected) in [
+        (
+            Kind::Service,
+            &["east"][..],
+            Some((PlanAction::Replace, "datacenters: 1 of 2 runs are outside")),
+        ),
+        (Kind::Service, &["east", "west"], None),
+        (
+            Kind::System,
+            &["east"],
+            Some((PlanAction::Stop, "datacenters: 1 of 2 runs end")),
+        ),
+    ] {
+        let spec = job("web", kind, task(2));
+        let state = running(&east_and_west(), &spec);
+        let mut other = spec.clone();
+        other.datacenters = datacenters.iter().map(|&name| name.to_owned()).collect();
+        let found = previewed(&state, &other);
+        let expected = expected.unwrap_or((PlanAction::Keep, ""));
+        let row = &found.tasks[0];
+        assert_eq!(
+            (row.action, &*row.reason),
+            expected,
+            "{kind} {datacenters:?}"
+        );
+    }
+    let mut spec = job("web", Kind::System, task(1));
+    spec.datacenters = vec!["west".to_owned()];
+    let state = running(&east_and_west(), &spec);
+    spec.datacenters = vec!["east".to_owned()];
+    let found = previewed(&state, &spec);
+    assert_eq!(found.tasks[0].action, PlanAction::Replace);
+    let reason = "datacenters: 1 of 1 runs end, 1 begin";
+    assert_eq!(found.tasks[0].reason, reason);
+    spec.datacenters.push("west".to_owned());
+    let found = previewed(&state, &spec);
+    assert_eq!(found.tasks[0].action, PlanAction::Create);
+    assert_eq!(found.tasks[0].reason, "datacenters: 1 begin");
 }

@@ -4,6 +4,7 @@ use loom_schemas::words::Strategy;
 
 use super::happens::Happens;
 use super::laws::live;
+use super::people::People;
 
 /// A submission of the service in a variant, see `World::spec`.
 fn submit(replicas: u8, variant: u8) -> Happens {
@@ -294,4 +295,130 @@ fn other_words_for_why_one_waits_are_nothing_to_plan_again() {
         Happens::Bye { node: 1 },
     ];
     live(Strategy::Spread, &story);
+}
+
+/// A drain that lets runs take as long as they need.
+fn drain(node: u8) -> Happens {
+    let deadline = 61;
+    Happens::People(People::Drain { node, deadline })
+}
+
+#[test]
+fn one_that_nobody_has_checked_yet_leaves_a_drained_node_in_its_turn() {
+    let story = [
+        submit(2, 0b0110_0110),
+        Happens::Work,
+        Happens::Ends {
+            node: 0,
+            which: 0,
+            code: 0,
+        },
+        arrive(3),
+        drain(1),
+        submit(2, 0b0110_0111),
+    ];
+    live(Strategy::Epvm, &story);
+    let story = [
+        submit(1, 0),
+        Happens::Work,
+        arrive(1),
+        submit(3, 0b0111_1110),
+        drain(0),
+        submit(2, 0b1000_0101),
+    ];
+    live(Strategy::Spread, &story);
+}
+
+#[test]
+fn replicas_that_come_to_be_apart_while_one_of_them_is_scaled_away_and_back() {
+    let story = [
+        submit(2, 0),
+        Happens::People(People::Submit {
+            job: 0,
+            replicas: 1,
+            variant: 121,
+        }),
+        Happens::Scale {
+            job: 0,
+            replicas: 2,
+        },
+    ];
+    live(Strategy::Binpack, &story);
+}
+
+#[test]
+fn what_takes_over_from_a_run_on_a_drained_node_ends_as_well() {
+    let story = [
+        submit(1, 0b1000_0000),
+        Happens::Work,
+        arrive(1),
+        drain(0),
+        Happens::Work,
+        Happens::People(People::Drain {
+            node: 1,
+            deadline: 0,
+        }),
+    ];
+    live(Strategy::Binpack, &story);
+    let story = [
+        submit(1, 0),
+        Happens::Work,
+        Happens::Back { node: 0 },
+        Happens::People(People::Drain {
+            node: 0,
+            deadline: 48,
+        }),
+        Happens::Silent { node: 1 },
+        Happens::Passes { seconds: 12 },
+    ];
+    live(Strategy::Epvm, &story);
+    let story = [
+        submit(2, 0b1010_0000),
+        Happens::Work,
+        Happens::Arrive {
+            from: 4,
+            count: 2,
+            again: false,
+        },
+        drain(1),
+        Happens::Bye { node: 1 },
+    ];
+    live(Strategy::RoundRobin, &story);
+}
+
+#[test]
+fn stop_first_to_a_version_that_no_node_is_for_while_one_more_is_wanted() {
+    let story = [
+        submit(1, 0b0001_0010),
+        Happens::Work,
+        arrive(1),
+        Happens::People(People::Submit {
+            job: 0,
+            replicas: 2,
+            variant: 0b0111_0110,
+        }),
+    ];
+    live(Strategy::Spread, &story);
+}
+
+#[test]
+fn a_node_is_drained_while_it_is_silent() {
+    let story = [
+        limited(1, 0b1000_0000, 2),
+        Happens::Work,
+        arrive(1),
+        Happens::Silent { node: 2 },
+        Happens::Submit {
+            job: 1,
+            replicas: 3,
+            variant: 0,
+            limits: 0,
+        },
+        submit(3, 0b0100_0000),
+        Happens::People(People::Drain {
+            node: 2,
+            deadline: 0,
+        }),
+    ];
+    live(Strategy::Epvm, &story);
 }

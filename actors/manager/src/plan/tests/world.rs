@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) named: BTreeMap<RunId, Slot>,
     /// In how many slots of a job two runs were live.
     pub(super) doubled: BTreeMap<Name, usize>,
+    /// Whether somebody said that runs are to be stopped, whatever that means for their job.
+    pub(super) forced: bool,
 }
 
 impl World {
@@ -52,6 +54,7 @@ impl World {
             next_id: 0,
             named: BTreeMap::new(),
             doubled: BTreeMap::new(),
+            forced: false,
         };
         for number in 1..=NODES {
             world
@@ -75,7 +78,7 @@ impl World {
         let (decided, _) = draft.finish_unwritten();
         for (node, delta) in &decided.assigns {
             let sim = self.nodes.get_mut(node).unwrap();
-            let message = delta.message(&decided.state, "c", Epoch::default());
+            let message = delta.message(&decided.state, node, "c", Epoch::default());
             for assigned in message.put {
                 sim.told.insert(assigned.placement, assigned);
             }
@@ -94,6 +97,7 @@ impl World {
     pub(super) fn plan_once(&mut self) -> Planned {
         let options = self.options.clone();
         let served = self.serving();
+        let placed = self.placements();
         let mut next = self.next_id;
         let planned = self.decide(|draft, now| {
             plan(draft, now, &options, &mut || {
@@ -102,7 +106,11 @@ impl World {
             })
         });
         self.next_id = next;
-        self.check_floor(&served);
+        self.check_placed(&placed);
+        // What people have stopped at once is not there, whatever an update would leave.
+        if !self.forced {
+            self.check_floor(&served);
+        }
         planned
     }
 
@@ -252,6 +260,7 @@ impl World {
             }
             Happens::Steer { job, which } => self.steer(job, which),
             Happens::Rollback { job } => self.roll_back(job),
+            Happens::People(what) => self.people(what),
             Happens::Passes { seconds } => {
                 self.now += SignedDuration::from_secs(i64::from(seconds));
             }

@@ -70,7 +70,9 @@ pub(super) fn look(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) -> L
         return Look { turned, way };
     }
     let current = record.current.as_ref().filter(|run| is_live(run));
-    let counts = record.incoming.is_none()
+    // One that only moves to another node goes on counting meanwhile.
+    let incoming = record.incoming.as_ref();
+    let counts = incoming.is_none_or(|incoming| incoming.version == job.version)
         && current.is_some_and(|run| run.told_version() == job.version && counts(facts, task, run));
     // One that failed does not hold up an update that goes on after failures.
     // A batch proves nothing, and counts what was lost with its node among its attempts.
@@ -94,7 +96,11 @@ pub(in crate::reconcile) fn counts(facts: &Facts<'_>, task: &TaskSpec, run: &Run
 }
 
 /// When a run will have served for `healthy_for`; none if it does not serve now.
-pub(super) fn counts_at(facts: &Facts<'_>, task: &TaskSpec, run: &RunRecord) -> Option<Timestamp> {
+pub(in crate::reconcile) fn counts_at(
+    facts: &Facts<'_>,
+    task: &TaskSpec,
+    run: &RunRecord,
+) -> Option<Timestamp> {
     let update = &facts.spec.update;
     if run.order != Order::Run || is_unreachable(run) || run.marks.paused || !is_live(run) {
         return None;

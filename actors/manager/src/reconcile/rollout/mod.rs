@@ -34,9 +34,9 @@ mod look;
 mod turn;
 
 pub use look::serves;
-pub(super) use look::{counts, is_done, is_unhealthy};
+pub(super) use look::{counts, counts_at, is_done, is_unhealthy};
 
-use look::{Look, Way, counts_at, failure, how_it_stands, look, waits_since};
+use look::{Look, Way, failure, how_it_stands, look, waits_since};
 
 /// What becomes of a job's update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +96,9 @@ struct Progress {
     missing: u32,
     /// Wanted slots that had no run in this round, and do not wait for a node.
     fresh: u32,
-    /// So many of those take the wanted version at once.
+    /// The same that wait for a node.
+    waiting: u32,
+    /// So many of those that do not wait take the wanted version at once.
     may_begin: u32,
     /// Slots that are neither turned nor on their way, and serve nobody.
     idle: u32,
@@ -186,7 +188,9 @@ impl Rollout {
         progress.missing = progress.missing.saturating_sub(1);
         progress.on_their_way += u32::from(way == Way::Moves);
         if is_fresh(record, facts.job) {
-            progress.fresh += u32::from(record.waiting.is_none());
+            let waits = record.waiting.is_some();
+            progress.fresh += u32::from(!waits);
+            progress.waiting += u32::from(waits);
             return;
         }
         let name = &record.slot.task;

@@ -34,7 +34,12 @@ impl Rollout {
         let mut gate = gate(facts).saturating_sub(progress.turned.saturating_add(begin));
         let parallel = facts.spec.update.parallel.max(1);
         let mut budget = parallel.saturating_sub(progress.on_their_way);
-        let mut idle = progress.idle;
+        // What waits for a node comes as the version before where a canary is taken from it.
+        let waiting = match progress.may_begin {
+            u32::MAX => 0,
+            _ => progress.waiting,
+        };
+        let mut idle = progress.idle + waiting;
         let mut candidates: Vec<(Rank, &mut Entry<'_>)> = entries
             .iter_mut()
             .filter_map(|entry| Some((rank(facts, task, &entry.record)?, entry)))
@@ -72,7 +77,14 @@ impl Rollout {
 }
 
 fn is_on_its_way(record: &SlotRecord) -> bool {
-    record.incoming.is_some() || live_runs(record).any(|run| run.order != Order::Run)
+    is_doubled(record) || live_runs(record).any(|run| run.order != Order::Run)
+}
+
+/// Whether a run of another version is to take over; one of the same only moves to another node.
+fn is_doubled(record: &SlotRecord) -> bool {
+    let current = record.current.as_ref().map(|run| run.version);
+    let incoming = record.incoming.as_ref();
+    incoming.is_some_and(|incoming| Some(incoming.version) != current)
 }
 
 /// Who takes the version over first.
@@ -110,7 +122,7 @@ fn rank(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord) -> Option<Rank>
         if live_runs(record).count() > 1 {
             return None;
         }
-    } else if leaves || record.incoming.is_some() {
+    } else if leaves || is_doubled(record) {
         return Some(Rank::Free);
     }
     let healthy = job.update.as_ref().and_then(|update| update.from);

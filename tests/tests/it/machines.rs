@@ -1,0 +1,210 @@
+//! Labels, taints and drains of nodes, as people type them, over restarts of everything.
+
+use loom_tests::parts::Server;
+use loom_tests::wait::until;
+use serde_json::Value;
+
+/// A service that ends at once when it is told to, on nodes with processes.
+fn service(name: &str, replicas: u32, more: &str) -> String {
+    format!(
+        "name: {name}\nreplicas: {replicas}\nstop: {{grace: 2s}}\nupdate: {{healthy_for: 200ms}}\n\
+         cpu: 0.05\nmemory: 16MiB\n{more}\n\
+         bash: |\n  trap 'exit 0' TERM\n  while true; do sleep 0.05; done\n"
+    )
+}
+
+fn slots(server: &Server, name: &str) -> Vec<Value> {
+    let said = server.ctl(&["status", name, "-o", "json"]);
+    let view: Value = serde_json::from_str(&said.out).unwrap_or_default();
+    view["slots"].as_array().cloned().unwrap_or_default()
+}
+
+/// The nodes of the running runs of a job that go on, in the order of names.
+fn nodes_of(server: &Server, name: &str) -> Vec<String> {
+    let running = |slot: &Value| {
+        let run = &slot["current"];
+        let goes_on = run["state"] == "running" && run["order"] == "run";
+        let alone = slot["incoming"].is_null();
+        (goes_on && alone).then(|| run["node"].as_str().unwrap_or_default().to_owned())
+    };
+    let mut nodes: Vec<String> = slots(server, name).iter().filter_map(running).collect();
+    nodes.sort();
+    nodes
+}
+
+fn wait_for(server: &Server, name: &str, nodes: &[&str]) {
+    until(&format!("{name} runs on {nodes:?}"), || {
+        let found = nodes_of(server, name);
+        if found == nodes {
+            Ok(())
+        } else {
+            Err(server.ctl(&["status", name]).out)
+        }
+    });
+}
+
+fn waits_for(server: &Server, name: &str, why: &str) {
+    until(&format!("{name} says {why}"), || {
+        let said = server.ctl(&["status", name]);
+        if said.out.contains(why) {
+            Ok(())
+        } else {
+            Err(said.out)
+        }
+    });
+}
+
+fn node(server: &Server, name: &str) -> Value {
+    let said = server
+        .ctl(&["node", "status", name, "-o", "json"])
+        .expect_code(0);
+    said.json()["summary"]["node"].clone()
+}
+
+#[test]
+fn a_constraint_waits_for_a_label_that_outlives_managers_and_agents() {
+    let server = Server::start();
+    let mut manager = server.manager("m1");
+    let mut n1 = server.node("n1");
+    let _n2 = server.node("n2");
+    let job = service(
+        "index",
+        1,
+        "constraints: [node.label.disk == ssd, os.version is_set, driver == process]\n\
+         env: {DISK: '${node.label.disk}'}",
+    );
+    server.run(&job, &["--detach"]).expect_code(0);
+    waits_for(
+        &server,
+        "index",
+        "no node fits: 2 constraint node.label.disk == ssd",
+    );
+    let said = server
+        .ctl(&["node", "label", "n1", "disk=ssd"])
+        .expect_code(0);
+    assert_eq!(said.out, "n1 is labelled\n");
+    wait_for(&server, "index", &["n1"]);
+    let run = slots(&server, "index")[0]["current"].clone();
+    assert_eq!(run["filled"]["node.label.disk"], "ssd", "{run}");
+    let said = server.ctl(&["node", "status", "n1"]).expect_code(0);
+    assert!(said.out.contains("disk=ssd"), "{}", said.out);
+
+    manager.kill();
+    manager.start_again();
+    n1.kill();
+    n1.start_again();
+    until(
+        "the node is up again",
+        || match node(&server, "n1")["status"].as_str() {
+            Some("up") => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    );
+    assert_eq!(node(&server, "n1")["labels"]["disk"], "ssd");
+    wait_for(&server, "index", &["n1"]);
+    let said = server.ctl(&["node", "label", "n1", "rack-"]).expect_code(4);
+    assert!(
+        said.err.contains("node n1 has no label rack"),
+        "{}",
+        said.err
+    );
+    server.ctl(&["stop", "index"]).expect_code(0);
+}
+
+#[test]
+fn a_drained_node_is_left_one_by_one_and_stays_empty_over_a_new_manager() {
+    let server = Server::start();
+    let mut manager = server.manager("m1");
+    let (mut n1, _n2) = (server.node("n1"), server.node("n2"));
+    server.run(&service("web", 4, ""), &[]).expect_code(0);
+    wait_for(&server, "web", &["n1", "n1", "n2", "n2"]);
+    let drained = [
+        "node",
+        "drain",
+        "n1",
+        "--reason",
+        "new kernel",
+        "--deadline",
+        "5m",
+    ];
+    let said = server.ctl(&drained).expect_code(0);
+    assert_eq!(said.out, "n1 is drained\n", "{}", said.err);
+    assert!(said.err.contains("of 2 runs left"), "{}", said.err);
+    wait_for(&server, "web", &["n2", "n2", "n2", "n2"]);
+    let said = server
+        .ctl(&["events", "task.web.main.*.killed", "-o", "jsonl"])
+        .expect_code(0);
+    let reason = "node n1 is drained by ";
+    let by = said
+        .out
+        .lines()
+        .filter(|line| line.contains(reason) && line.contains("new kernel"));
+    assert_eq!(by.count(), 2, "{}", said.out);
+
+    manager.kill();
+    manager.start_again();
+    n1.kill();
+    n1.start_again();
+    let said = until("the node is back", || {
+        let said = server.ctl(&["node", "ls"]);
+        if said.out.contains("drained") {
+            Ok(said)
+        } else {
+            Err(said.out)
+        }
+    });
+    assert_eq!(said.code, 0);
+    server.run(&service("late", 2, ""), &[]).expect_code(0);
+    wait_for(&server, "late", &["n2", "n2"]);
+    server.ctl(&["node", "undrain", "n1"]).expect_code(0);
+    let spread = service("spread", 2, "constraints: [distinct_hosts]");
+    server.run(&spread, &[]).expect_code(0);
+    wait_for(&server, "spread", &["n1", "n2"]);
+    for job in ["web", "late", "spread"] {
+        server.ctl(&["stop", job]).expect_code(0);
+    }
+}
+
+#[test]
+fn a_taint_keeps_away_evicts_and_lets_a_system_job_follow() {
+    let server = Server::start();
+    let _manager = server.manager("m1");
+    let _nodes = [server.node("n1"), server.node("n2")];
+    let agent = "name: agent\nkind: system\nstop: {grace: 2s}\ncpu: 0.05\nmemory: 16MiB\n\
+                 bash: |\n  trap 'exit 0' TERM\n  while true; do sleep 0.05; done\n";
+    server.run(agent, &[]).expect_code(0);
+    wait_for(&server, "agent", &["n1", "n2"]);
+    server
+        .ctl(&["node", "taint", "n1", "gpu=a:no-schedule"])
+        .expect_code(0);
+    server.run(&service("plain", 2, ""), &[]).expect_code(0);
+    wait_for(&server, "plain", &["n2", "n2"]);
+    let tolerant = service(
+        "gpu",
+        1,
+        "constraints: [node.name == n1]\ntolerations: [gpu=a]",
+    );
+    server.run(&tolerant, &[]).expect_code(0);
+    wait_for(&server, "gpu", &["n1"]);
+    let pinned = service("pinned", 1, "constraints: [node.name == n1]");
+    server.run(&pinned, &["--detach"]).expect_code(0);
+    waits_for(
+        &server,
+        "pinned",
+        "1 constraint node.name == n1, 1 taint gpu=a:no-schedule",
+    );
+
+    server
+        .ctl(&["node", "taint", "n2", "bad:evict"])
+        .expect_code(0);
+    wait_for(&server, "agent", &["n1"]);
+    waits_for(&server, "plain", "taint bad:evict");
+    server.ctl(&["node", "taint", "n2", "bad-"]).expect_code(0);
+    wait_for(&server, "agent", &["n1", "n2"]);
+    wait_for(&server, "plain", &["n2", "n2"]);
+    let said = server.ctl(&["node", "taint", "n1", "gpu"]).expect_code(1);
+    assert!(said.err.contains("write gpu:no-schedule"), "{}", said.err);
+    for job in ["agent", "plain", "gpu", "pinned"] {
+        server.ctl(&["stop", job]).expect_code(0);
+    }
+}
