@@ -10,7 +10,7 @@ use loom_schemas::record::{
 };
 use loom_schemas::spec::{JobSpec, OnUpdateFailure};
 use loom_schemas::wire::{Assigned, RunReport};
-use loom_schemas::words::{JobStatus, Kind, RunState};
+use loom_schemas::words::{HealthStatus, JobStatus, Kind, RunState};
 
 use super::world::World;
 use crate::plan::{PlanOptions, assignment, plan};
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// The placements that serve now: they run on a node that answers, and are known to be healthy
-    /// where their version has them checked.
+    /// where their version has them checked; none that checks of any version say is not.
     pub(super) fn serving(&self) -> BTreeSet<RunId> {
         let mut serving = BTreeSet::new();
         for record in self.state.slots() {
@@ -99,8 +99,13 @@ impl World {
                 let node = self.state.node(run.node.as_ref().unwrap());
                 let up = node.is_some_and(|node| node.status == NodeStatus::Up);
                 let runs = run.state == RunState::Running && !run.marks.unknown;
-                let healthy = run.health.as_ref().is_some_and(Health::is_healthy);
-                up && runs && run.order == Order::Run && (healthy || !checked(run.version))
+                let health = run.health.as_ref().map(|health| health.status);
+                let healthy = match health {
+                    Some(HealthStatus::Unhealthy) => false,
+                    Some(HealthStatus::Healthy) => true,
+                    _ => !checked(run.version),
+                };
+                up && runs && run.order == Order::Run && healthy
             };
             let runs = live_runs(record).filter(serves);
             serving.extend(runs.map(|run| run.placement));

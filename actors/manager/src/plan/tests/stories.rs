@@ -422,3 +422,17 @@ fn a_node_is_drained_while_it_is_silent() {
     ];
     live(Strategy::Epvm, &story);
 }
+
+#[test]
+fn one_that_the_checks_of_the_version_it_is_resized_to_find_sick_does_not_serve() {
+    let story = [
+        limited(2, 0b0011_1000, 3),
+        Happens::Work,
+        Happens::Work,
+        submit(1, 0b0011_1101),
+        submit(3, 0b1000_0010),
+        Happens::Work,
+        Happens::Sickens { node: 0, which: 0 },
+    ];
+    live(Strategy::Epvm, &story);
+}

@@ -169,14 +169,16 @@ fn begun(run: &RunRecord) -> Timestamp {
 }
 
 /// Whether a run does its work as far as anybody knows: where its version has it checked, it is
-/// healthy.
+/// healthy, and no checks of a version that it is being resized to say otherwise.
 pub fn serves(facts: &Facts<'_>, name: &Name, run: &RunRecord) -> bool {
     let checked = facts
         .task_at(name, run.version)
         .is_some_and(|task| task.health.is_some());
     let up = run.state == RunState::Running && !is_unreachable(run) && run.order == Order::Run;
     // What somebody paused does nothing, and its health is from before.
-    up && !run.marks.paused && (!checked || run.health.as_ref().is_some_and(Health::is_healthy))
+    up && !run.marks.paused
+        && !is_unhealthy(run)
+        && (!checked || run.health.as_ref().is_some_and(Health::is_healthy))
 }
 
 fn is_unreachable(run: &RunRecord) -> bool {
