@@ -19,7 +19,6 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -89,10 +88,7 @@ impl Store {
                 source,
             }
         };
-        // What tasks are given and say is nobody else's business.
-        let mut make = fs::DirBuilder::new();
-        make.recursive(true).mode(0o700);
-        make.create(directory).map_err(io("making it"))?;
+        fs::create_dir_all(directory).map_err(io("making it"))?;
         let lock = File::open(directory).map_err(io("opening it"))?;
         lock_soon(&lock).map_err(|error| {
             if error == Errno::WOULDBLOCK {

@@ -32,17 +32,6 @@ async fn what_is_kept_is_there_for_the_next_agent() {
 }
 
 #[tokio::test]
-async fn a_data_directory_is_made_for_its_user_alone() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = parent.path().join("a/node-1");
-    let (_store, _ledger, _alive) = open(&directory, "node-1").unwrap();
-    for made in [directory.as_path(), directory.parent().unwrap()] {
-        let mode = std::fs::metadata(made).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700, "{}", made.display());
-    }
-}
-
-#[tokio::test]
 async fn a_file_that_has_grown_is_written_anew_and_says_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let (store, mut ledger, _alive) = open(directory.path(), "node-1").unwrap();
