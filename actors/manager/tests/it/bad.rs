@@ -70,7 +70,7 @@ async fn what_is_not_built_yet_says_so() {
     let own = cluster.own_client().await;
     for subject in [
         "orch.job.remove",
-        "orch.admin.node.drain",
+        "orch.admin.node.rebalance",
         "orch.admin.cluster.snapshot",
     ] {
         match own.send(subject, b"{}").await {
