@@ -151,7 +151,7 @@ impl Drivers {
 
     /// Containers that belong to this node, also those of which its files know nothing.
     pub(crate) async fn containers(&self) -> Vec<RunId> {
-        list(&self.docker).await
+        list(&self.docker, &self.kinds).await
     }
 
     /// What runs a task, and what limits its starts.
@@ -175,7 +175,7 @@ impl Drivers {
     pub(crate) async fn inventory(&self) -> Vec<RunId> {
         let mut runs = Vec::new();
         for driver in self.all() {
-            runs.extend(list(driver).await);
+            runs.extend(list(driver, &self.kinds).await);
         }
         runs
     }
@@ -214,10 +214,16 @@ pub async fn docker_answers() -> bool {
     loom_task::driver::docker::answers(&usual.socket).await
 }
 
-/// Every run of which a driver still has something.
-async fn list(driver: &Arc<dyn Driver>) -> Vec<RunId> {
+/// Every run of which a driver still has something; `offered` are those that should be there.
+async fn list(driver: &Arc<dyn Driver>, offered: &BTreeSet<DriverKind>) -> Vec<RunId> {
     driver.inventory().await.unwrap_or_else(|error| {
-        tracing::warn!(driver = %driver.kind(), %error, "cannot list its runs");
+        let kind = driver.kind();
+        if offered.contains(&kind) {
+            tracing::warn!(driver = %kind, %error, "cannot list its runs");
+        } else {
+            // An engine that nobody asked for need not be there.
+            tracing::debug!(driver = %kind, %error, "cannot list its runs");
+        }
         Vec::new()
     })
 }

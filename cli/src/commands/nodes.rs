@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
-use loom_schemas::record::NodeStatus;
+use loom_schemas::record::{NodeRecord, NodeStatus};
 use loom_schemas::subject;
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::{
@@ -231,13 +231,21 @@ fn told(text: &mut String, view: &NodeSummary, now: Timestamp) {
     table::field(text, "Drain", &line);
 }
 
+/// Since when a node has the status that is shown of it.
+fn status_since(node: &NodeRecord) -> Timestamp {
+    match (&node.drain, node.status) {
+        (Some(drain), NodeStatus::Up) => drain.done_at.unwrap_or(drain.at),
+        _ => node.since,
+    }
+}
+
 fn detail(whole: &NodeView, now: Timestamp) -> String {
     let view = &whole.summary;
     let info = &view.node.info;
     let (cpu, memory) = reserved(view);
     let mut text = String::new();
-    let since = time::age(Some(view.node.since), now);
     table::field(&mut text, "Node", view.node.name.as_str());
+    let since = time::age(Some(status_since(&view.node)), now);
     table::field(
         &mut text,
         "Status",

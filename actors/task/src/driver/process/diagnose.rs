@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid};
@@ -177,11 +177,7 @@ fn exec(error: io::Error, launch: &ShimLaunch) -> DriverError {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     let reason = match errno {
         Some(Errno::NOENT) if launch.program.exists() => missing_part(&launch.program),
-        Some(Errno::ACCESS) => format!(
-            "program `{shown}` may not be executed by user {} in directory `{}`: permission denied",
-            launch.uid.unwrap_or_else(|| Uid::effective().as_raw()),
-            launch.workdir.display(),
-        ),
+        Some(Errno::ACCESS) => denied(launch),
         Some(Errno::NOEXEC) => {
             format!("program `{shown}` is not one for this machine, and no script with a `#!` line")
         }
@@ -197,6 +193,40 @@ fn exec(error: io::Error, launch: &ShimLaunch) -> DriverError {
         }
     };
     DriverError::Rejected(reason)
+}
+
+/// What keeps a user from a program: a directory above where it starts, or the program itself.
+fn denied(launch: &ShimLaunch) -> String {
+    let uid = launch.uid.unwrap_or_else(|| Uid::effective().as_raw());
+    let gid = launch.gid.unwrap_or_else(|| Gid::effective().as_raw());
+    let workdir = launch.workdir.display();
+    let mut above: Vec<&Path> = launch.workdir.ancestors().collect();
+    above.reverse();
+    let closed = |path: &&Path| fs::metadata(path).is_ok_and(|data| !may_enter(&data, uid, gid));
+    match above.into_iter().find(closed) {
+        Some(closed) => format!(
+            "user {uid} may not enter `{}`, in which its directory `{workdir}` is: let others pass \
+             there (`chmod o+x`), or start the node with another `--data-dir`",
+            closed.display()
+        ),
+        None => format!(
+            "program `{}` may not be executed by user {uid} in directory `{workdir}`: permission \
+             denied",
+            launch.program.display()
+        ),
+    }
+}
+
+/// Whether the mode of a directory lets a user pass.
+fn may_enter(directory: &fs::Metadata, uid: u32, gid: u32) -> bool {
+    let bit = if directory.uid() == uid {
+        0o100
+    } else if directory.gid() == gid {
+        0o010
+    } else {
+        0o001
+    };
+    uid == 0 || directory.mode() & bit != 0
 }
 
 /// What a program needs that is not there: the interpreter of a script, the loader of a binary.

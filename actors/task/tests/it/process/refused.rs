@@ -110,7 +110,20 @@ async fn another_user_may_be_kept_from_a_program() {
     let secret = file(rig.directory.path(), "secret", b"#!/bin/sh\n", 0o700);
     let mut wanted = launch(&[secret.to_str().unwrap()]);
     wanted.user = Some("65534".into());
-    assert!(rig.refusal(&wanted).await.contains("user 65534"));
+    let mode = |mode| fs::set_permissions(rig.directory.path(), fs::Permissions::from_mode(mode));
+    mode(0o700).unwrap();
+    let closed = format!(
+        "user 65534 may not enter `{}`",
+        rig.directory.path().display()
+    );
+    let why = rig.refusal(&wanted).await;
+    assert!(
+        why.starts_with(&closed) && why.contains("--data-dir"),
+        "{why}"
+    );
+    mode(0o711).unwrap();
+    let why = rig.refusal(&wanted).await;
+    assert!(why.contains("may not be executed by user 65534"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
