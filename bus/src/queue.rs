@@ -24,6 +24,8 @@ use crate::stream::{JetStream, StreamError, StreamInfo};
 pub const STREAM: &str = "ORCH_QUEUE";
 /// Messages read ahead of the leader.
 const READ_AHEAD: usize = 64;
+/// How soon the stream is asked again for what was heard of.
+const SOON: Duration = Duration::from_millis(100);
 
 /// How the queue is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl Default for QueueOptions {
             replicas: 1,
             max_messages: 100_000,
             max_bytes: 256 << 20,
-            tick: Duration::from_secs(2),
+            tick: Duration::from_secs(5),
         }
     }
 }
@@ -178,7 +180,10 @@ impl Reading {
     /// The stream itself is read, message by message: the subscription only wakes the reader, so
     /// nothing is lost if it misses one.
     async fn run(mut self) {
+        let tick = self.queue.options.tick;
         let mut bell = self.queue.bus.subscribe(subject::QUEUE).await.ok();
+        // What was just heard of may not be stored yet: after a bell it is looked at soon again.
+        let mut pause = SOON.min(tick);
         loop {
             match self.read_on().await {
                 Ok(true) => return,
@@ -193,11 +198,16 @@ impl Reading {
             match &mut bell {
                 Some(messages) => {
                     tokio::select! {
-                        _ = messages.next() => {}
-                        () = sleep(self.queue.options.tick) => {}
+                        heard = messages.next() => {
+                            pause = SOON.min(tick);
+                            if heard.is_none() {
+                                bell = None;
+                            }
+                        }
+                        () = sleep(pause) => pause = (pause * 2).min(tick),
                     }
                 }
-                None => sleep(self.queue.options.tick).await,
+                None => sleep(tick).await,
             }
         }
     }

@@ -20,7 +20,7 @@ const RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_mins(1);
 
 /// How often it is looked whether the bus can write.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// With less room than this, in bytes, a person is told.
 const LOW: u64 = 256 << 20;

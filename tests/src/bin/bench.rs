@@ -281,7 +281,11 @@ fn dev() {
 
     let (agent, bus, shim) = processes(&dev);
     let store = std::env::temp_dir().join(format!("loom-bench-{}", std::process::id()));
-    let (mut plain, _) = plain_server(&["-js", "-sd", &store.display().to_string()]);
+    let (mut plain, url) = plain_server(&["-js", "-sd", &store.display().to_string()]);
+    // A server with a stream keeps a clock of its own running, as ours has to.
+    Client::connect(&url)
+        .and_then(|mut nats| nats.request("$JS.API.STREAM.CREATE.BARE", br#"{"name":"BARE"}"#))
+        .expect("a stream");
     // What start-up has left to do is over after a while.
     std::thread::sleep(Duration::from_secs(5));
     let mut idle = Vec::new();

@@ -25,8 +25,11 @@ pub(super) const SOCKET: &str = "/var/run/docker.sock";
 /// How long the engine has to say that it is there.
 const PING: Duration = Duration::from_secs(5);
 
-/// How often an engine that is away is looked for.
+/// How soon an engine that went away is looked for.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
+
+/// How often one is looked for that stays away.
+pub(super) const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// How long one call may take until its answer begins, in seconds: a start on a loaded host.
 const CALL_SECS: u64 = 120;
@@ -194,6 +197,7 @@ impl Engine {
 
 /// Watches the engine until nobody uses it any more.
 async fn watch(engine: Weak<Engine>) {
+    let mut pause = LOOK;
     loop {
         let Some(known) = engine.upgrade() else {
             return;
@@ -203,7 +207,9 @@ async fn watch(engine: Weak<Engine>) {
             Ok(_) => known.presence.send_replace(Presence::There),
             Err(error) => {
                 let before = known.presence.send_replace(Presence::Away);
-                if before == Presence::There {
+                // One that never answered is not missed: whoever needs it is told so.
+                let was_found = *known.finds.borrow() > 0 || known.lock().is_some();
+                if before == Presence::There && was_found {
                     tracing::warn!(socket = %known.socket.display(), %error, "the Docker Engine is away");
                 }
                 before
@@ -219,13 +225,16 @@ async fn watch(engine: Weak<Engine>) {
         }
         let socket = known.socket.clone();
         drop(known);
-        match UnixStream::connect(&socket).await {
-            Ok(mut quiet) if there.is_ok() => {
-                let mut byte = [0];
-                // Ends with the engine, or when it tires of a caller that asks nothing.
-                let _ = quiet.read(&mut byte).await;
-            }
-            _ => sleep(LOOK).await,
+        if there.is_ok()
+            && let Ok(mut quiet) = UnixStream::connect(&socket).await
+        {
+            let mut byte = [0];
+            // Ends with the engine, or when it tires of a caller that asks nothing.
+            let _ = quiet.read(&mut byte).await;
+            pause = LOOK;
+        } else {
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK_MAX);
         }
     }
 }

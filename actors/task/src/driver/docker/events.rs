@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::create::RUN;
-use super::engine::{Engine, LOOK};
+use super::engine::{Engine, LOOK, LOOK_MAX};
 
 /// What was told of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,11 +74,13 @@ pub(super) async fn listen(engine: Weak<Engine>) {
         ])),
         ..EventsOptions::default()
     };
+    let mut pause = LOOK;
     loop {
         let Some(known) = engine.upgrade() else {
             return;
         };
         let mut in_use = known.in_use();
+        let mut finds = known.finds();
         let docker = known.docker().await;
         drop(known);
         if let Ok(docker) = docker {
@@ -97,9 +99,18 @@ pub(super) async fn listen(engine: Weak<Engine>) {
                     break;
                 };
                 known.fates.take(&event);
+                pause = LOOK;
             }
         }
-        sleep(LOOK).await;
+        tokio::select! {
+            found = finds.changed() => {
+                if found.is_err() {
+                    return;
+                }
+                pause = LOOK;
+            }
+            () = sleep(pause) => pause = (pause * 2).min(LOOK_MAX),
+        }
     }
 }
 
