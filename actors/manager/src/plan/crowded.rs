@@ -20,7 +20,7 @@ pub(super) fn crowded(
 ) -> BTreeMap<Slot, (Name, Cause)> {
     let mut rooms: BTreeMap<&Name, Room> = BTreeMap::new();
     let mut crowded = BTreeMap::new();
-    for record in state.slots_of(&job.name).filter(|r| r.slot.task == *name) {
+    for record in state.slots_of_task(&job.name, name) {
         let index = &record.slot.index;
         for run in live_runs(record).filter(|run| run.order == Order::Run) {
             let node = run.node.as_ref().and_then(|node| state.node(node));
