@@ -290,7 +290,8 @@ async fn back(bare: &Bare, dev: &Dev, raw: &Sample) {
         Some(raw.median()),
         "-",
     );
-    stop(&mut nats, "back");
+    // A client that was quiet for so long is not connected any more.
+    stop(&mut dev.nats(), "back");
     until_gone(bare, "back").await;
 }
 
