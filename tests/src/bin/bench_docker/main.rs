@@ -3,22 +3,18 @@
 //! `bench_docker [none|bridge|host] [one|many|rolling]`; started by `make bench-docker`. The engine must be idle.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod bare;
 mod rolling;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StartContainerOptions,
-};
-use futures::StreamExt as _;
 use loom_tests::cluster::Dev;
 use loom_tests::docker::{IMAGE, is_there, remove_labelled};
 use loom_tests::figure::{Sample, figure};
 use loom_tests::nats::Client;
 use loom_tests::wait::until;
+
+use bare::Bare;
 
 /// How many containers the figures of many have.
 const MANY: usize = 30;
@@ -60,115 +56,6 @@ fn main() {
         }
         remove_labelled(BARE);
     });
-}
-
-/// bollard and nothing else.
-struct Bare {
-    docker: Docker,
-    network: String,
-}
-
-impl Bare {
-    fn new(network: &str) -> Self {
-        let docker = Docker::connect_with_unix(
-            "/var/run/docker.sock",
-            120,
-            &bollard::ClientVersion {
-                major_version: 1,
-                minor_version: 41,
-            },
-        );
-        Self {
-            docker: docker.expect("a client"),
-            network: network.to_owned(),
-        }
-    }
-
-    async fn create(&self, name: &str) {
-        let words = ["sh", "-c", SCRIPT].map(str::to_owned).to_vec();
-        let none = self.network == "none";
-        let body = ContainerCreateBody {
-            image: Some(IMAGE.to_owned()),
-            entrypoint: Some(words),
-            labels: Some(HashMap::from([(BARE.to_owned(), String::new())])),
-            network_disabled: none.then_some(true),
-            host_config: Some(HostConfig {
-                network_mode: (!none).then(|| self.network.clone()),
-                memory: Some(32 << 20),
-                memory_swap: Some(32 << 20),
-                pids_limit: Some(64),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptions {
-            name: Some(name.to_owned()),
-            ..CreateContainerOptions::default()
-        };
-        let created = self.docker.create_container(Some(options), body).await;
-        created.expect("created");
-    }
-
-    async fn start(&self, name: &str) {
-        self.create(name).await;
-        let started = self
-            .docker
-            .start_container(name, None::<StartContainerOptions>)
-            .await;
-        started.expect("started");
-    }
-
-    async fn remove(&self, name: &str) {
-        let options = RemoveContainerOptions {
-            force: true,
-            v: true,
-            ..RemoveContainerOptions::default()
-        };
-        let removed = self.docker.remove_container(name, Some(options)).await;
-        removed.expect("removed");
-    }
-
-    /// Starts many, so many at once; the time of all.
-    async fn start_many(&self, at_once: usize) -> f64 {
-        let begun = Instant::now();
-        let starts = (0..MANY).map(|number| async move {
-            self.start(&format!("{BARE}-{number}")).await;
-        });
-        futures::stream::iter(starts)
-            .buffer_unordered(at_once)
-            .collect::<Vec<()>>()
-            .await;
-        ms(begun)
-    }
-
-    async fn remove_many(&self, at_once: usize) -> f64 {
-        let begun = Instant::now();
-        let removals = (0..MANY).map(|number| async move {
-            self.remove(&format!("{BARE}-{number}")).await;
-        });
-        futures::stream::iter(removals)
-            .buffer_unordered(at_once)
-            .collect::<Vec<()>>()
-            .await;
-        ms(begun)
-    }
-
-    /// Containers of a job that are there, running or not.
-    async fn left(&self, job: &str) -> usize {
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(HashMap::from([(
-                "label".to_owned(),
-                vec![format!("loom.job={job}")],
-            )])),
-            ..ListContainersOptions::default()
-        };
-        self.docker
-            .list_containers(Some(options))
-            .await
-            .expect("a list")
-            .len()
-    }
 }
 
 fn ms(since: Instant) -> f64 {
@@ -262,7 +149,7 @@ async fn back(bare: &Bare, dev: &Dev, raw: &Sample) {
         .expect("accepted");
     let mut last = await_events(&mut events, ".running", 1);
     signal(dev);
-    let mut back = Vec::new();
+    let (mut back, mut bare_back) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let event: serde_json::Value = serde_json::from_str(&last[0]).expect("an event");
         let name = format!("loom-{}", event["run"].as_str().expect("a run"));
@@ -271,17 +158,26 @@ async fn back(bare: &Bare, dev: &Dev, raw: &Sample) {
         killed.expect("killed");
         last = await_events(&mut events, ".running", 1);
         back.push(ms(begun));
+        bare_back.push(bare.back().await);
         // What is left of the former is removed before the next round, and a node holds back what
         // starts more than five times in ten seconds.
         tokio::time::sleep(Duration::from_millis(2100)).await;
     }
-    let ratio = back.iter().map(|back| back / raw.median()).collect();
+    let of_one = |all: &[f64]| Sample(all.iter().map(|back| back / raw.median()).collect());
     figure(
         "docker_replace_ratio",
         "x",
-        &Sample(ratio),
+        &of_one(&back),
         None,
         "at most 1.3",
+    );
+    // The same by hand: what no orchestrator can go below.
+    figure(
+        "docker_replace_bare_ratio",
+        "x",
+        &of_one(&bare_back),
+        None,
+        "-",
     );
     figure(
         "docker_replace_ms",
