@@ -67,9 +67,10 @@ impl Pass<'_> {
             Ok(placement) => {
                 record.waiting = None;
                 // Replicas of other versions are to be apart from it as well.
+                let of_task = (name.clone(), 0)..=(name.clone(), u32::MAX);
                 let others = turns
-                    .iter_mut()
-                    .filter(|((of, at), _)| *of == name && *at != version);
+                    .range_mut(of_task)
+                    .filter(|((_, at), _)| *at != version);
                 others.for_each(|(_, other)| other.siblings.add(&placement.node));
                 let reserved = task.resources_of(&record.slot.index);
                 let new = RunRecord {
