@@ -23,7 +23,7 @@ use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 
 pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use claim::Claim;
-pub use decision::{Decision, RunnerUp, Score};
+pub use decision::{Bias, Decision, RunnerUp, Score};
 pub use node::{Capacity, Drain, NodeInfo, NodeRecord, NodeStatus, Taint};
 pub use resize::{Limits, PendingResize, Resize};
 pub use seldom::Seldom;

@@ -15,8 +15,11 @@ pub struct Decision {
     pub revision: Revision,
     /// Where in the range of its node the search for free ports began.
     pub seed: u32,
-    /// What the node costs by the strategy; the lower, the better.
+    /// What the node costs by the strategy, with the points of its bias; the lower, the better.
     pub score: Score,
+    /// What counted for the node or against it.
+    #[serde(default, skip_serializing_if = "Bias::is_none")]
+    pub bias: Bias,
     /// The next best nodes, the best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runners_up: Vec<RunnerUp>,
@@ -32,6 +35,29 @@ pub struct RunnerUp {
     pub node: Name,
     /// What it would have cost.
     pub score: Score,
+    /// What counted for it or against it.
+    #[serde(default, skip_serializing_if = "Bias::is_none")]
+    pub bias: Bias,
+}
+
+/// What counted for a node or against it, beside its room. Nodes are compared by failures first,
+/// then by whether they are shunned, then by their scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bias {
+    /// How often the slot failed there lately.
+    pub failures: u8,
+    /// Whether it is taken only where no other has room, for a taint `prefer-not`.
+    pub shunned: bool,
+    /// What affinities and spreads say together, in hundredths of a node; above 0 in its favour.
+    pub points: i16,
+}
+
+impl Bias {
+    /// Whether nothing counted.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A cost by a strategy; equal if it is the same number bit for bit.

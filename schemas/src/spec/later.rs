@@ -11,8 +11,6 @@ const LATER: &[(&str, &str)] = &[
     (JOB, "on"),
     (TASK, "plugin"),
     (TASK, "gpus"),
-    (TASK, "affinities"),
-    (TASK, "spread"),
     (TASK, "inputs"),
     (TASK, "outputs"),
     (TASK, "volumes"),

@@ -261,8 +261,8 @@ impl<'a> Lowering<'a> {
         let per_index = self.per_index(task.per_index, &resources, replicas, &texts);
         let params = self.params(task.params, &texts);
         let constraints = self.constraints(task.constraints, kind);
-        let affinities = self.affinities(task.affinities);
-        let spread = self.spread(task.spread);
+        let affinities = self.affinities(task.affinities, kind);
+        let spread = self.spread(task.spread, kind);
         let tolerations = self.tolerations(task.tolerations);
         let after = self.after(task.after, place);
         let restart = self.restart(task.restart, kind);

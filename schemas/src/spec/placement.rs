@@ -1,13 +1,15 @@
 //! Where a task may run and where it would rather: `constraints`, `affinities`, `spread` and
 //! `tolerations`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attribute::Attribute;
 use super::constraint::{Constraint, ConstraintError, Predicate};
-use super::field::{Field, Form, Signed, Span, Text};
-use super::lower::{Lowering, PORTS_MAX};
+use super::field::{Entries, Field, Form, Signed, Span, Text, Whole};
+use super::lower::{Lowering, PORTS_MAX, entries};
 use super::problem::{ProblemKind, nearest, shown};
 use super::reference::is_label;
 use crate::units::Millis;
@@ -30,6 +32,10 @@ pub struct SpreadOver {
     pub over: Attribute,
     /// How much that counts, from -100 to 100 and never 0; below 0 the same value is preferred.
     pub weight: i8,
+    /// The share of the replicas of some values, in percent, 100 in all at most; the values that are
+    /// not among them have equal parts of what is left. All have equal parts if there are none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub targets: BTreeMap<String, u8>,
 }
 
 /// Taints of nodes that a task puts up with.
@@ -77,6 +83,9 @@ pub(crate) struct SpreadFile {
     /// How much that counts, from -100 to 100; below 0 the same value is preferred. Default: 50.
     #[schemars(range(min = -100, max = 100))]
     weight: Field<Signed>,
+    /// The share of the replicas of some values, in percent; the other values have equal parts of
+    /// what is left. Default: equal parts for all.
+    targets: Field<Entries<Whole>>,
 }
 
 /// Taints of nodes that a task puts up with.
@@ -127,8 +136,10 @@ impl Lowering<'_> {
     pub(super) fn affinities(
         &mut self,
         field: Field<Vec<Field<Form<String, AffinityFile>>>>,
+        kind: Kind,
     ) -> Vec<Affinity> {
         self.at_most(&field, "affinities");
+        self.not_of_system("affinities", &field, kind);
         let mut all: Vec<Affinity> = Vec::new();
         for field in field.value.unwrap_or_default() {
             let place = field.as_place();
@@ -163,8 +174,10 @@ impl Lowering<'_> {
     pub(super) fn spread(
         &mut self,
         field: Field<Vec<Field<Form<String, SpreadFile>>>>,
+        kind: Kind,
     ) -> Vec<SpreadOver> {
         self.at_most(&field, "attributes to spread over");
+        self.not_of_system("spread", &field, kind);
         let mut all: Vec<SpreadOver> = Vec::new();
         for field in field.value.unwrap_or_default() {
             let place = field.as_place();
@@ -181,6 +194,7 @@ impl Lowering<'_> {
                 self.push(place.problem("`over` is missing", help));
             }
             let weight = self.weight(&file.weight);
+            let targets = self.targets(file.targets, weight);
             let Some(text) = &file.over.value else {
                 continue;
             };
@@ -191,9 +205,56 @@ impl Lowering<'_> {
                 let message = format!("`{over}` is there twice");
                 self.push(place.problem(message, "remove one of the two"));
             }
-            all.push(SpreadOver { over, weight });
+            all.push(SpreadOver {
+                over,
+                weight,
+                targets,
+            });
         }
         all
+    }
+
+    /// The share of each value, in percent.
+    fn targets(&mut self, field: Field<Entries<Whole>>, weight: i8) -> BTreeMap<String, u8> {
+        self.count(&field, PORTS_MAX, "targets");
+        let place = field.as_place();
+        let mut targets = BTreeMap::new();
+        let mut sum = 0;
+        for (key, share) in entries(field) {
+            let Some(value) = &key.value else { continue };
+            if let Err(error) = check_taint_value(value) {
+                self.push(key.problem(error.message, error.help));
+            }
+            let Some(Whole(number)) = share.value else {
+                continue;
+            };
+            let percent = u8::try_from(number).ok();
+            let Some(percent) = percent.filter(|percent| (1..=100).contains(percent)) else {
+                let message = format!("`{number}` is out of range");
+                self.push(share.problem(message, "write percent, from 1 to 100"));
+                continue;
+            };
+            sum += u32::from(percent);
+            targets.insert(value.clone(), percent);
+        }
+        if place.present && weight < 0 {
+            let message = "`targets` mean nothing where replicas are kept together";
+            let help = "remove them, or write a weight above 0";
+            self.push(place.problem(message, help));
+        } else if sum > 100 {
+            let message = format!("the targets are {sum} percent together");
+            self.push(place.problem(message, "write 100 at most"));
+        }
+        targets
+    }
+
+    /// A system job has a run on every node: there is nothing to prefer.
+    fn not_of_system<T>(&mut self, name: &str, field: &Field<Vec<T>>, kind: Kind) {
+        if kind == Kind::System && field.present {
+            let message = format!("`{name}` means nothing for a system job");
+            let help = "it has one on every node: remove it";
+            self.push(field.problem(message, help));
+        }
     }
 
     pub(super) fn tolerations(

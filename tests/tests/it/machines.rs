@@ -208,3 +208,42 @@ fn a_taint_keeps_away_evicts_and_lets_a_system_job_follow() {
         server.ctl(&["stop", job]).expect_code(0);
     }
 }
+
+#[test]
+fn affinities_and_spreads_decide_where_runs_go_and_say_so() {
+    let server = Server::start();
+    let _manager = server.manager("m1");
+    let nodes = ["n1", "n2", "n3"];
+    let _nodes = nodes.map(|name| server.node(name));
+    for (node, labels) in nodes.iter().zip([
+        ["rack=a", "disk=hdd"],
+        ["rack=a", "disk=ssd"],
+        ["rack=b", "disk=hdd"],
+    ]) {
+        let label = ["node", "label", node, labels[0], labels[1]];
+        server.ctl(&label).expect_code(0);
+    }
+    let fast = "affinities: [{match: node.label.disk == ssd, weight: 90}]";
+    server.run(&service("fast", 1, fast), &[]).expect_code(0);
+    wait_for(&server, "fast", &["n2"]);
+    let away = "affinities: [{match: node.label.rack == a, weight: -80}]";
+    server.run(&service("away", 1, away), &[]).expect_code(0);
+    wait_for(&server, "away", &["n3"]);
+    // On three nodes that are alike each would have one before any has two.
+    let even = "spread: [{over: node.label.rack, weight: 100}]";
+    server.run(&service("even", 4, even), &[]).expect_code(0);
+    wait_for(&server, "even", &["n1", "n2", "n3", "n3"]);
+    let mostly = "spread: [{over: node.label.rack, weight: 100, targets: {a: 100}}]";
+    server
+        .run(&service("mostly", 4, mostly), &[])
+        .expect_code(0);
+    wait_for(&server, "mostly", &["n1", "n1", "n2", "n2"]);
+
+    let run = slots(&server, "fast")[0]["current"].clone();
+    assert_eq!(run["decision"]["bias"]["points"], 90, "{run}");
+    let said = server.ctl(&["status", "fast/0"]).expect_code(0);
+    assert!(said.out.contains("(+90 points), before n"), "{}", said.out);
+    for job in ["fast", "away", "even", "mostly"] {
+        server.ctl(&["stop", job]).expect_code(0);
+    }
+}

@@ -105,6 +105,7 @@ impl Pass<'_> {
                 revision: self.options.revision,
                 seed: seed(run.run),
                 score: found.score,
+                bias: found.bias,
                 runners_up: found.runners_up,
                 evicted: evicted.map(|claim| claim.evicted).unwrap_or_default(),
             })),
@@ -167,6 +168,8 @@ impl Pass<'_> {
             let failed = failed_lately(record, self.now);
             let mut preferences = Preferences {
                 strategy: turn.strategy,
+                affinities: turn.affinities_of(task),
+                spread: &task.spread,
                 siblings: Some(&mut turn.siblings),
                 failed: &failed,
                 own: own_node(record),

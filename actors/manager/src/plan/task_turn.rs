@@ -9,7 +9,7 @@ use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, Seldom, SlotRecor
 use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
 use loom_schemas::words::{RunState, Strategy};
 
-use crate::scheduler::{Request, Siblings};
+use crate::scheduler::{Affinities, Request, Siblings};
 use crate::state::{Draft, State, live_runs};
 
 /// What the slots of one task share while they are placed.
@@ -18,6 +18,8 @@ pub(super) struct TaskTurn {
     request: Option<Request>,
     /// How nodes are ranked, where the job says.
     pub(super) strategy: Option<Strategy>,
+    /// What speaks for nodes and against them, once that was asked for.
+    affinities: Option<Affinities>,
     pub(super) siblings: Siblings,
     first_waiting: Option<Slot>,
     /// What was refused because of the replicas there are: none of them goes in this pass.
@@ -29,6 +31,7 @@ impl TaskTurn {
         let mut turn = Self {
             request: None,
             strategy: state.spec(job).and_then(|spec| spec.strategy),
+            affinities: None,
             siblings: Siblings::default(),
             first_waiting: None,
             refused: HashMap::new(),
@@ -50,6 +53,13 @@ impl TaskTurn {
         request
             .get_or_insert_with(|| Request::of_slot(job, task, index))
             .clone()
+    }
+
+    /// What speaks for nodes and against them; the same for all slots.
+    pub(super) fn affinities_of(&mut self, task: &TaskSpec) -> Affinities {
+        let affinities = &mut self.affinities;
+        let affinities = affinities.get_or_insert_with(|| Affinities::of(task));
+        affinities.clone()
     }
 
     /// Writes down why a slot waits: in words for the first of a task, empty for those after it,

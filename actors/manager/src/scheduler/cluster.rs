@@ -1,29 +1,26 @@
 //! The nodes as they are kept from one placement to the next.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{NodeRecord, RunnerUp, Score};
+use loom_schemas::record::{Bias, NodeRecord, RunnerUp, Score};
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::Strategy;
 
 use super::constraint::Attributes;
 use super::fits::{Request, Room, choose_ports, fits};
 use super::floor::Floor;
+use super::pick::{self, Chosen, Failures};
 use super::queue::Queue;
-use super::ranking::{OUT, Ranking};
+use super::ranking::OUT;
 use super::shape::{Shape, Shapes};
 use super::spacing::Spacing;
 use super::why::{Cause, WhyNot};
-use super::{Placement, Preferences, score};
+use super::{Affinities, Placement, Preferences, spread};
 use crate::state::{Held, Load, State};
-
-/// How many runners-up are told of.
-const RUNNERS_UP: usize = 2;
 
 /// What the nodes have left, kept from one placement to the next and from one pass to the next.
 #[derive(Clone, Debug)]
@@ -145,22 +142,25 @@ impl Cluster {
         let shape = Shape {
             request: request.clone(),
             strategy: preferences.strategy.unwrap_or(self.strategy),
+            affinities: preferences.affinities.clone(),
         };
         let best = self.best(&shape, preferences);
-        let Some((&(seat, cost), others)) = best.split_first() else {
+        let Some((first, others)) = best.split_first() else {
             let spacing = self.spacing(request, preferences);
             let floor = &self.floor;
             return Err(floor.why_not(request, |seat| spacing.refuses(floor, seat)));
         };
+        let seat = first.seat;
         let Some(ports) = choose_ports(self.floor.room(seat), task, run) else {
             // fits() has counted the ports; a node that still has none is one that does not fit.
             let mut why = WhyNot::default();
             why.count(Cause::Ports);
             return Err(why);
         };
-        let runners_up = others.iter().map(|(seat, cost)| RunnerUp {
-            node: self.floor.name(*seat).clone(),
-            score: Score(*cost),
+        let runners_up = others.iter().map(|next| RunnerUp {
+            node: self.floor.name(next.seat).clone(),
+            score: Score(next.cost),
+            bias: next.bias,
         });
         let runners_up = runners_up.collect();
         let node = self.take(seat, request, &ports);
@@ -174,7 +174,8 @@ impl Cluster {
             node,
             ports,
             strategy: shape.strategy,
-            score: Score(cost),
+            score: Score(first.cost),
+            bias: first.bias,
             runners_up,
         })
     }
@@ -194,6 +195,7 @@ impl Cluster {
         let shape = Shape {
             request: request.clone(),
             strategy: self.strategy,
+            affinities: Affinities::default(),
         };
         let cost = self.floor.cost_on(&shape, seat);
         Ok(Placement {
@@ -201,6 +203,7 @@ impl Cluster {
             ports,
             strategy: self.strategy,
             score: Score(cost),
+            bias: Bias::default(),
             runners_up: Vec::new(),
         })
     }
@@ -233,138 +236,47 @@ impl Cluster {
         Spacing::of(request, siblings, preferences.own, &self.floor)
     }
 
-    /// The best seats for a run with their costs, the best first; none if it fits nowhere.
-    fn best(&mut self, shape: &Shape, preferences: &mut Preferences<'_>) -> Vec<(usize, f64)> {
+    /// The best seats for a run, the best first; none if it fits nowhere.
+    fn best(&mut self, shape: &Shape, preferences: &mut Preferences<'_>) -> Vec<Chosen> {
         if let Some(siblings) = &mut preferences.siblings {
             siblings.look_up(&self.floor);
         }
         let spacing = self.spacing(&shape.request, preferences);
-        let floor = &mut self.floor;
-        let failed = preferences.failed.iter();
-        let failed: Vec<usize> = failed.filter_map(|node| floor.find(node)).collect();
-        let siblings = preferences.siblings.as_deref_mut();
-        // Whose turn it is has nothing to do with who lives where.
-        let siblings = siblings.filter(|_| shape.strategy != Strategy::RoundRobin);
-        // Whom the others leave a place changes with each of them: nothing is kept in order.
-        let kept = if spacing.is_free() {
-            self.shapes.get(shape, floor)
-        } else {
-            None
-        };
-        let Some(ranked) = kept else {
-            let view = floor.view(shape);
-            let mut keys = floor.keys(shape, &view);
-            if let Some(siblings) = siblings {
-                let dearer: Vec<_> = siblings.costs(shape, &keys).collect();
-                for (seat, cost) in dearer {
-                    keys[seat] = cost;
+        let failed = Failures::of(preferences.failed, &self.floor);
+        let (floor, last) = (&mut self.floor, self.last.as_ref());
+        // What the others leave changes with each of them: nothing is kept in order.
+        if spacing.is_free()
+            && preferences.spread.is_empty()
+            && let Some(ranked) = self.shapes.get(shape, floor)
+        {
+            let siblings = preferences.siblings.as_deref_mut();
+            let best = pick::of_ranked(shape, ranked, siblings, &failed, (floor, last));
+            let told = best.into_iter().map(|it| it.told(shape, &ranked.view, 0));
+            return told.collect();
+        }
+        let view = floor.view(shape);
+        let mut keys = floor.keys(shape, &view);
+        if !spacing.is_free() {
+            for (seat, key) in keys.iter_mut().enumerate() {
+                if *key < OUT && spacing.refuses(floor, seat).is_some() {
+                    *key = OUT;
                 }
             }
-            for seat in failed {
-                keys[seat] = score::failed_here(keys[seat]);
-            }
-            if !spacing.is_free() {
-                for (seat, key) in keys.iter_mut().enumerate() {
-                    if *key < OUT && spacing.refuses(floor, seat).is_some() {
-                        *key = OUT;
-                    }
-                }
-            }
-            return match shape.strategy {
-                Strategy::RoundRobin => turn(&Ranking::of(keys), &[], self.last.as_ref(), floor),
-                _ => least(&keys),
-            };
-        };
-        let base = ranked.ranking.keys();
-        let mut apart: Vec<(usize, f64)> = Vec::new();
-        let ranking = match siblings {
-            Some(siblings) if siblings.are_few() => {
-                apart.extend(siblings.costs(shape, base));
-                &ranked.ranking
-            }
-            Some(siblings) => siblings.order(shape, ranked, floor),
-            None => &ranked.ranking,
-        };
-        for seat in failed {
-            match apart.iter_mut().find(|(other, _)| *other == seat) {
-                Some((_, cost)) => *cost = score::failed_here(*cost),
-                None => apart.push((seat, score::failed_here(ranking.keys()[seat]))),
+        }
+        let points = spread::points(preferences, floor, &keys);
+        for (seat, points) in points.iter().enumerate() {
+            if *points != 0 && keys[seat] < OUT {
+                keys[seat] = floor.cost(shape, &view, seat, *points);
             }
         }
-        match shape.strategy {
-            Strategy::RoundRobin => turn(ranking, &apart, self.last.as_ref(), floor),
-            _ => merged(ranking, apart),
+        if let Some(siblings) = preferences.siblings.as_deref() {
+            siblings.raise(shape, &mut keys);
         }
+        let best = pick::of_keys(shape, keys, &failed, (floor, last));
+        let told = best.into_iter().map(|it| {
+            let of_spread = points.get(it.seat).copied().unwrap_or(0);
+            it.told(shape, &view, of_spread)
+        });
+        told.collect()
     }
-}
-
-/// The seats with the least keys, without those that are out.
-fn least(keys: &[f64]) -> Vec<(usize, f64)> {
-    let mut best: Vec<(usize, f64)> = Vec::with_capacity(RUNNERS_UP + 2);
-    let mut worst = OUT;
-    for (seat, key) in keys.iter().enumerate() {
-        // Of equals the lower seat, which came before, stays.
-        if *key < worst {
-            let place = best.partition_point(|(_, other)| other <= key);
-            best.insert(place, (seat, *key));
-            best.truncate(RUNNERS_UP + 1);
-            if best.len() > RUNNERS_UP {
-                worst = best[RUNNERS_UP].1;
-            }
-        }
-    }
-    best
-}
-
-/// The best of a ranking, where some seats have other costs than it says.
-fn merged(ranking: &Ranking, mut apart: Vec<(usize, f64)>) -> Vec<(usize, f64)> {
-    let others = ranking.in_order();
-    let is_apart = |seat: usize| apart.iter().any(|(other, _)| *other == seat);
-    let mut best: Vec<(usize, f64)> = others
-        .filter(|(seat, _)| !is_apart(*seat))
-        .take(RUNNERS_UP + 1)
-        .collect();
-    if !apart.is_empty() {
-        apart.retain(|(_, cost)| *cost < OUT);
-        best.append(&mut apart);
-        best.sort_by(compare);
-        best.truncate(RUNNERS_UP + 1);
-    }
-    best
-}
-
-/// Those whose turn is next after the last one, among the seats with the least key.
-fn turn(
-    ranking: &Ranking,
-    apart: &[(usize, f64)],
-    last: Option<&Name>,
-    floor: &Floor,
-) -> Vec<(usize, f64)> {
-    let cost_of = |seat: usize| apart.iter().find(|(other, _)| *other == seat);
-    let is_apart = |seat: usize| cost_of(seat).is_some();
-    let free = ranking.in_order().find(|(seat, _)| !is_apart(*seat));
-    let Some((_, key)) = free else {
-        return merged(ranking, apart.to_vec());
-    };
-    let start = last.map_or(0, |last| floor.behind(last));
-    let mut found: Vec<(usize, f64)> = Vec::new();
-    let (mut at, mut wrapped) = (start, false);
-    while found.len() <= RUNNERS_UP {
-        match ranking.next_from(at, key) {
-            Some(seat) if wrapped && seat >= start => break,
-            Some(seat) => {
-                if !is_apart(seat) {
-                    found.push((seat, ranking.keys()[seat]));
-                }
-                at = seat + 1;
-            }
-            None if wrapped => break,
-            None => (at, wrapped) = (0, true),
-        }
-    }
-    found
-}
-
-fn compare(a: &(usize, f64), b: &(usize, f64)) -> Ordering {
-    a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0))
 }

@@ -165,6 +165,11 @@ impl Rule {
         }
     }
 
+    /// What it is about.
+    pub fn attribute(&self) -> &Attribute {
+        &self.predicate.attribute
+    }
+
     /// The predicate in words.
     pub fn text(&self) -> &Arc<str> {
         &self.text

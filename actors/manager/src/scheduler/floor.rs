@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use loom_schemas::ids::Name;
+use loom_schemas::spec::Attribute;
 use loom_schemas::words::Strategy;
 
 use super::fits::{DIMENSIONS, Request, Room, has_room, suits};
 use super::ranking::OUT;
-use super::score::{self, Standing, Terms};
-use super::select::Selection;
+use super::score::{self, Pull, Standing, Terms};
+use super::select::{Selection, Values};
 use super::shape::{Shape, View};
 use super::why::Cause;
 use crate::state::Held;
@@ -28,6 +29,7 @@ pub(super) struct Floor {
     /// Nodes that are up.
     machines: usize,
     ln_n: f64,
+    pull: Pull,
     changes: Changes,
     /// Raised when costs or selections are others for more than the nodes in `changes`.
     epoch: u64,
@@ -68,6 +70,7 @@ impl Floor {
     fn weigh(&mut self) {
         self.machines = self.rooms.iter().filter(|room| room.up).count();
         self.ln_n = score::ln(self.machines);
+        self.pull = Pull::of(self.machines);
         self.sizes.clear();
         let mut known = HashMap::new();
         self.rows.clear();
@@ -192,18 +195,28 @@ impl Floor {
         let terms = self.sizes.iter();
         let terms = terms.map(|all| Terms::of(self.ln_n, &shape.request, all));
         let shunned = self.selection.shunned(&shape.request, &self.rooms);
+        let affinities = shape.affinities.iter().map(|(rule, weight)| {
+            let seats = self.selection.holding(rule.clone(), &self.rooms).clone();
+            (seats, *weight)
+        });
         View {
+            affinities: affinities.collect(),
             seats,
             shunned: (!shunned.is_empty()).then_some(shunned),
             terms: terms.collect(),
         }
     }
 
+    /// The values that nodes have of an attribute.
+    pub(super) fn values(&mut self, attribute: &Attribute) -> &Values {
+        self.selection.values(attribute, &self.rooms)
+    }
+
     /// What each node costs; those that a shape does not fit are out.
     pub(super) fn keys(&self, shape: &Shape, view: &View) -> Vec<f64> {
         let mut keys = vec![OUT; self.len()];
         for seat in view.seats.iter() {
-            keys[seat] = self.cost(shape, view, seat);
+            keys[seat] = self.cost(shape, view, seat, 0);
         }
         keys
     }
@@ -211,15 +224,16 @@ impl Floor {
     /// What a node costs; it is out if the shape does not fit it.
     pub(super) fn key(&self, shape: &Shape, view: &View, seat: usize) -> f64 {
         if view.seats.contains(seat) {
-            self.cost(shape, view, seat)
+            self.cost(shape, view, seat, 0)
         } else {
             OUT
         }
     }
 
-    /// What a node that suits the shape costs; it is out if it has no room.
+    /// What a node that suits the shape costs, with so many points beside those of its affinities;
+    /// it is out if it has no room.
     #[inline]
-    fn cost(&self, shape: &Shape, view: &View, seat: usize) -> f64 {
+    pub(super) fn cost(&self, shape: &Shape, view: &View, seat: usize, points: i32) -> f64 {
         let row = &self.rows[seat];
         let request = &shape.request;
         let asked = request.asked();
@@ -232,15 +246,19 @@ impl Floor {
             return OUT;
         }
         let terms = &view.terms[row.size as usize];
-        let cost = if shape.strategy == Strategy::Epvm {
+        let mut cost = if shape.strategy == Strategy::Epvm {
             score::epvm(&row.weight, terms)
         } else {
             score::cost(shape.strategy, &self.standing(seat), terms)
         };
-        match &view.shunned {
-            Some(shunned) if shunned.contains(seat) => score::shunned(cost),
-            _ => cost,
+        let points = view.points(seat) + points;
+        if points != 0 {
+            cost = self.pull.on(shape.strategy, cost, points);
         }
+        if view.shuns(seat) {
+            cost = score::shunned(shape.strategy, cost);
+        }
+        cost
     }
 
     fn standing(&self, seat: usize) -> Standing {

@@ -5,6 +5,7 @@
 //! request that comes again: so all nodes that fit are compared, and only those that changed are
 //! looked at. Everything is deterministic; ties go to the name.
 
+mod affinity;
 mod cluster;
 mod constraint;
 mod evict;
@@ -12,6 +13,7 @@ mod fits;
 mod floor;
 #[cfg(test)]
 mod laws;
+mod pick;
 mod queue;
 mod ranking;
 mod score;
@@ -19,6 +21,7 @@ mod select;
 mod shape;
 mod siblings;
 mod spacing;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -26,9 +29,11 @@ mod why;
 use std::collections::BTreeMap;
 
 use loom_schemas::ids::Name;
-use loom_schemas::record::{RunnerUp, Score};
+use loom_schemas::record::{Bias, RunnerUp, Score};
+use loom_schemas::spec::SpreadOver;
 use loom_schemas::words::Strategy;
 
+pub use affinity::Affinities;
 pub use cluster::Cluster;
 pub use constraint::{Attributes, Rule, tolerates};
 pub use evict::{Candidate, Sacrifice, least_evicted};
@@ -48,6 +53,8 @@ pub struct Placement {
     pub strategy: Strategy,
     /// What it costs there by the strategy; the lower, the better.
     pub score: Score,
+    /// What counted for it or against it.
+    pub bias: Bias,
     /// The next best nodes, the best first.
     pub runners_up: Vec<RunnerUp>,
 }
@@ -59,8 +66,12 @@ pub struct Preferences<'a> {
     pub strategy: Option<Strategy>,
     /// Where the replicas of the task live: fewer are better. What is placed is added.
     pub siblings: Option<&'a mut Siblings>,
-    /// Where the slot failed lately: any other is better.
+    /// Where the slot failed lately, once for each time: any other is better.
     pub failed: &'a [Name],
+    /// What speaks for nodes and against them.
+    pub affinities: Affinities,
+    /// Over what replicas are spread beside nodes.
+    pub spread: &'a [SpreadOver],
     /// The node of the slot's own run, which does not count among the replicas that have to be
     /// apart.
     pub own: Option<&'a Name>,

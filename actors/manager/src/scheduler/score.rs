@@ -47,7 +47,8 @@ impl Standing {
         for d in 0..DIMENSIONS {
             standing.used[d] = ratio(held[d], all[d]);
         }
-        let measured = ratio(room.measured_cpu, all[0]);
+        // Of several nodes on one host each says what is in use on all of it.
+        let measured = ratio(room.measured_cpu, all[0]).min(1.0);
         standing.weight = standing.used.map(|used| (used * ln_n).exp());
         if measured > standing.used[0] {
             standing.weight[0] = (measured * ln_n).exp();
@@ -168,7 +169,8 @@ impl Spare {
 
 /// What one replica of the same task more or less on a node does to a cost.
 pub(super) fn with_replicas(strategy: Strategy, cost: f64, replicas: u32) -> f64 {
-    let replicas = f64::from(replicas);
+    // More on one node than anybody has would be taken for a node that is to be avoided.
+    let replicas = f64::from(replicas.min(1000));
     match strategy {
         // A node with k replicas of the task counts as k + 1 times as dear.
         Strategy::Epvm => cost * (1.0 + replicas),
@@ -181,22 +183,71 @@ pub(super) fn with_replicas(strategy: Strategy, cost: f64, replicas: u32) -> f64
     }
 }
 
-/// The cost of a node that is taken only where no other has room, but rather than one where the slot
-/// failed lately.
-pub(super) fn shunned(cost: f64) -> f64 {
-    // More than any cost that is not raised so, and the order among those that are stays.
-    const ABOVE: f64 = 1024.0;
-    const TIMES: f64 = 1e12;
-    (cost + ABOVE) * TIMES
+/// The most that preferences count together, in hundredths of a node.
+const MOST_POINTS: i32 = 1200;
+
+/// A hundred points count no less than a node of a cluster of so many machines.
+const LEAST_MACHINES: usize = 16;
+
+/// What preferences do to a cost, by their points: hundredths of a node, above 0 in its favour.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pull {
+    /// `n^(-points / 100)` from the least points to the most.
+    factors: Vec<f64>,
 }
 
-/// The cost of a node where the slot failed lately: any other is better.
-pub(super) fn failed_here(cost: f64) -> f64 {
-    // More than any cost that is not raised so, and the order among those that are stays.
-    const ABOVE: f64 = 1024.0;
-    const TIMES: f64 = 1e18;
-    (cost + ABOVE) * TIMES
+impl Pull {
+    /// In a cluster of so many machines.
+    pub(super) fn of(machines: usize) -> Self {
+        let ln_n = ln(machines.max(LEAST_MACHINES));
+        let points = -MOST_POINTS..=MOST_POINTS;
+        let factor = |points: i32| (-f64::from(points) / 100.0 * ln_n).exp();
+        Self {
+            factors: points.map(factor).collect(),
+        }
+    }
+
+    /// The cost of a node as if that share of it were less in use; where nodes are to be packed,
+    /// more.
+    #[inline]
+    pub(super) fn on(&self, strategy: Strategy, cost: f64, points: i32) -> f64 {
+        let points = counted(points);
+        match strategy {
+            Strategy::Epvm => cost * self.factors[(points + MOST_POINTS).unsigned_abs() as usize],
+            _ => cost - f64::from(points) / 100.0,
+        }
+    }
 }
+
+/// Points as far as they count.
+pub(super) fn counted(points: i32) -> i32 {
+    points.clamp(-MOST_POINTS, MOST_POINTS)
+}
+
+/// Lifts a cost above every one that is not lifted: of a node that is taken only where no other has
+/// room. The order among those that are lifted stays, as does what replicas do to it.
+#[inline]
+pub(super) fn shunned(strategy: Strategy, cost: f64) -> f64 {
+    match strategy {
+        // Powers of two, so that nothing is rounded; a cost is between 2^-250 and 2^250.
+        Strategy::Epvm => cost.max(f64::from_bits((1023 - 250) << 52)) * LIFT,
+        // A share of a node, some points and replicas.
+        _ => cost + ABOVE,
+    }
+}
+
+/// The cost that was lifted.
+pub(super) fn lowered(strategy: Strategy, cost: f64) -> f64 {
+    match strategy {
+        Strategy::Epvm => cost / LIFT,
+        _ => cost - ABOVE,
+    }
+}
+
+/// 2^501.
+const LIFT: f64 = f64::from_bits((1023 + 501) << 52);
+
+const ABOVE: f64 = 4096.0;
 
 /// The share of a whole; nothing of nothing.
 #[expect(

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use loom_schemas::spec::Toleration;
+use loom_schemas::spec::{Attribute, Toleration};
 use loom_schemas::words::DriverKind;
 
 use super::constraint::Rule;
@@ -14,6 +14,9 @@ use super::fits::{Request, Room};
 
 /// So many lines are kept; past that all are forgotten and asked anew.
 const LINES_KEPT: usize = 4096;
+
+/// The values of so many attributes are kept; past that all are forgotten and looked up anew.
+const ATTRIBUTES_KEPT: usize = 256;
 
 /// One thing a request asks of a node by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +43,17 @@ pub(super) struct Seats(Vec<u64>);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
     lines: HashMap<Line, Seats>,
+    /// Nodes by what they have of the attributes that were asked for.
+    values: HashMap<Attribute, Values>,
+}
+
+/// The seats by the value that their nodes have of one attribute.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Values {
+    /// The number of each seat's value.
+    of: Vec<u32>,
+    /// Each value, none where nodes have none, and the first seat with it.
+    firsts: Vec<(Option<String>, usize)>,
 }
 
 impl Line {
@@ -126,8 +140,26 @@ impl Selection {
         self.line(line, rooms).clone()
     }
 
+    /// The seats of which a rule holds.
+    pub(super) fn holding(&mut self, rule: Rule, rooms: &[Room]) -> &Seats {
+        self.line(Line::Rule(rule), rooms)
+    }
+
+    /// The values that nodes have of an attribute.
+    pub(super) fn values(&mut self, attribute: &Attribute, rooms: &[Room]) -> &Values {
+        if !self.values.contains_key(attribute) {
+            if self.values.len() >= ATTRIBUTES_KEPT {
+                self.values.clear();
+            }
+            let values = Values::of(attribute, rooms);
+            self.values.insert(attribute.clone(), values);
+        }
+        &self.values[attribute]
+    }
+
     /// A node has changed in what it is.
     pub(super) fn turned(&mut self, seat: usize, room: &Room) {
+        self.values.clear();
         for (line, seats) in &mut self.lines {
             seats.set(seat, line.holds(room));
         }
@@ -137,6 +169,13 @@ impl Selection {
         if self.lines.len() >= LINES_KEPT && !self.lines.contains_key(&line) {
             self.lines.clear();
         }
+        if let Line::Rule(rule) = &line
+            && !self.lines.contains_key(&line)
+        {
+            // Each value is asked once, however many nodes have it.
+            let seats = self.values(rule.attribute(), rooms).holding(rule, rooms);
+            return self.lines.entry(line).or_insert(seats);
+        }
         self.lines.entry(line).or_insert_with_key(|line| {
             let mut seats = Seats::none(rooms.len());
             for (seat, room) in rooms.iter().enumerate() {
@@ -144,6 +183,46 @@ impl Selection {
             }
             seats
         })
+    }
+}
+
+impl Values {
+    fn of(attribute: &Attribute, rooms: &[Room]) -> Self {
+        let mut numbers: HashMap<Option<String>, u32> = HashMap::new();
+        let mut values = Self::default();
+        for (seat, room) in rooms.iter().enumerate() {
+            let value = room.attributes.text(attribute);
+            let number = *numbers.entry(value).or_insert_with_key(|value| {
+                values.firsts.push((value.clone(), seat));
+                u32::try_from(values.firsts.len() - 1).unwrap_or(u32::MAX)
+            });
+            values.of.push(number);
+        }
+        values
+    }
+
+    /// The values by their numbers; that a node has none counts as one.
+    pub(super) fn all(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
+        self.firsts.iter().map(|(value, _)| value.as_deref())
+    }
+
+    /// The number of a seat's value.
+    pub(super) fn of_seat(&self, seat: usize) -> usize {
+        self.of[seat] as usize
+    }
+
+    /// The seats of which a rule about the attribute holds.
+    fn holding(&self, rule: &Rule, rooms: &[Room]) -> Seats {
+        let firsts = self.firsts.iter();
+        let holds = firsts.map(|(_, first)| rule.holds(&rooms[*first].attributes));
+        let holds: Vec<bool> = holds.collect();
+        let mut seats = Seats::none(rooms.len());
+        for (seat, value) in self.of.iter().enumerate() {
+            if holds[*value as usize] {
+                seats.set(seat, true);
+            }
+        }
+        seats
     }
 }
 

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use loom_schemas::words::Strategy;
 
+use super::affinity::Affinities;
 use super::fits::Request;
 use super::floor::Floor;
 use super::ranking::Ranking;
@@ -22,6 +23,7 @@ const ONCE_KEPT: usize = 8192;
 pub(super) struct Shape {
     pub(super) request: Request,
     pub(super) strategy: Strategy,
+    pub(super) affinities: Affinities,
 }
 
 /// What the cost of a shape is made of, beside the nodes.
@@ -31,8 +33,36 @@ pub(super) struct View {
     pub(super) seats: Seats,
     /// Those of them that are taken only where no other has room; none if there are none.
     pub(super) shunned: Option<Seats>,
+    /// The nodes that each affinity speaks of, and its weight.
+    pub(super) affinities: Vec<(Seats, i8)>,
     /// What it is on nodes of each size.
     pub(super) terms: Vec<Terms>,
+}
+
+impl Shape {
+    /// Whether nodes are taken in turn.
+    pub(super) fn is_by_turns(&self) -> bool {
+        self.strategy == Strategy::RoundRobin
+    }
+}
+
+impl View {
+    /// What its affinities say of a node, in hundredths of a node; above 0 in its favour.
+    #[inline]
+    pub(super) fn points(&self, seat: usize) -> i32 {
+        let speaks = self
+            .affinities
+            .iter()
+            .filter(|(seats, _)| seats.contains(seat));
+        speaks.map(|(_, weight)| i32::from(*weight)).sum()
+    }
+
+    /// Whether a node is taken only where no other has room.
+    pub(super) fn shuns(&self, seat: usize) -> bool {
+        self.shunned
+            .as_ref()
+            .is_some_and(|shunned| shunned.contains(seat))
+    }
 }
 
 /// A shape with the nodes in its order.

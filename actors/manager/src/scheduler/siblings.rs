@@ -62,9 +62,14 @@ impl Siblings {
         *self.by_seat.entry(seat).or_default() += 1;
     }
 
-    /// How many replicas are in each seat.
-    pub(super) fn seats(&self) -> HashMap<usize, u32> {
-        self.by_seat.clone()
+    /// How many replicas are in each seat, but for one on a node that does not count.
+    pub(super) fn others(&self, own: Option<usize>) -> HashMap<usize, u32> {
+        let mut seats = self.by_seat.clone();
+        if let Some(count) = own.and_then(|own| seats.get_mut(&own)) {
+            *count = count.saturating_sub(1);
+        }
+        seats.retain(|_, count| *count > 0);
+        seats
     }
 
     /// Whether so few nodes have replicas that each can be looked at.
@@ -80,6 +85,13 @@ impl Siblings {
     ) -> impl Iterator<Item = (usize, f64)> + 'a {
         let seats = self.by_seat.iter();
         seats.map(|(seat, count)| (*seat, dearer(shape, keys[*seat], *count)))
+    }
+
+    /// Makes the seats with replicas as dear as they are for one more.
+    pub(super) fn raise(&self, shape: &Shape, keys: &mut [f64]) {
+        for (seat, count) in &self.by_seat {
+            keys[*seat] = dearer(shape, keys[*seat], *count);
+        }
     }
 
     /// The order of nodes for one more replica, kept from one to the next.

@@ -34,11 +34,8 @@ impl Spacing {
         if request.apart.is_empty() {
             return Self::default();
         }
-        let mut seats: HashMap<usize, u32> = siblings.map(Siblings::seats).unwrap_or_default();
-        if let Some(count) = own.and_then(|own| seats.get_mut(&floor.find(own)?)) {
-            *count = count.saturating_sub(1);
-        }
-        seats.retain(|_, count| *count > 0);
+        let own = own.and_then(|own| floor.find(own));
+        let seats = siblings.map(|all| all.others(own)).unwrap_or_default();
         let rule = |apart: &Apart| {
             let mut values: HashMap<String, u32> = HashMap::new();
             if let Apart::Property(attribute, _) = apart {

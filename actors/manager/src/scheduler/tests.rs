@@ -121,10 +121,9 @@ fn replicas_keep_apart_and_a_failed_node_is_the_last_choice() {
             let mut cluster = Cluster::of(&state, strategy);
             let mut siblings: Siblings = [&replicas].into_iter().collect();
             let mut preferences = Preferences {
-                strategy: None,
                 siblings: Some(&mut siblings),
                 failed: &failed,
-                own: None,
+                ..Preferences::default()
             };
             let placed = cluster.place(&task, &request, run_id(1), &mut preferences);
             assert_eq!(placed.unwrap().node, name(expected), "{strategy}");

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::{Decision, PendingResize, RunRecord, Score, SlotRecord};
+use loom_schemas::record::{Bias, Decision, PendingResize, RunRecord, Score, SlotRecord};
 
 use crate::output::{table, time};
 
@@ -129,20 +129,21 @@ pub(super) fn slot_detail(slot: &SlotRecord, now: Timestamp) -> String {
     text
 }
 
-/// `epvm 0.4291, before node-2 0.6097, node-3 0.6982 (at 1.57)`: the costs of the node and of the
-/// next best, and the revision that was seen.
+/// `epvm 0.4291, before node-2 0.6097, node-3 0.6982 (-20 points) (at 1.57)`: the costs of the node
+/// and of the next best with what counted beside their room, and the revision that was seen.
 fn chosen(decision: &Decision) -> String {
     let Decision {
         strategy,
         revision,
         score,
+        bias,
         runners_up,
         evicted,
         ..
     } = decision;
     let next = runners_up
         .iter()
-        .map(|next| format!("{} {}", next.node, shown(next.score)));
+        .map(|next| format!("{} {}{}", next.node, shown(next.score), counted(next.bias)));
     let next: Vec<String> = next.collect();
     let before = if next.is_empty() { "" } else { ", before " };
     let next = next.join(", ");
@@ -151,17 +152,37 @@ fn chosen(decision: &Decision) -> String {
         [] => String::new(),
         gone => format!("; evicted for it: {}", gone.join(", ")),
     };
-    let score = shown(*score);
+    let score = format!("{}{}", shown(*score), counted(*bias));
     format!("{strategy} {score}{before}{next} (at {revision}){gone}")
 }
 
-/// A score with four digits behind the point; one that is raised above all others in short.
+/// A score with four digits behind the point, or what would not show so in short.
 fn shown(Score(score): Score) -> String {
-    if score.abs() < 1e9 {
+    if score == 0.0 || (1e-3..1e9).contains(&score.abs()) {
         format!("{score:.4}")
     } else {
-        format!("{score:.1e}")
+        format!("{score:.2e}")
     }
+}
+
+/// ` (+80 points, failed 2 times, shunned)`: what counted beside the room, if anything did.
+fn counted(bias: Bias) -> String {
+    let Bias {
+        failures,
+        shunned,
+        points,
+    } = bias;
+    let times = if failures == 1 { "time" } else { "times" };
+    let parts = [
+        (points != 0).then(|| format!("{points:+} points")),
+        (failures > 0).then(|| format!("failed {failures} {times}")),
+        shunned.then(|| "shunned".to_owned()),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", parts.join(", "))
 }
 
 /// A run in full.

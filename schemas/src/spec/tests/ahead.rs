@@ -259,7 +259,7 @@ fn every_attribute_reads_as_it_is_named() {
 fn preferences_and_tolerations_have_their_defaults_and_their_fields() {
     let task = main(
         "bash: x\naffinities: [arch == arm64, {match: node.label.disk == ssd, weight: -20}]\n\
-         spread: [datacenter, {over: node.label.rack, weight: 80}]\n\
+         spread: [datacenter, {over: node.label.rack, weight: 80, targets: {a: 70, 2: 20}}]\n\
          tolerations: [gpu, a=b, 'a=b:prefer-not', '*', {key: a, for: 5m}, \
          {key: b, value: 1, effect: evict}]",
     );
@@ -273,11 +273,17 @@ fn preferences_and_tolerations_have_their_defaults_and_their_fields() {
     ];
     assert_eq!(weights(&task.affinities), expected);
     let rack = Attribute::Label("rack".into());
-    let over = |over, weight| SpreadOver { over, weight };
-    assert_eq!(
-        task.spread,
-        [over(Attribute::Datacenter, WEIGHT), over(rack, 80)]
-    );
+    let even = SpreadOver {
+        over: Attribute::Datacenter,
+        weight: WEIGHT,
+        targets: BTreeMap::new(),
+    };
+    let uneven = SpreadOver {
+        over: rack,
+        weight: 80,
+        targets: BTreeMap::from([("a".into(), 70), ("2".into(), 20)]),
+    };
+    assert_eq!(task.spread, [even, uneven]);
     let of = |key: Option<&str>, value: Option<&str>, effect, stay| Toleration {
         key: key.map(str::to_owned),
         value: value.map(str::to_owned),
@@ -300,8 +306,10 @@ fn preferences_and_tolerations_have_their_defaults_and_their_fields() {
             of(Some("b"), Some("1"), Some(TaintEffect::Evict), None),
         ]
     );
-    let job =
-        whole("name: a\nbash: x\ntolerations: [gpu, {key: a, for: 5m}]\nspread: [datacenter]");
+    let job = whole(
+        "name: a\nbash: x\ntolerations: [gpu, {key: a, for: 5m}]\nspread: [datacenter, \
+         {over: node.label.rack, targets: {a: 70}}]",
+    );
     super::laws::keeps_its_form(&job);
 }
 

@@ -11,6 +11,8 @@ use super::*;
 
 const DOCUMENT: &str = include_str!("../../../../docs/jobs.md");
 
+const SCHEDULING: &str = include_str!("../../../../docs/scheduling.md");
+
 const NODES: &str = include_str!("../../../../docs/nodes.md");
 
 /// A block of a document: its language and mark, and its text.
@@ -89,6 +91,8 @@ fn every_block_of_the_documents_is_as_it_says() {
     assert!(good >= 8, "{good}");
     let good = good_blocks(&blocks_of(NODES), "index.yaml");
     assert!(good >= 2, "{good}");
+    let good = good_blocks(&blocks_of(SCHEDULING), "task.yaml");
+    assert!(good >= 1, "{good}");
 }
 
 /// Reads every block, each as its mark says; how many are good jobs.

@@ -1,0 +1,258 @@
+//! What the docs say of a choice, by books of its own: plain words about machines, node by node,
+//! nothing kept, nothing shared with the scheduler.
+
+use std::collections::BTreeMap;
+
+use loom_schemas::words::Strategy;
+
+pub(super) const MIB: u64 = 1 << 20;
+
+/// A node as the oracle knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    pub(super) cores: u32,
+    pub(super) gib: u64,
+    /// Of three; none is in no rack.
+    pub(super) rack: Option<&'static str>,
+    pub(super) ssd: bool,
+    pub(super) gpu: Gpu,
+    pub(super) standing: Standing,
+    /// Percent of its cores that were measured to be in use.
+    pub(super) busy: u32,
+    /// Thousandths of a core, and bytes, that are reserved.
+    pub(super) used: [u64; 2],
+}
+
+/// The taint `gpu` of a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Gpu {
+    None,
+    PreferNot,
+    NoSchedule,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Standing {
+    Up,
+    Down,
+    Draining,
+}
+
+/// What a task asks for and would rather have.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a line of a job file or is not"
+)]
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    pub(super) millicores: u32,
+    pub(super) mib: u64,
+    pub(super) on_ssd: bool,
+    /// Not in the first rack; one without a rack will do.
+    pub(super) not_in_a: bool,
+    pub(super) tolerates_gpu: bool,
+    pub(super) distinct_hosts: bool,
+    /// At most so many replicas in a rack, none outside of racks.
+    pub(super) most_in_rack: Option<u32>,
+    pub(super) towards_ssd: Option<i8>,
+    pub(super) towards_rack_b: Option<i8>,
+    pub(super) towards_large: Option<i8>,
+    /// Over racks, with the targets of the first and the second.
+    pub(super) spread: Option<(i8, Option<(u8, u8)>)>,
+}
+
+/// A machine is large from so many cores on.
+pub(super) const LARGE: u32 = 4;
+
+/// What is known of a machine when a run is to be placed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) machine: &'a Machine,
+    /// Replicas of the task on it.
+    pub(super) replicas: u32,
+    /// One of those is to be replaced by this run.
+    pub(super) own: bool,
+    /// How often the slot failed on it lately.
+    pub(super) failures: u8,
+}
+
+impl Place<'_> {
+    fn others(&self) -> u32 {
+        self.replicas - u32::from(self.own)
+    }
+}
+
+/// What a machine is worth: the least is the best.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Worth {
+    pub(super) failures: u8,
+    pub(super) shunned: bool,
+    pub(super) cost: f64,
+    pub(super) points: i32,
+}
+
+/// For each machine what it is worth, or what is against it first.
+pub(super) fn judge(
+    strategy: Strategy,
+    wish: &Wish,
+    places: &[Place<'_>],
+) -> Vec<Result<Worth, String>> {
+    let up = places
+        .iter()
+        .filter(|p| p.machine.standing != Standing::Down);
+    let machines = f64::from(u32::try_from(up.count()).unwrap());
+    let against: Vec<Option<String>> = places.iter().map(|p| against(wish, p, places)).collect();
+    let fitting = places.iter().zip(&against);
+    let fitting = fitting.filter(|(_, against)| against.is_none());
+    let fitting: Vec<Place<'_>> = fitting.map(|(place, _)| *place).collect();
+    let judged = places.iter().zip(against).map(|(place, against)| {
+        let machine = place.machine;
+        if let Some(against) = against {
+            return Err(against);
+        }
+        let points = affinity(wish, machine) + spread(wish, machine, places, &fitting);
+        let points = points.clamp(-1200, 1200);
+        Ok(Worth {
+            failures: place.failures,
+            shunned: machine.gpu == Gpu::PreferNot && !wish.tolerates_gpu,
+            cost: cost(strategy, wish, place, machines, f64::from(points) / 100.0),
+            points,
+        })
+    });
+    judged.collect()
+}
+
+/// The first thing against a machine.
+fn against(wish: &Wish, place: &Place<'_>, places: &[Place<'_>]) -> Option<String> {
+    let machine = place.machine;
+    let in_rack = |rack| {
+        let there = places.iter().filter(|p| p.machine.rack == rack);
+        there.map(Place::others).sum::<u32>()
+    };
+    let too_many = wish
+        .most_in_rack
+        .filter(|most| machine.rack.is_none() || in_rack(machine.rack) >= *most);
+    let asked = [u64::from(wish.millicores), wish.mib * MIB];
+    let all = [u64::from(machine.cores) * 1000, machine.gib * 1024 * MIB];
+    let short = |d: usize| machine.used[d] + asked[d] > all[d];
+    let causes = [
+        (machine.standing == Standing::Down, "down".to_owned()),
+        (
+            machine.standing == Standing::Draining,
+            "draining".to_owned(),
+        ),
+        (
+            wish.on_ssd && !machine.ssd,
+            "constraint node.label.disk == ssd".to_owned(),
+        ),
+        (
+            wish.not_in_a && machine.rack == Some("a"),
+            "constraint node.label.rack != a".to_owned(),
+        ),
+        (
+            machine.gpu == Gpu::NoSchedule && !wish.tolerates_gpu,
+            "taint gpu:no-schedule".to_owned(),
+        ),
+        (
+            wish.distinct_hosts && place.others() > 0,
+            "constraint distinct_hosts".to_owned(),
+        ),
+        (
+            too_many.is_some(),
+            format!(
+                "constraint node.label.rack distinct_property{}",
+                match wish.most_in_rack {
+                    Some(most) if most > 1 => format!(" {most}"),
+                    _ => String::new(),
+                }
+            ),
+        ),
+        (short(0), "not enough cpu".to_owned()),
+        (short(1), "not enough memory".to_owned()),
+    ];
+    let first = causes.into_iter().find(|(is_so, _)| *is_so);
+    first.map(|(_, cause)| cause)
+}
+
+/// What speaks for a machine, in hundredths of a node.
+fn affinity(wish: &Wish, machine: &Machine) -> i32 {
+    let mut points = 0;
+    for (weight, is_so) in [
+        (wish.towards_ssd, machine.ssd),
+        (wish.towards_rack_b, machine.rack == Some("b")),
+        (wish.towards_large, machine.cores >= LARGE),
+    ] {
+        if is_so {
+            points += i32::from(weight.unwrap_or(0));
+        }
+    }
+    points
+}
+
+/// The weight for each replica that a rack would be above its share with one more.
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+fn spread(wish: &Wish, machine: &Machine, all: &[Place<'_>], fitting: &[Place<'_>]) -> i32 {
+    let Some((weight, targets)) = wish.spread else {
+        return 0;
+    };
+    let mut racks: BTreeMap<Option<&str>, f64> = BTreeMap::new();
+    for place in all {
+        *racks.entry(place.machine.rack).or_default() += f64::from(place.others());
+    }
+    let open = |rack| fitting.iter().any(|place| place.machine.rack == rack);
+    let named = |rack: Option<&str>| match (targets, rack) {
+        (Some((a, _)), Some("a")) => Some(f64::from(a)),
+        (Some((_, b)), Some("b")) => Some(f64::from(b)),
+        _ => None,
+    };
+    let share = |rack| match targets {
+        None => 1.0,
+        Some((a, b)) => named(rack).unwrap_or_else(|| {
+            let unnamed = racks.keys().filter(|r| open(**r) && named(**r).is_none());
+            let unnamed = unnamed.count().max(1);
+            (100.0 - f64::from(a) - f64::from(b)) / f64::from(u32::try_from(unnamed).unwrap())
+        }),
+    };
+    let due = racks
+        .iter()
+        .filter(|(rack, _)| open(**rack) && share(**rack) > 0.0);
+    let due = due.map(|(rack, count)| (count + 1.0) / share(*rack));
+    let level = due.fold(f64::INFINITY, f64::min);
+    let level = if level.is_finite() { level } else { 0.0 };
+    let above = racks[&machine.rack] + 1.0 - share(machine.rack) * level;
+    (-f64::from(weight) * above).round() as i32
+}
+
+/// What a strategy says in its words; so much of a node is counted less in use, or more where nodes
+/// are to be packed.
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+fn cost(strategy: Strategy, wish: &Wish, place: &Place<'_>, machines: f64, favour: f64) -> f64 {
+    let machine = place.machine;
+    let all = [
+        f64::from(machine.cores) * 1000.0,
+        (machine.gib * 1024 * MIB) as f64,
+    ];
+    let used: [f64; 2] = std::array::from_fn(|d| machine.used[d] as f64 / all[d]);
+    let asked = [f64::from(wish.millicores), (wish.mib * MIB) as f64];
+    let asked: [f64; 2] = std::array::from_fn(|d| asked[d] / all[d]);
+    let after: [f64; 2] = std::array::from_fn(|d| used[d] + asked[d]);
+    let mean = f64::midpoint(after[0], after[1]);
+    let stranded = |used: [f64; 2]| (used[0] - used[1]).abs();
+    let replicas = f64::from(place.replicas);
+    match strategy {
+        Strategy::Epvm => {
+            let n = machines.max(2.0);
+            let busy = f64::from(machine.busy.min(100)) / 100.0;
+            let cpu = used[0].max(busy);
+            let marginal =
+                n.powf(cpu + asked[0]) - n.powf(cpu) + n.powf(after[1]) - n.powf(used[1]);
+            marginal * (1.0 + replicas) / machines.max(16.0).powf(favour)
+        }
+        Strategy::Binpack => 1.0 - mean + replicas * 1e-9 - favour,
+        Strategy::Spread => mean + replicas * 2.0 - favour,
+        Strategy::Balanced => {
+            stranded(after) - stranded(used) + 1e-3 * (1.0 - mean) + replicas * 0.1 - favour
+        }
+        Strategy::RoundRobin => -favour,
+    }
+}
