@@ -274,7 +274,7 @@ impl State {
             slots.collect()
         };
         let slots = wordless(self) == wordless(other);
-        slots && self.jobs == other.jobs && self.nodes == other.nodes
+        slots && self.jobs().eq(other.jobs()) && self.nodes == other.nodes
     }
 
     /// The same state as a manager has it that starts from the records.

@@ -18,10 +18,9 @@ pub struct Held {
     pub disk: u64,
 }
 
-/// What jobs hold, summed up by job and by owner, and what all nodes that are up have.
+/// What jobs hold, summed up by owner, and what all nodes that are up have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
-    of_jobs: OrdMap<Name, Held>,
     of_owners: OrdMap<String, Held>,
     all: Held,
 }
@@ -89,15 +88,20 @@ impl State {
     /// A run of a job holds something from now on.
     pub(super) fn hold(&mut self, job: &Name, run: &RunRecord) {
         let held = Held::of(&run.reserved);
-        let owner = self.jobs.get(job).map(|job| job.owner.as_str());
-        self.holdings.change(job, owner, |sum| sum.add(&held));
+        self.change_held(job, |sum| sum.add(&held));
     }
 
     /// It holds it no more.
     pub(super) fn release(&mut self, job: &Name, run: &RunRecord) {
         let held = Held::of(&run.reserved);
-        let owner = self.jobs.get(job).map(|job| job.owner.as_str());
-        self.holdings.change(job, owner, |sum| sum.sub(&held));
+        self.change_held(job, |sum| sum.sub(&held));
+    }
+
+    fn change_held(&mut self, job: &Name, change: impl Fn(&mut Held)) {
+        self.jobs.change(job, |of| change(&mut of.held));
+        if let Some(record) = self.jobs.record(job) {
+            update(&mut self.holdings.of_owners, &record.owner, &change);
+        }
     }
 
     /// What a job holds passes from one owner to another.
@@ -105,9 +109,7 @@ impl State {
         if from == to {
             return;
         }
-        let Some(held) = self.holdings.of_jobs.get(job).copied() else {
-            return;
-        };
+        let held = self.jobs.get(job).map(|of| of.held).unwrap_or_default();
         if let Some(from) = from {
             update(&mut self.holdings.of_owners, from, |sum| sum.sub(&held));
         }
@@ -129,26 +131,13 @@ impl State {
     }
 }
 
-impl Holdings {
-    fn change(&mut self, job: &Name, owner: Option<&str>, change: impl Fn(&mut Held)) {
-        update(&mut self.of_jobs, job, &change);
-        if let Some(owner) = owner {
-            update(&mut self.of_owners, owner, &change);
-        }
-    }
-}
-
 /// Changes one sum; one that comes to nothing is not kept.
-fn update<K, Q>(sums: &mut OrdMap<K, Held>, key: &Q, change: impl Fn(&mut Held))
-where
-    K: Clone + Ord + std::borrow::Borrow<Q>,
-    Q: Ord + ToOwned<Owned = K> + ?Sized,
-{
-    let mut sum = sums.get(key).copied().unwrap_or_default();
+fn update(sums: &mut OrdMap<String, Held>, owner: &str, change: impl Fn(&mut Held)) {
+    let mut sum = sums.get(owner).copied().unwrap_or_default();
     change(&mut sum);
     if sum == Held::default() {
-        sums.remove(key);
+        sums.remove(owner);
     } else {
-        sums.insert(key.to_owned(), sum);
+        sums.insert(owner.to_owned(), sum);
     }
 }

@@ -9,11 +9,11 @@ mod draft;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod holdings;
+mod jobs;
 mod key;
 mod load;
 mod nodes;
 mod records;
-mod slots;
 #[cfg(test)]
 mod tests;
 mod ties;
@@ -40,8 +40,8 @@ pub use records::CodecError;
 pub(crate) use draft::{job_event, run_event};
 
 use holdings::Holdings;
+use jobs::Jobs;
 use load::RunIndex;
-use slots::Slots;
 use ties::Ties;
 
 /// Everything the log says, and indexes over it.
@@ -49,11 +49,10 @@ use ties::Ties;
 pub struct State {
     cluster: Option<Arc<ClusterRecord>>,
     commands: OrdMap<String, Arc<CommandRecord>>,
-    jobs: OrdMap<Name, Arc<JobRecord>>,
     managers: OrdMap<Name, Arc<ManagerRecord>>,
     nodes: OrdMap<Name, Arc<NodeRecord>>,
-    slots: Slots,
-    versions: OrdMap<(Name, u32), Arc<VersionRecord>>,
+    /// Jobs with their versions and slots.
+    jobs: Jobs,
     /// Bytes of records that this build does not know or would write otherwise.
     raw: OrdMap<String, Bytes>,
 
@@ -73,12 +72,11 @@ pub struct State {
     ties: Ties,
     /// Jobs of which something changed since they were last planned.
     dirty: OrdSet<Name>,
-    /// When the clock alone gives a job something to do, as it was last planned.
-    dues: OrdMap<Name, Timestamp>,
+    /// Jobs by when the clock alone gives them something to do.
     by_due: OrdSet<(Timestamp, Name)>,
     /// Nodes with more room, or otherwise changed, since the waiting slots were last tried.
     freed: OrdSet<Name>,
-    /// What jobs and owners hold.
+    /// What owners hold.
     holdings: Holdings,
 }
 
@@ -106,7 +104,7 @@ impl State {
 
     /// Whether there is no job and no node: a log that begins, or one that was lost whole.
     pub fn is_blank(&self) -> bool {
-        self.jobs.is_empty() && self.nodes.is_empty()
+        self.jobs().next().is_none() && self.nodes.is_empty()
     }
 
     /// A command that was carried out, by its fingerprint.
@@ -126,23 +124,22 @@ impl State {
 
     /// A job.
     pub fn job(&self, name: &Name) -> Option<&Arc<JobRecord>> {
-        self.jobs.get(name)
+        self.jobs.record(name)
     }
 
     /// All jobs by name.
     pub fn jobs(&self) -> impl Iterator<Item = &Arc<JobRecord>> {
-        self.jobs.values()
+        self.jobs.records()
     }
 
     /// One version of a job.
     pub fn version(&self, job: &Name, version: u32) -> Option<&Arc<VersionRecord>> {
-        self.versions.get(&(job.clone(), version))
+        self.jobs.get(job)?.version(version)
     }
 
     /// The kept versions of a job, oldest first.
     pub fn versions(&self, job: &Name) -> impl Iterator<Item = &Arc<VersionRecord>> {
-        let range = (job.clone(), 0)..=(job.clone(), u32::MAX);
-        self.versions.range(range).map(|(_, record)| record)
+        self.jobs.versions_of(job)
     }
 
     /// The spec of the wanted version of a job.
@@ -153,17 +150,17 @@ impl State {
 
     /// A slot.
     pub fn slot(&self, slot: &Slot) -> Option<&Arc<SlotRecord>> {
-        self.slots.get(slot)
+        self.jobs.slot(slot)
     }
 
     /// All slots.
     pub fn slots(&self) -> impl Iterator<Item = &Arc<SlotRecord>> {
-        self.slots.values()
+        self.jobs.slots()
     }
 
     /// The slots of a job, by task and index.
     pub fn slots_of<'a>(&'a self, job: &'a Name) -> impl Iterator<Item = &'a Arc<SlotRecord>> {
-        self.slots.of_job(job)
+        self.jobs.slots_of(job)
     }
 
     /// The slots of one task of a job, by index.
@@ -172,7 +169,7 @@ impl State {
         job: &'a Name,
         task: &'a Name,
     ) -> impl Iterator<Item = &'a Arc<SlotRecord>> {
-        self.slots.of_task(job, task)
+        self.jobs.slots_of_task(job, task)
     }
 
     /// What the live runs of a node hold; none if nothing.
@@ -270,25 +267,22 @@ impl State {
 
     /// Has every job planned again: what a new leader does first.
     pub fn mark_all_dirty(&mut self) {
-        self.dirty = self.jobs.keys().cloned().collect();
+        self.dirty = self.jobs.names().cloned().collect();
     }
 
     pub(crate) fn mark_dirty(&mut self, job: &Name) {
-        if self.jobs.contains_key(job) && !self.dirty.contains(job) {
+        if self.job(job).is_some() && !self.dirty.contains(job) {
             self.dirty.insert(job.clone());
         }
     }
 
     /// Has a job planned again at that time; the next plan of it says anew when.
     pub(crate) fn set_due(&mut self, job: &Name, at: Option<Timestamp>) {
-        let before = self.dues.get(job).copied();
+        let before = self.jobs.get(job).and_then(|of| of.due);
         if before == at {
             return;
         }
-        match at {
-            Some(at) => self.dues.insert(job.clone(), at),
-            None => self.dues.remove(job),
-        };
+        self.jobs.change(job, |of| of.due = at);
         if let Some(before) = before {
             self.by_due.remove(&(before, job.clone()));
         }

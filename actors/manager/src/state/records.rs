@@ -90,14 +90,11 @@ impl State {
         match key {
             Key::Cluster => self.cluster.as_ref().map(|r| encode(key, r)),
             Key::Command(print) => self.commands.get(print).map(|r| encode(key, r)),
-            Key::Job(name) => self.jobs.get(name).map(|r| encode(key, r)),
+            Key::Job(name) => self.jobs.record(name).map(|r| encode(key, r)),
             Key::Manager(name) => self.managers.get(name).map(|r| encode(key, r)),
             Key::Node(name) => self.nodes.get(name).map(|r| encode(key, r)),
-            Key::Slot(slot) => self.slots.get(slot).map(|r| encode(key, r)),
-            Key::Version(job, version) => self
-                .versions
-                .get(&(job.clone(), *version))
-                .map(|r| encode(key, r)),
+            Key::Slot(slot) => self.jobs.slot(slot).map(|r| encode(key, r)),
+            Key::Version(job, version) => self.version(job, *version).map(|r| encode(key, r)),
         }
         .transpose()
     }
@@ -107,33 +104,32 @@ impl State {
         match key {
             Key::Cluster => self.cluster == other.cluster,
             Key::Command(print) => self.commands.get(print) == other.commands.get(print),
-            Key::Job(name) => self.jobs.get(name) == other.jobs.get(name),
+            Key::Job(name) => self.job(name) == other.job(name),
             Key::Manager(name) => self.managers.get(name) == other.managers.get(name),
             Key::Node(name) => self.nodes.get(name) == other.nodes.get(name),
-            Key::Slot(slot) => self.slots.get(slot) == other.slots.get(slot),
+            Key::Slot(slot) => self.slot(slot) == other.slot(slot),
             Key::Version(job, version) => {
-                let key = (job.clone(), *version);
-                self.versions.get(&key) == other.versions.get(&key)
+                self.version(job, *version) == other.version(job, *version)
             }
         }
     }
 
     /// Every record in the order of their keys.
     pub fn all_records(&self) -> impl Iterator<Item = (String, Bytes)> + '_ {
-        let mut slots: Vec<_> = self.slots.values().map(|record| &record.slot).collect();
+        let mut slots: Vec<_> = self.slots().map(|record| &record.slot).collect();
         slots.sort_by(|a, b| slot_order(a, b));
-        let mut versions: Vec<_> = self.versions.keys().collect();
-        versions.sort_by(|a, b| name_order(&a.0, &b.0).then_with(|| a.1.cmp(&b.1)));
+        let mut versions: Vec<_> = self.jobs.versions().collect();
+        versions.sort_by(|a, b| name_order(a.0, b.0).then_with(|| a.1.cmp(&b.1)));
         let known = self
             .cluster
             .iter()
             .map(|_| Key::Cluster)
             .chain(self.commands.keys().map(|print| Key::Command(print.clone())))
-            .chain(self.jobs.keys().map(|name| Key::Job(name.clone())))
+            .chain(self.jobs.names().map(|name| Key::Job(name.clone())))
             .chain(self.managers.keys().map(|name| Key::Manager(name.clone())))
             .chain(self.nodes.keys().map(|name| Key::Node(name.clone())))
             .chain(slots.into_iter().map(|slot| Key::Slot(slot.clone())))
-            .chain(versions.into_iter().map(|(job, version)| Key::Version(job.clone(), *version)))
+            .chain(versions.into_iter().map(|(job, version)| Key::Version(job.clone(), version)))
             // A record that was read was written by the same rules, so it can be written again.
             .filter_map(|key| Some((key.to_string(), self.encoded(&key).ok()??)));
         Merged {

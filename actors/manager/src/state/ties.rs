@@ -16,7 +16,7 @@ use super::{State, live_runs};
 
 /// What one job hangs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Tie {
+pub(super) struct Tie {
     /// The jobs it waits for before it starts.
     waits_for: Vec<Name>,
     /// It follows the nodes.
@@ -32,7 +32,6 @@ struct Tie {
 /// Jobs by what they hang on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ties {
-    of: OrdMap<Name, Tie>,
     dependants: OrdMap<Name, OrdSet<Name>>,
     system: OrdSet<Name>,
     firings: OrdSet<(Timestamp, Name)>,
@@ -50,7 +49,7 @@ impl State {
     pub fn children(&self, job: &Name) -> impl Iterator<Item = &Arc<JobRecord>> {
         self.ties
             .children(job)
-            .filter_map(|name| self.jobs.get(name))
+            .filter_map(|name| self.jobs.record(name))
     }
 
     /// Schedules that fire at `now` or should have before, the earliest first.
@@ -77,14 +76,24 @@ impl State {
 
     /// A job, or its wanted version, has changed.
     pub(super) fn tie(&mut self, name: &Name) {
-        let job = self.jobs.get(name);
-        let spec = job.and_then(|job| self.versions.get(&(name.clone(), job.version)));
-        let spec = spec.map(|record| &record.spec);
-        let mattered = self.ties.priority(name);
-        self.ties.set(name, job.map(|job| (job.as_ref(), spec)));
-        if self.ties.priority(name) < mattered {
+        let Some(of) = self.jobs.get(name) else {
+            return;
+        };
+        let new = of.record.as_ref().map(|job| {
+            let version = of.version(job.version);
+            Tie::of(job, version.map(|version| &version.spec))
+        });
+        let new = new.unwrap_or_default();
+        if of.tie == new {
+            return;
+        }
+        let old = self
+            .jobs
+            .change(name, |of| std::mem::replace(&mut of.tie, new.clone()));
+        self.ties.set(name, &old, &new);
+        if new.priority < old.priority {
             // Its runs may be evicted for others now.
-            let slots = self.slots.of_job(name);
+            let slots = self.jobs.slots_of(name);
             let nodes = slots.flat_map(|slot| live_runs(slot).filter_map(|run| run.node.clone()));
             self.freed.extend(nodes.collect::<Vec<_>>());
         }
@@ -92,15 +101,8 @@ impl State {
 }
 
 impl Ties {
-    /// A job, or what is known of it, has changed; none if it is gone.
-    pub(super) fn set(&mut self, name: &Name, job: Option<(&JobRecord, Option<&JobSpec>)>) {
-        let new = job
-            .map(|(job, spec)| Tie::of(job, spec))
-            .unwrap_or_default();
-        let old = self.of.get(name).cloned().unwrap_or_default();
-        if old == new {
-            return;
-        }
+    /// A job hangs on other things than it did.
+    fn set(&mut self, name: &Name, old: &Tie, new: &Tie) {
         for other in &old.waits_for {
             take(&mut self.dependants, other, name);
         }
@@ -137,16 +139,6 @@ impl Ties {
         } else {
             self.system.remove(name);
         }
-        if new == Tie::default() {
-            self.of.remove(name);
-        } else {
-            self.of.insert(name.clone(), new);
-        }
-    }
-
-    /// How much a job matters.
-    fn priority(&self, name: &Name) -> Option<u8> {
-        self.of.get(name)?.priority
     }
 
     /// The jobs that wait for this one.

@@ -26,18 +26,19 @@ impl State {
 
     pub(super) fn set_job(&mut self, name: &Name, record: Option<Arc<JobRecord>>) {
         let owner = record.as_ref().map(|job| job.owner.clone());
-        let old = if let Some(record) = record {
+        let is_there = record.is_some();
+        let old = self
+            .jobs
+            .change(name, |of| std::mem::replace(&mut of.record, record));
+        if is_there {
             self.dirty.insert(name.clone());
-            self.jobs.insert(name.clone(), record)
         } else {
-            let old = self.jobs.remove(name);
             self.dirty.remove(name);
             // Who waited for it will wait in vain.
             let waiting: Vec<Name> = self.ties.dependants(name).cloned().collect();
             self.dirty.extend(waiting);
             self.set_due(name, None);
-            old
-        };
+        }
         let before = old.as_ref().map(|job| job.owner.as_str());
         self.hand_on(name, before, owner.as_deref());
         self.tie(name);
@@ -49,25 +50,19 @@ impl State {
         version: u32,
         record: Option<Arc<VersionRecord>>,
     ) {
-        match record {
-            Some(record) => self.versions.insert((job.clone(), version), record),
-            None => self.versions.remove(&(job.clone(), version)),
-        };
+        self.jobs.set_version(job, version, record);
         self.tie(job);
     }
 
     pub(super) fn set_slot(&mut self, slot: &Slot, record: Option<Arc<SlotRecord>>) {
-        let old = self.slots.get(slot).cloned();
+        let old = self.jobs.slot(slot).cloned();
         let (before, after) = (old.as_deref(), record.as_deref());
         self.unindex(slot, before, after);
         if !only_on_its_way(before, after) {
             self.mark_dirty(&slot.job);
         }
         self.index(slot, before, after);
-        match record {
-            Some(record) => self.slots.insert(slot, record),
-            None => self.slots.remove(slot),
-        }
+        self.jobs.set_slot(slot, record);
     }
 
     /// Takes out of the indexes what was so and is not any more. What stays is not touched: each
