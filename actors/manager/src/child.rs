@@ -4,6 +4,9 @@
 //! no two firings of a schedule are called the same on the day the clocks are set back. Its version
 //! is the parent's spec as it was, without the schedule.
 
+#[cfg(test)]
+mod tests;
+
 use jiff::Timestamp;
 use loom_schemas::error::WireError;
 use loom_schemas::ids::{NAME_MAX, Name};
@@ -22,8 +25,14 @@ pub const CHILDREN_LIVE_MAX: usize = 100;
 /// What a time adds to a name: `-20261122t123000z`.
 const STAMP: usize = 17;
 
-/// The longest name a job may have so that its children have names.
-pub const PARENT_NAME_MAX: usize = NAME_MAX - STAMP;
+/// What tells apart those of one second adds: `-2` to `-9999`.
+const NUMBER: usize = 5;
+
+/// The longest name that fits before both; of a longer one children have the beginning and a hash.
+const WHOLE_MAX: usize = NAME_MAX - STAMP - NUMBER;
+
+/// Characters of that hash.
+const HASH: usize = 8;
 
 /// The sorts of children, each kept and bounded for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +74,27 @@ pub fn of_sort<'a>(
 
 /// The name of a child that is made for a time.
 pub fn name_at(parent: &Name, at: Timestamp) -> Result<Name, WireError> {
-    let text = format!("{parent}-{}", at.strftime("%Y%m%dt%H%M%Sz"));
-    Name::new(&text).map_err(|_| too_long(parent))
+    named(&format!(
+        "{}-{}",
+        called(parent),
+        at.strftime("%Y%m%dt%H%M%Sz")
+    ))
+}
+
+/// What the children of a job are called: its name, or as much of it as fits.
+fn called(parent: &Name) -> String {
+    let name = parent.as_str();
+    if name.len() <= WHOLE_MAX {
+        return name.to_owned();
+    }
+    // Two long names that begin the same have children of different names.
+    let hash = blake3::hash(name.as_bytes()).to_hex();
+    let head = name[..WHOLE_MAX - HASH - 1].trim_end_matches('-');
+    format!("{head}-{}", &hash[..HASH])
+}
+
+fn named(text: &str) -> Result<Name, WireError> {
+    Name::new(text).map_err(|error| WireError::invalid(format!("the name of a child: {error}")))
 }
 
 /// A name like it that no job has: with `-2`, `-3` behind it.
@@ -75,8 +103,7 @@ pub fn free_name(state: &State, name: Name) -> Result<Name, WireError> {
         return Ok(name);
     }
     for number in 2..10_000 {
-        let text = format!("{name}-{number}");
-        let other = Name::new(&text).map_err(|_| too_long(&name))?;
+        let other = named(&format!("{name}-{number}"))?;
         if state.job(&other).is_none() {
             return Ok(other);
         }
@@ -84,21 +111,6 @@ pub fn free_name(state: &State, name: Name) -> Result<Name, WireError> {
     Err(WireError::unavailable(format!(
         "too many jobs are called {name}-N: ask again in a second"
     )))
-}
-
-/// `invalid` for a job whose children would have no names.
-pub fn check_name(name: &Name) -> Result<(), WireError> {
-    if name.as_str().len() > PARENT_NAME_MAX {
-        return Err(too_long(name));
-    }
-    Ok(())
-}
-
-fn too_long(name: &Name) -> WireError {
-    WireError::invalid(format!(
-        "the name {name} is too long for a job that makes child jobs: at most {PARENT_NAME_MAX} \
-         characters, as they are called after it and the time"
-    ))
 }
 
 /// What is made of a job.

@@ -67,13 +67,15 @@ fn check(state: &State, job: &JobRecord, spec: &JobSpec) -> Result<(), WireError
         );
         return Err(WireError::invalid(message));
     }
-    child::check_name(name)?;
     let dispatches = child::of_sort(state, name, Sort::Dispatch);
     let live = dispatches
         .filter(|child| !child.status.is_terminal())
         .count();
     if live >= CHILDREN_LIVE_MAX {
-        let message = format!("{live} dispatches of {name} have not ended: wait for some of them");
+        let message = format!(
+            "{live} dispatches of {name} have not ended, and at most {CHILDREN_LIVE_MAX} may live at \
+             once: wait for some of them, or stop them"
+        );
         return Err(WireError::new(ErrorCode::Unavailable, message));
     }
     Ok(())

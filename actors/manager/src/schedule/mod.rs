@@ -19,12 +19,11 @@ use crate::child::{self, Birth, CHILDREN_LIVE_MAX, Sort};
 use crate::reconcile::{JobStanding, stopped_by};
 use crate::state::{Draft, State, job_event};
 
-/// `invalid` if a schedule says no time, or the firings of its job would have no names.
+/// `invalid` if a schedule says no time.
 pub fn check(spec: &JobSpec) -> Result<(), WireError> {
     let Some(schedule) = &spec.schedule else {
         return Ok(());
     };
-    child::check_name(&spec.name)?;
     cron(schedule)
         .map(drop)
         .map_err(|error| WireError::invalid(format!("schedule: {error}")))
@@ -166,7 +165,10 @@ fn fire_one(
     let live: Vec<&JobRecord> = live_firings(&state, &job.name).collect();
     let why_not = match (schedule.overlap, live.first()) {
         (Overlap::Skip, Some(first)) => Some(format!("{} has not ended", first.name)),
-        _ if live.len() >= CHILDREN_LIVE_MAX => Some(format!("{} have not ended", live.len())),
+        _ if live.len() >= CHILDREN_LIVE_MAX => Some(format!(
+            "{} firings have not ended, and at most {CHILDREN_LIVE_MAX} may live at once",
+            live.len()
+        )),
         _ => None,
     };
     if let Some(why) = why_not {

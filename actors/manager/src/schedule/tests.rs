@@ -381,22 +381,25 @@ fn of_a_job_with_a_schedule_nothing_is_scaled_and_no_index_is_stopped() {
 }
 
 #[test]
-fn what_never_fires_or_has_no_room_for_a_time_in_its_name_is_refused() {
-    let refused = |spec: &JobSpec| {
-        let mut draft = Draft::new(State::default());
-        decide::submit(&mut draft, submission(spec), ANNA, at(0))
-            .unwrap_err()
-            .message
-    };
-    let never = refused(&scheduled("0 0 30 2 *", "UTC", Overlap::Skip));
-    assert_eq!(never, "schedule: no time ever matches it");
-    let mut long = scheduled(EVERY_5, "UTC", Overlap::Skip);
-    long.name = name(&"a".repeat(47));
-    assert!(
-        refused(&long).contains("at most 46 characters"),
-        "{}",
-        refused(&long)
-    );
+fn what_never_fires_is_refused() {
+    let never = scheduled("0 0 30 2 *", "UTC", Overlap::Skip);
+    let mut draft = Draft::new(State::default());
+    let refused = decide::submit(&mut draft, submission(&never), ANNA, at(0)).unwrap_err();
+    assert_eq!(refused.message, "schedule: no time ever matches it");
+}
+
+#[test]
+fn no_more_firings_live_at_once_than_may_and_the_next_says_so() {
+    let mut world = World::new();
+    world.submit("* * * * * *", Overlap::Allow, 0);
+    for second in 1..=i64::try_from(CHILDREN_LIVE_MAX).unwrap() + 1 {
+        world.plan(second);
+    }
+    assert_eq!(world.children().len(), CHILDREN_LIVE_MAX);
+    let mut skipped = world.events.iter();
+    let skipped = skipped.find(|event| event.starts_with("job.backup.skipped"));
+    let why = "100 firings have not ended, and at most 100 may live at once";
+    assert!(skipped.unwrap().ends_with(why), "{skipped:?}");
 }
 
 proptest! {
