@@ -68,6 +68,15 @@ impl VarSpec {
     pub fn value(&self) -> Option<&str> {
         self.set.as_deref().or(self.default.as_deref())
     }
+
+    /// What to do, with what the value is for.
+    fn explained(&self, what_to_do: String) -> String {
+        match self.help.as_deref().map(shown) {
+            None => what_to_do,
+            Some(help) if what_to_do.is_empty() => format!("it is: {help}"),
+            Some(help) => format!("{what_to_do} ({help})"),
+        }
+    }
 }
 
 impl VarType {
@@ -240,11 +249,14 @@ impl Lowering<'_> {
         let sets = self.sets;
         match sets.get(name.as_str()).map(|text| spec.of.read(text)) {
             Some(Ok(value)) => spec.set = Some(value).filter(|v| spec.default.as_ref() != Some(v)),
-            Some(Err((message, help))) => self.push(place.problem(message, help)),
+            Some(Err((message, help))) => {
+                let help = spec.explained(help);
+                self.push(place.problem(message, help));
+            }
             None if !defaulted => {
                 let message = format!("`{name}` has no value");
                 let help = format!("set it with `--set {name}=...`, or give it a `default`");
-                self.push(place.problem(message, help));
+                self.push(place.problem(message, spec.explained(help)));
             }
             None => {}
         }
