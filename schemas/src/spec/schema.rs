@@ -46,10 +46,11 @@ pub fn json_schema() -> Value {
 /// Takes out what the reader refuses yet.
 fn remove_later(schema: &mut Value, of: &str) {
     let later = later(of);
-    if let Some(fields) = schema["properties"].as_object_mut() {
+    // Not by index, which would leave a `null` where there is none: a schema has none.
+    if let Some(Value::Object(fields)) = schema.get_mut("properties") {
         fields.retain(|name, _| !later.contains(&name.as_str()));
     }
-    if let Some(values) = schema["oneOf"].as_array_mut() {
+    if let Some(Value::Array(values)) = schema.get_mut("oneOf") {
         values.retain(|value| !later.iter().any(|name| value["const"] == *name));
     }
 }

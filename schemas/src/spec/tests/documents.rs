@@ -165,6 +165,8 @@ fn the_schema_has_every_field_with_a_description() {
         assert!(field["description"].is_string(), "{name}: {field}");
     }
     assert_eq!(schema["additionalProperties"], json!(false));
+    // No keyword of JSON Schema may be null: a validator refuses the whole schema.
+    assert!(!schema.to_string().contains(":null"), "{schema}");
 }
 
 #[test]
