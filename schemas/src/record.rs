@@ -24,7 +24,7 @@ use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use claim::Claim;
 pub use decision::{Bias, Decision, RunnerUp, Score};
-pub use node::{Capacity, Drain, NodeInfo, NodeRecord, NodeStatus, Taint};
+pub use node::{Capacity, Drain, NodeInfo, NodeRecord, NodeStatus, Taint, UseRecord};
 pub use resize::{Limits, PendingResize, Resize};
 pub use seldom::Seldom;
 pub use update::{UpdatePhase, UpdateState};

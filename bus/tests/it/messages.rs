@@ -104,7 +104,7 @@ fn all(case: &mut Case<'_>) {
         event::{EventBody, CommandEvent},
         record::{
             JobRecord, VersionRecord, SlotRecord, ClusterRecord, ManagerRecord, CommandRecord,
-            NodeRecord,
+            NodeRecord, UseRecord,
         },
         wire::{
             Assign, AssignReply, Assigned, BusView, Bye, Caller, CommandReply, CommandRow, Committed,

@@ -42,6 +42,13 @@ pub struct NodeRecord {
     pub drain: Option<Drain>,
 }
 
+/// What was measured on a node, as decisions have it from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UseRecord {
+    /// Cores in use, smoothed, by whatever runs there.
+    pub cpu: MilliCores,
+}
+
 /// What keeps runs away from a node that do not tolerate it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taint {

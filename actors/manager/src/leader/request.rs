@@ -63,6 +63,7 @@ impl Leading {
         let options = PlanOptions {
             strategy: self.context.options.strategy,
             lost_after: self.lost_after(),
+            measured: self.context.hearts.cores(),
             ..PlanOptions::default()
         };
         let user = request.caller.user.clone();

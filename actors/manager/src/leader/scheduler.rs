@@ -97,6 +97,7 @@ impl Actor for Scheduler {
                     lost_after,
                     slots,
                     revision,
+                    measured: state.context.hearts.cores(),
                 };
                 let nodes = state.cluster.take();
                 let mut nodes = nodes.unwrap_or_else(|| Cluster::empty(options.strategy));

@@ -26,6 +26,7 @@ mod update;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use imbl::OrdMap;
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, Revision, RunId};
 use loom_schemas::record::NodeStatus;
@@ -33,7 +34,7 @@ use loom_schemas::words::Strategy;
 
 use crate::reconcile::NodeStanding;
 use crate::schedule;
-use crate::scheduler::{Cluster, Request};
+use crate::scheduler::{Cluster, Request, Smoothed};
 use crate::state::{Draft, State};
 
 pub(crate) use assign::results;
@@ -57,6 +58,8 @@ pub struct PlanOptions {
     pub slots: usize,
     /// The last entry of the log in the state that is planned on.
     pub revision: Revision,
+    /// The cores that are in use on nodes, as they said.
+    pub measured: OrdMap<Name, Smoothed>,
 }
 
 /// What a pass left.
@@ -77,6 +80,7 @@ impl Default for PlanOptions {
             lost_after: Duration::from_secs(30),
             slots: 1000,
             revision: Revision::default(),
+            measured: OrdMap::new(),
         }
     }
 }

@@ -12,8 +12,8 @@ use loom_schemas::words::RunState;
 use super::task_turn::{TaskTurn, new_run};
 use super::{Pass, evict};
 use crate::reconcile::{Facts, version_of};
-use crate::scheduler::{Cause, Placement, Preferences, Request, Room, WhyNot, fits, seed};
-use crate::state::{Draft, State, is_live, run_event};
+use crate::scheduler::{Cause, Placement, Preferences, Request, Room, WhyNot, fits, noticed, seed};
+use crate::state::{Draft, Key, State, is_live, run_event};
 use crate::subjob::{self, NotMade};
 
 /// How long until a child job is called after another second.
@@ -63,6 +63,7 @@ impl Pass<'_> {
             return None;
         }
         let run = (self.ids)();
+        self.write_use(draft);
         match self.find_node(draft.state(), task, &request, turn, record, run) {
             Ok(placement) => {
                 record.waiting = None;
@@ -178,6 +179,19 @@ impl Pass<'_> {
             placed.map_err(|why| why.to_string())
         };
         recheck(state, placed?, request, &record.slot).map_err(|why| why.to_string())
+    }
+
+    /// Writes down what was measured before the first choice is made from it.
+    fn write_use(&mut self, draft: &mut Draft) {
+        if self.follows || !self.cluster.wants_measures(self.now) {
+            return;
+        }
+        for (node, record) in noticed(draft.state(), &self.options.measured) {
+            match record {
+                Some(record) => draft.put_use(&node, record),
+                None => draft.delete(Key::Use(node)),
+            }
+        }
     }
 
     /// Writes down where `round-robin` goes on.

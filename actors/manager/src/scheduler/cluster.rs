@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Bias, NodeRecord, RunnerUp, Score};
+use loom_schemas::record::{Bias, NodeRecord, RunnerUp, Score, UseRecord};
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::Strategy;
 
@@ -33,11 +35,17 @@ pub struct Cluster {
     /// The state that was followed last.
     nodes: OrdMap<Name, Arc<NodeRecord>>,
     loads: OrdMap<Name, Arc<Load>>,
+    uses: OrdMap<Name, Arc<UseRecord>>,
     /// Nodes from which something was taken since: it may not come to be.
     taken: BTreeSet<usize>,
     /// What waits for a node.
     queue: Queue,
+    /// When it was last looked at what nodes measure.
+    measured_at: Option<Timestamp>,
 }
+
+/// Nodes say every two seconds what they use; it is not looked at more often.
+const LOOK: Duration = Duration::from_secs(2);
 
 impl Cluster {
     /// No nodes yet; see [`follow`](Self::follow).
@@ -49,8 +57,10 @@ impl Cluster {
             last: None,
             nodes: OrdMap::new(),
             loads: OrdMap::new(),
+            uses: OrdMap::new(),
             taken: BTreeSet::new(),
             queue: Queue::default(),
+            measured_at: None,
         }
     }
 
@@ -77,6 +87,7 @@ impl Cluster {
     /// the two differ are looked at, and those from which something was taken meanwhile.
     pub fn follow(&mut self, state: &State) {
         let (nodes, loads) = (state.node_records(), state.node_loads());
+        let uses = state.node_uses();
         let mut members = false;
         let mut changed: BTreeSet<usize> = std::mem::take(&mut self.taken);
         for item in self.nodes.diff(nodes) {
@@ -90,10 +101,8 @@ impl Cluster {
             }
         }
         if members {
-            let rooms = nodes.iter().map(|(name, node)| {
-                let load = loads.get(name).map(AsRef::as_ref);
-                (name.clone(), Room::of(node, load))
-            });
+            let rooms = nodes.iter();
+            let rooms = rooms.map(|(name, node)| (name.clone(), Room::in_state(state, node)));
             self.floor.seat(rooms);
         } else {
             for item in self.loads.diff(loads) {
@@ -102,16 +111,22 @@ impl Cluster {
                 | DiffItem::Update { new: (name, _), .. }) = item;
                 changed.extend(self.floor.find(name));
             }
+            for item in self.uses.diff(uses) {
+                let (DiffItem::Add(name, _)
+                | DiffItem::Remove(name, _)
+                | DiffItem::Update { new: (name, _), .. }) = item;
+                changed.extend(self.floor.find(name));
+            }
             for seat in changed {
                 let name = self.floor.name(seat);
                 if let Some(node) = nodes.get(name) {
-                    let room = Room::of(node, loads.get(name).map(AsRef::as_ref));
-                    self.floor.put(seat, room);
+                    self.floor.put(seat, Room::in_state(state, node));
                 }
             }
         }
         self.nodes = nodes.clone();
         self.loads = loads.clone();
+        self.uses = uses.clone();
         let record = state.cluster();
         self.last = record.and_then(|record| record.last_placed.clone());
     }
@@ -124,6 +139,16 @@ impl Cluster {
     /// What waits for a node, kept as long as the nodes are.
     pub fn queue(&mut self) -> &mut Queue {
         &mut self.queue
+    }
+
+    /// Whether it is time to look at what nodes measure; it is not any more for a while then.
+    pub fn wants_measures(&mut self, now: Timestamp) -> bool {
+        let looked = self.measured_at;
+        let waits = looked.is_some_and(|at| now.duration_since(at).unsigned_abs() < LOOK);
+        if !waits {
+            self.measured_at = Some(now);
+        }
+        !waits
     }
 
     /// What a node has left.

@@ -10,7 +10,7 @@ use loom_schemas::words::DriverKind;
 
 use super::constraint::{Attributes, Rule};
 use super::why::Cause;
-use crate::state::Load;
+use crate::state::{Load, State};
 
 /// How many resources are counted; they come in this order everywhere: cpu, memory, disk.
 pub(super) const DIMENSIONS: usize = 3;
@@ -195,6 +195,15 @@ impl Room {
     /// What a node has left under a load, less what is kept free for those that wait.
     pub fn of(node: &Arc<NodeRecord>, load: Option<&Load>) -> Self {
         Self::keeping(node, load, |_| true)
+    }
+
+    /// What a node of a state has left, and what was measured on it.
+    pub fn in_state(state: &State, node: &Arc<NodeRecord>) -> Self {
+        let measured = state.node_uses().get(&node.name);
+        Self {
+            measured_cpu: measured.map_or(0, |measured| u64::from(measured.cpu.0)),
+            ..Self::of(node, state.load(&node.name))
+        }
     }
 
     /// The same where only the claims of some of those that wait are respected.

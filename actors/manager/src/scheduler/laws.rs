@@ -6,6 +6,7 @@ mod pick;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use loom_schemas::ids::Name;
 use loom_schemas::record::{RunRecord, SlotRecord};
 use loom_schemas::spec::{Affinity, Attribute, Constraint, SpreadOver, TaskSpec};
@@ -15,7 +16,7 @@ use loom_schemas::words::{Kind, RunState, Strategy};
 use proptest::prelude::{Just, Strategy as _, any, prop, prop_assert, prop_assert_eq, prop_oneof};
 use proptest::proptest;
 
-use super::Cluster;
+use super::{Cluster, Smoothed};
 use crate::decide::{self, submit};
 use crate::plan::{PlanOptions, plan_on};
 use crate::state::fixture::{
@@ -79,6 +80,8 @@ enum Event {
     Report(usize, bool),
     Down(usize),
     Up(usize, u32),
+    /// So many thousandths of its cores are in use on a node, whatever runs there.
+    Busy(usize, u32),
     /// A pass is made and thrown away, as when a leader is deposed.
     Dropped,
 }
@@ -106,6 +109,7 @@ fn events() -> impl proptest::strategy::Strategy<Value = Vec<Event>> {
         3 => (0..8usize, any::<bool>()).prop_map(|(node, ends)| Event::Report(node, ends)),
         1 => (0..8usize).prop_map(Event::Down),
         2 => (0..8usize, 1..5u32).prop_map(|(node, cores)| Event::Up(node, cores)),
+        2 => (0..8usize, 0..5000u32).prop_map(|(node, cores)| Event::Busy(node, cores)),
         1 => Just(Event::Dropped),
     ];
     prop::collection::vec(event, 1..30)
@@ -162,7 +166,7 @@ fn after(state: &State, event: &Event, seconds: i64) -> State {
             let hello = hello_of(info, Vec::new());
             decide::hello(&mut draft, &node(*number), &hello, false, now);
         }
-        Event::Down(_) | Event::Dropped => {}
+        Event::Down(_) | Event::Busy(..) | Event::Dropped => {}
     }
     draft.finish().unwrap().state
 }
@@ -211,10 +215,16 @@ fn essence(state: &State) -> Vec<String> {
 }
 
 /// Plans until nothing is left, or for long enough.
-fn planned(cluster: &mut Cluster, state: &State, seconds: i64, ids: &mut u64) -> State {
+fn planned(
+    cluster: &mut Cluster,
+    state: &State,
+    (seconds, measured): (i64, &OrdMap<Name, Smoothed>),
+    ids: &mut u64,
+) -> State {
     let mut state = state.clone();
     let options = PlanOptions {
         slots: 20,
+        measured: measured.clone(),
         ..PlanOptions::default()
     };
     for _ in 0..20 {
@@ -244,21 +254,25 @@ proptest! {
         let mut kept = Cluster::empty(Strategy::Epvm);
         let mut ids = 0;
         let mut seconds = 0;
+        let mut measured: OrdMap<Name, Smoothed> = OrdMap::new();
         let everything = (0..6).map(Event::Stop);
         let ends = (0..8).map(|number| Event::Report(number, true));
         let events: Vec<Event> = events.into_iter().chain(everything).chain(ends).collect();
         for event in events {
             seconds += 61;
+            if let Event::Busy(number, cores) = &event {
+                measured.insert(node(*number), Smoothed::first(*cores));
+            }
             let next = after(&state, &event, seconds);
             if matches!(event, Event::Dropped) {
                 let mut others = ids + 1_000_000;
-                planned(&mut kept, &next, seconds, &mut others);
+                planned(&mut kept, &next, (seconds, &measured), &mut others);
                 continue;
             }
             let mut others = ids;
-            let by_kept = planned(&mut kept, &next, seconds, &mut ids);
+            let by_kept = planned(&mut kept, &next, (seconds, &measured), &mut ids);
             let mut fresh = Cluster::empty(Strategy::Epvm);
-            let by_fresh = planned(&mut fresh, &next, seconds, &mut others);
+            let by_fresh = planned(&mut fresh, &next, (seconds, &measured), &mut others);
             prop_assert_eq!(essence(&by_kept), essence(&by_fresh), "{:?}", event);
             for record in by_kept.nodes() {
                 let Some(load) = by_kept.load(&record.name) else { continue };

@@ -24,6 +24,7 @@ mod spacing;
 mod spread;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod why;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ pub use evict::{Candidate, Sacrifice, least_evicted};
 pub use fits::{Request, Room, choose_ports, fits, seed};
 pub use queue::Queue;
 pub use siblings::Siblings;
+pub use usage::{Smoothed, noticed};
 pub use why::{Cause, WhyNot};
 
 /// Where a run goes.

@@ -9,7 +9,7 @@ use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
 use loom_schemas::record::{
     ClusterRecord, CommandRecord, JobRecord, ManagerRecord, NodeRecord, Order, RunRecord,
-    SlotRecord, VersionRecord,
+    SlotRecord, UseRecord, VersionRecord,
 };
 use loom_schemas::wire::{Assign, Assigned};
 
@@ -125,6 +125,12 @@ impl Draft {
         self.touched.insert(Key::Node(record.name.clone()));
         let name = record.name.clone();
         self.state.set_node(&name, Some(Arc::new(record)));
+    }
+
+    /// Writes what was measured on a node.
+    pub fn put_use(&mut self, node: &Name, record: UseRecord) {
+        self.touched.insert(Key::Use(node.clone()));
+        self.state.uses.insert(node.clone(), Arc::new(record));
     }
 
     /// Writes a manager.

@@ -20,6 +20,8 @@ pub enum Key {
     Node(Name),
     /// `slot/<job>/<task>/<index>`; the index of a system job is the node's name.
     Slot(Slot),
+    /// `use/<node>`.
+    Use(Name),
     /// `version/<job>/<version>`.
     Version(Name, u32),
 }
@@ -40,6 +42,7 @@ impl Key {
                 let (job, task) = (name()?, name()?);
                 Self::Slot(Slot::at(job, task, parse_index(parts.next()?)?))
             }
+            "use" => Self::Use(name()?),
             "version" => Self::Version(name()?, parse_number(parts.next()?)?),
             _ => return None,
         };
@@ -60,6 +63,7 @@ impl fmt::Display for Key {
                 Index::Number(number) => write!(f, "slot/{job}/{task}/{number:010}"),
                 Index::Node(node) => write!(f, "slot/{job}/{task}/{node}"),
             },
+            Self::Use(node) => write!(f, "use/{node}"),
             Self::Version(job, version) => write!(f, "version/{job}/{version:010}"),
         }
     }

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{
     ClusterRecord, CommandRecord, JobRecord, ManagerRecord, NodeRecord, Recovery, SlotRecord,
-    VersionRecord,
+    UseRecord, VersionRecord,
 };
 use loom_schemas::spec::JobSpec;
 
@@ -53,6 +53,7 @@ pub struct State {
     nodes: OrdMap<Name, Arc<NodeRecord>>,
     /// Jobs with their versions and slots.
     jobs: Jobs,
+    uses: OrdMap<Name, Arc<UseRecord>>,
     /// Bytes of records that this build does not know or would write otherwise.
     raw: OrdMap<String, Bytes>,
 
@@ -190,6 +191,11 @@ impl State {
     /// What each node with live runs holds, for whoever keeps something up to date with it.
     pub(crate) fn node_loads(&self) -> &OrdMap<Name, Arc<Load>> {
         &self.loads
+    }
+
+    /// What was measured on nodes, where that is more than what is reserved there.
+    pub(crate) fn node_uses(&self) -> &OrdMap<Name, Arc<UseRecord>> {
+        &self.uses
     }
 
     /// A manager.

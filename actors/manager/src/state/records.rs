@@ -59,6 +59,10 @@ impl State {
                     self.set_slot(&slot, Some(record));
                     exact
                 }),
+            Key::Use(node) => decode(value).is_some_and(|(record, exact)| {
+                self.uses.insert(node, record);
+                exact
+            }),
             Key::Version(job, version) => decode(value).is_some_and(|(record, exact)| {
                 self.set_version(&job, version, Some(record));
                 exact
@@ -94,6 +98,7 @@ impl State {
             Key::Manager(name) => self.managers.get(name).map(|r| encode(key, r)),
             Key::Node(name) => self.nodes.get(name).map(|r| encode(key, r)),
             Key::Slot(slot) => self.jobs.slot(slot).map(|r| encode(key, r)),
+            Key::Use(node) => self.uses.get(node).map(|r| encode(key, r)),
             Key::Version(job, version) => self.version(job, *version).map(|r| encode(key, r)),
         }
         .transpose()
@@ -108,6 +113,7 @@ impl State {
             Key::Manager(name) => self.managers.get(name) == other.managers.get(name),
             Key::Node(name) => self.nodes.get(name) == other.nodes.get(name),
             Key::Slot(slot) => self.slot(slot) == other.slot(slot),
+            Key::Use(node) => self.uses.get(node) == other.uses.get(node),
             Key::Version(job, version) => {
                 self.version(job, *version) == other.version(job, *version)
             }
@@ -129,6 +135,7 @@ impl State {
             .chain(self.managers.keys().map(|name| Key::Manager(name.clone())))
             .chain(self.nodes.keys().map(|name| Key::Node(name.clone())))
             .chain(slots.into_iter().map(|slot| Key::Slot(slot.clone())))
+            .chain(self.uses.keys().map(|node| Key::Use(node.clone())))
             .chain(versions.into_iter().map(|(job, version)| Key::Version(job.clone(), version)))
             // A record that was read was written by the same rules, so it can be written again.
             .filter_map(|key| Some((key.to_string(), self.encoded(&key).ok()??)));
@@ -148,6 +155,9 @@ impl State {
             }
             Key::Node(name) => self.set_node(name, None),
             Key::Slot(slot) => self.set_slot(slot, None),
+            Key::Use(node) => {
+                self.uses.remove(node);
+            }
             Key::Version(job, version) => self.set_version(job, *version, None),
         }
     }

@@ -8,6 +8,9 @@ use loom_schemas::words::Strategy;
 
 use super::*;
 use crate::plan::assigned;
+use crate::scheduler::Smoothed;
+use crate::state::Key;
+use crate::state::fixture::decide;
 
 fn with_priority(job_name: &str, priority: u8, replicas: u32) -> JobSpec {
     let mut spec = job(job_name, Kind::Service, task(replicas));
@@ -147,6 +150,53 @@ fn a_run_says_why_it_is_where_it_is() {
     let (_, second) = decision(1);
     assert_eq!(next(&second), ["node-3", "node-1"]);
     assert!(second.runners_up[1].score.0 > 2.0 * cost);
+}
+
+/// What nodes measure is in the same commit as the choices it made a difference to, so that these can
+/// be made again from the log.
+#[test]
+fn a_choice_by_what_was_measured_can_be_made_again_from_the_log() {
+    let spec = job("web", Kind::Service, task(1));
+    let base = decide(&with_nodes(2, 4), |draft| {
+        drop(crate::decide::submit(draft, submission(&spec), ANNA, at(0)));
+    });
+    let chosen = |state: &State, options: &PlanOptions| {
+        let planned = decide(state, |draft| {
+            plan(draft, at(1), options, &mut counter());
+        });
+        let record = planned.state.slot(&slot("web", 0)).unwrap();
+        let run = record.current.clone().unwrap();
+        (run.node.unwrap().to_string(), run.decision, planned.changes)
+    };
+    let mut options = PlanOptions::default();
+    assert_eq!(chosen(&base.state, &options).0, "node-1", "they are alike");
+    // Whatever it is that runs on the first has a core and a half of its four.
+    let measured = [("node-1", 1500), ("node-2", 300)];
+    let measured = measured.map(|(node, cores)| (name(node), Smoothed::first(cores)));
+    options.measured = measured.into_iter().collect();
+    let (node, decision, changes) = chosen(&base.state, &options);
+    assert_eq!(node, "node-2");
+    let cpu = 2f64.powf(0.075) * (2f64.powf(0.25) - 1.0);
+    let cost = cpu + 2f64.powf(0.125) - 1.0;
+    let score = decision.as_ref().unwrap().score.0;
+    assert!((score - cost).abs() < 1e-12, "{score} {cost}");
+    let mut again = State::from_records(&base.state);
+    let uses = changes
+        .iter()
+        .filter(|change| change.key.starts_with("use/"));
+    for change in uses {
+        again.put_bytes(&change.key, change.value.as_ref().unwrap());
+    }
+    let (node, by_log, changes) = chosen(&again, &PlanOptions::default());
+    assert_eq!((node.as_str(), by_log), ("node-2", decision));
+    assert!(!changes.iter().any(|change| change.key.starts_with("use/")));
+    // Nothing is written down while nothing is placed.
+    let idle = decide(&again, |draft| {
+        draft.delete(Key::Slot(slot("web", 0)));
+        draft.delete(Key::Job(name("web")));
+        plan(draft, at(2), &options, &mut counter());
+    });
+    assert_eq!(idle.state.node_uses(), again.node_uses());
 }
 
 #[test]
