@@ -16,8 +16,12 @@ use loom_schemas::spec::Resources;
 use self::mounts::{Mount, mounts};
 use crate::shim::tree::{Tree, TreeKind};
 
-/// The controllers that limits need, and the one that stops and kills under version 1.
+/// The controllers that limits need, by their names under version 2.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
+
+/// What of version 1 there is beside them: who is paused and killed as a whole, and disks by the name
+/// that they have there.
+const OF_VERSION_1: [&str; 2] = ["freezer", "blkio"];
 
 /// Where the shims are, outside of what is frozen and killed.
 const SHIMS: &str = "shims";

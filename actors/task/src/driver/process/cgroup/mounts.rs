@@ -29,7 +29,8 @@ pub(super) fn mounts(mountinfo: &str) -> Vec<Mount> {
         // Others (devices, systemd's own) are none of ours.
         .filter(|mount| {
             let ours = |option: &String| {
-                option == "freezer" || super::CONTROLLERS.contains(&option.as_str())
+                let mut names = super::CONTROLLERS.iter().chain(&super::OF_VERSION_1);
+                names.any(|name| option == name)
             };
             mount.version2 || mount.options.iter().any(ours)
         })

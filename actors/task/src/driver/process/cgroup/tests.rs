@@ -6,6 +6,8 @@ fn mounts_of_both_versions_are_found() {
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
 36 31 0:33 / /sys/fs/cgroup/devices rw,relatime - cgroup cgroup rw,devices
+38 31 0:35 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio
+37 31 0:34 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
     let found = mounts(text);
@@ -17,6 +19,8 @@ fn mounts_of_both_versions_are_found() {
         paths,
         [
             ("/sys/fs/cgroup/cpu,cpuacct", false),
+            ("/sys/fs/cgroup/blkio", false),
+            ("/sys/fs/cgroup/freezer", false),
             ("/sys/fs/cgroup/unified", true)
         ]
     );
