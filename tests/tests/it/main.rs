@@ -15,6 +15,7 @@ mod demo;
 mod documents;
 mod evictions;
 mod examples;
+mod fields;
 mod files;
 mod follow;
 mod forms;
