@@ -1,6 +1,7 @@
 //! When a task is started again, how it is asked to end, and what its time is.
 
 use loom_tests::cluster::Dev;
+use loom_tests::wait::until;
 use serde_json::Value;
 
 use super::{millis, newest, only, runs, slot, time, wait_for, wait_for_output};
@@ -137,12 +138,17 @@ fn a_task_is_asked_to_end_as_it_says_and_killed_when_its_grace_is_over() {
 fn a_task_is_warned_before_its_time_is_over() {
     let dev = Dev::start(&[]);
     let job = "name: slow\nkind: batch\nrestart: never\n\
-               timeout: {after: 2s, warn: {signal: USR1, before: 1500ms}}\n\
-               bash: |\n  trap 'echo warned' USR1\n  while true; do sleep 0.02; done\n";
+               timeout: {after: 4s, warn: {signal: USR1, before: 3500ms}}\n\
+               bash: |\n  trap 'date +%s%3N' USR1\n  while true; do sleep 0.02; done\n";
     let said = dev.run(job, &[]).expect_code(1);
-    assert!(said.err.contains("timed out after 2s"), "{}", said.err);
-    wait_for_output(&dev, "slow", "warned\n");
+    assert!(said.err.contains("timed out after 4s"), "{}", said.err);
     let run = only(&dev, "slow");
     let lived = millis(&run["started_at"], &run["ended_at"]);
-    assert!(lived >= 2_000, "{lived}");
+    assert!(lived >= 4_000, "{lived}");
+    let warned = until("it wrote when it was warned", || {
+        let said = dev.ctl(&["logs", "slow/0"]);
+        said.out.trim().parse::<i64>().map_err(|_| said.out)
+    });
+    let after = warned - time(&run["started_at"]).as_millisecond();
+    assert!((500..3_500).contains(&after), "{after}");
 }

@@ -69,6 +69,17 @@ fn nodes_are_chosen_by_the_strategy_of_the_job() {
 }
 
 #[test]
+fn a_replica_waits_for_a_node_of_its_own_where_the_task_says_so() {
+    let dev = Dev::start(&["--nodes", "0", "--sim-nodes", "2"]);
+    let job = sim("apart", 0.1, "replicas: 3\nconstraints: [distinct_hosts]");
+    dev.run(&job, &["--detach"]).expect_code(0);
+    let view = wait_for(&dev, "apart", "two run and one waits", |view| {
+        view["summary"]["running"] == 2 && view["summary"]["waiting"] == 1
+    });
+    assert_eq!(nodes(&view), ["sim-1", "sim-2"]);
+}
+
+#[test]
 fn preferences_count_as_much_as_they_weigh() {
     let dev = Dev::start(&["--nodes", "0", "--sim-nodes", "4"]);
     for (node, rack) in [
