@@ -55,8 +55,14 @@ mod toml_lite {
 }
 
 fn sources(krate: &str) -> Vec<PathBuf> {
+    files_below(&checkout().join(krate).join("src"))
+}
+
+/// The Rust files of a folder; none where there is no such folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut open = vec![checkout().join(krate).join("src")];
+    let mut open = vec![folder.to_owned()];
+    open.retain(|folder| folder.exists());
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
@@ -186,6 +192,48 @@ fn files_are_about_400_lines_at_most() {
         }
     }
     assert!(long.is_empty(), "too long: {long:#?}");
+}
+
+/// A second try would hide what the first has found.
+#[test]
+fn what_is_tried_by_chance_is_never_run_again() {
+    let config = fs::read_to_string(checkout().join(".ci/nextest.toml")).unwrap();
+    let mut overrides = config.split("[[profile.default.overrides]]").skip(1);
+    let never = overrides.find(|one| one.contains("\nretries = 0"));
+    let never = never.expect("an override without retries");
+    let by_chance = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let is_this = path.ends_with("tidy.rs");
+        !is_this && (text.contains("proptest! {") || text.contains("var(\"LOOM_SEED\")"))
+    };
+    let crates = ARROWS.iter().map(|(krate, _)| *krate).chain(["tests"]);
+    for krate in crates {
+        let kind = if krate == "cli" {
+            "kind(bin)"
+        } else {
+            "kind(lib)"
+        };
+        for path in sources(krate).into_iter().filter(by_chance) {
+            let path = path.display();
+            assert!(
+                never.contains(kind),
+                "{path}: .ci/nextest.toml runs it again"
+            );
+            let excepted = path.to_string().contains("health/probe");
+            assert!(!excepted, "{path}: .ci/nextest.toml runs it again");
+        }
+        let folder = checkout().join(krate).join("tests");
+        for path in files_below(&folder).into_iter().filter(by_chance) {
+            let below = path.strip_prefix(folder.join("it")).unwrap();
+            let module = below.with_extension("").display().to_string();
+            let named = format!("test(/^{}::/)", module.replace('/', "::"));
+            assert!(
+                never.contains(&named),
+                "{}: .ci/nextest.toml runs it again: add {named}",
+                path.display()
+            );
+        }
+    }
 }
 
 /// Every file and folder the code map names exists, and every source folder is on it.
