@@ -1,11 +1,14 @@
 //! `loomctl history` and `loomctl export`.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use loom_bus::Bus;
 use loom_schemas::ids::Name;
+use loom_schemas::record::MadeBy;
 use loom_schemas::subject;
-use loom_schemas::wire::{JobGet, VersionGet, VersionList};
+use loom_schemas::wire::{JobGet, JobView, VersionGet, VersionList};
 
 use crate::cli::Global;
 use crate::client;
@@ -55,7 +58,7 @@ fn shown(list: &VersionList, now: Timestamp) -> String {
     table::render(rows)
 }
 
-/// Print a job file as it was submitted, byte for byte.
+/// Print a job file as it was submitted, byte for byte; of a child job that of the job it was made of.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loomctl export web > web.yaml
@@ -86,6 +89,7 @@ impl Export {
         })
         .await;
         let reply = client::or_nearest(&bus, &self.job, asked).await?;
+        self.tell_of_child(&bus).await;
         // Not through what prints text: that takes off what looks like colour.
         let mut out = io::stdout().lock();
         out.write_all(&reply.payload)
@@ -94,5 +98,65 @@ impl Export {
                 io::ErrorKind::BrokenPipe => Failure::silent(Code::Done),
                 _ => Failure::error(format!("standard output: {}", chain(&error))),
             })
+    }
+
+    /// Says on standard error that the text is not the child's own: nobody submitted one for it.
+    async fn tell_of_child(&self, bus: &Bus) {
+        let get = JobGet {
+            job: self.job.clone(),
+            after: None,
+        };
+        // The text is what was asked for; without a view of the job it is printed all the same.
+        let view: Result<JobView, _> = client::ask(bus, &subject::api("job", "get"), &get).await;
+        if let Some(note) = view.ok().and_then(|view| of_child(&view)) {
+            output::note(&note);
+        }
+    }
+}
+
+/// Whose text it is and what the child was handed; none if it is no child.
+fn of_child(view: &JobView) -> Option<String> {
+    let job = &view.summary.job;
+    let made_by = match &job.parent.as_ref()?.made_by {
+        MadeBy::Schedule { at } => format!("a firing for {at}"),
+        MadeBy::Dispatch { by } => format!("a dispatch by {by}"),
+        MadeBy::Task { slot, .. } => format!("the run of {slot}"),
+    };
+    let params = view.spec.tasks.values().flat_map(|task| &task.params);
+    // In a spec they are templates, in which nothing is left to be filled in.
+    let params =
+        params.map(|(name, value)| format!("{name}={}", brief(&value.replace("$${", "${"))));
+    let params: BTreeSet<String> = params.collect();
+    let handed = if params.is_empty() {
+        String::new()
+    } else {
+        let params: Vec<String> = params.into_iter().collect();
+        format!("; its params were {}", params.join(", "))
+    };
+    Some(format!(
+        "{} is {made_by}: the text is that of the job it was made of{handed}",
+        job.name
+    ))
+}
+
+/// The beginning of a value, on one line.
+fn brief(value: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut text: String = value.chars().take(60).map(plain).collect();
+    if value.chars().nth(60).is_some() {
+        text.push_str("...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_and_stays_on_its_line() {
+        assert_eq!(brief("a\nb\u{1b}[31m"), "a b [31m");
+        assert_eq!(brief(&"é".repeat(60)), "é".repeat(60));
+        assert_eq!(brief(&"é".repeat(61)), format!("{}...", "é".repeat(60)));
     }
 }

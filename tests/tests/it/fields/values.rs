@@ -77,4 +77,12 @@ fn params_are_what_the_dispatch_says_and_results_reach_the_tasks_after() {
         &format!("{child}/count"),
         &format!("${{job.name}} {child}\n"),
     );
+    // Nobody submitted a text for it: whose that is stands beside it.
+    let said = dev.ctl(&["export", child]).expect_code(0);
+    assert_eq!(said.out, job);
+    let note = format!(
+        "{child} is a dispatch by dev: the text is that of the job it was made of; its params were \
+         day=${{job.name}}, its-size=${{job.name}}\n"
+    );
+    assert_eq!(said.err, note);
 }
