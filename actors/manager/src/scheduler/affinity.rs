@@ -11,7 +11,7 @@ use super::constraint::Rule;
 pub struct Affinities(Arc<[(Rule, i8)]>);
 
 impl Affinities {
-    /// Those of a task; regular expressions are compiled here.
+    /// Those of a task.
     pub fn of(task: &TaskSpec) -> Self {
         let affinities = task.affinities.iter();
         let ready = affinities.map(|affinity| {

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use loom_schemas::record::{NodeRecord, Taint};
 use loom_schemas::spec::{
@@ -28,12 +28,16 @@ enum Value<'a> {
     Number(u64),
 }
 
-/// A predicate ready to be asked of many nodes. Two are the same if they say the same.
+/// A predicate to be asked of many nodes, made ready when it is asked first: what was asked before of
+/// the same nodes need not be. Two are the same if they say the same. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct Rule(Arc<Ready>);
+
+#[derive(Debug)]
+struct Ready {
     predicate: Predicate,
-    text: Arc<str>,
-    test: Test,
+    text: OnceLock<Arc<str>>,
+    test: OnceLock<Test>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,36 +159,52 @@ fn admits(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 impl Rule {
-    /// Makes a predicate ready; regular expressions are compiled here.
+    /// From a predicate.
     pub fn new(predicate: Predicate) -> Self {
-        let test = test_of(&predicate).unwrap_or(Test::Nothing);
-        Self {
-            text: predicate.to_string().into(),
+        Self(Arc::new(Ready {
             predicate,
-            test,
-        }
+            text: OnceLock::new(),
+            test: OnceLock::new(),
+        }))
+    }
+
+    /// What it says.
+    fn predicate(&self) -> &Predicate {
+        &self.0.predicate
+    }
+
+    /// How it is asked; regular expressions are compiled here, once.
+    fn test(&self) -> &Test {
+        let test = || test_of(self.predicate()).unwrap_or(Test::Nothing);
+        self.0.test.get_or_init(test)
     }
 
     /// What it is about.
     pub fn attribute(&self) -> &Attribute {
-        &self.predicate.attribute
+        &self.predicate().attribute
     }
 
     /// The predicate in words.
     pub fn text(&self) -> &Arc<str> {
-        &self.text
+        let text = || self.predicate().to_string().into();
+        self.0.text.get_or_init(text)
     }
 
     /// Whether a node is what it asks for.
     pub fn holds(&self, node: &Attributes) -> bool {
-        let comparison = self.predicate.comparison;
-        let found = node.get(&self.predicate.attribute);
+        let Predicate {
+            attribute,
+            comparison,
+            ..
+        } = self.predicate();
+        let comparison = *comparison;
+        let found = node.get(attribute);
         match (comparison, found) {
             (Comparison::IsSet, found) => found.is_some(),
             (Comparison::IsNotSet | Comparison::NotEqual, None) => true,
             (Comparison::IsNotSet, Some(_)) | (_, None) => false,
-            (Comparison::NotEqual, Some(found)) => !self.test.holds(Comparison::Equal, &found),
-            (comparison, Some(found)) => self.test.holds(comparison, &found),
+            (Comparison::NotEqual, Some(found)) => !self.test().holds(Comparison::Equal, &found),
+            (comparison, Some(found)) => self.test().holds(comparison, &found),
         }
     }
 }
@@ -252,7 +272,7 @@ fn is(comparison: Comparison, order: Ordering) -> bool {
 
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
-        self.predicate == other.predicate
+        self.predicate() == other.predicate()
     }
 }
 
@@ -260,7 +280,7 @@ impl Eq for Rule {}
 
 impl Hash for Rule {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.predicate.hash(state);
+        self.predicate().hash(state);
     }
 }
 
@@ -272,7 +292,7 @@ impl PartialOrd for Rule {
 
 impl Ord for Rule {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.predicate.cmp(&other.predicate)
+        self.predicate().cmp(other.predicate())
     }
 }
 

@@ -1,8 +1,8 @@
-//! Figures of the scheduler on fleets of nodes of mixed sizes, labels and datacenters.
+//! Figures of the scheduler on fleets of nodes of mixed sizes, labels, taints and datacenters.
 //!
 //! `cargo run --release -p loom-manager --example bench_scheduler [PART...]` prints a table and then
-//! JSON, one line a figure; parts are memory, identical, distinct, replan, binpack. It needs no server:
-//! everything measured is a function of what it is given.
+//! JSON, one line a figure; parts are memory, identical, distinct, spread, replan, binpack. It needs no
+//! server: everything measured is a function of what it is given.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -11,26 +11,28 @@
     clippy::cast_sign_loss
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod figure;
+mod fleet;
+
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
-use loom_manager::decide::{self, Asker, Submission};
-use loom_manager::plan::{PlanOptions, plan_on};
-use loom_manager::scheduler::{Cluster, Preferences, Request, Room, Siblings, fits};
-use loom_manager::state::{Draft, State};
-use loom_schemas::ids::{Epoch, Name, RunId};
-use loom_schemas::record::{Capacity, NodeInfo};
-use loom_schemas::spec::{JobSpec, Syntax, TaskSpec, read};
-use loom_schemas::units::{Bytes, MilliCores};
-use loom_schemas::wire::Hello;
-use loom_schemas::words::{DriverKind, Strategy};
+use loom_manager::decide;
+use loom_manager::scheduler::{Affinities, Cluster, Preferences, Request, Room, Siblings, fits};
+use loom_manager::state::State;
+use loom_schemas::record::NodeInfo;
+use loom_schemas::spec::TaskSpec;
+use loom_schemas::words::Strategy;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use serde_json::json;
-use uuid::Uuid;
+
+use figure::{figure, median, millis, p99};
+use fleet::{
+    at, counter, different, edit, fleet, info, join, node_name, said, service, settle, spreading,
+    submit, task,
+};
 
 // The allocator of loomctl.
 #[global_allocator]
@@ -42,6 +44,8 @@ const RUNS: usize = 7;
 const FILLED: f64 = 0.8;
 /// Tasks that are all different.
 const DISTINCT: usize = 20_000;
+/// Replicas that are spread over racks.
+const SPREAD: usize = 5_000;
 /// Placements of the plain way, which looks at every node each time.
 const PLAIN: usize = 300;
 /// How many different amounts the tasks on the node that dies ask for.
@@ -50,12 +54,6 @@ const KINDS: usize = 20;
 const ON_THE_DEAD: usize = 200;
 /// Placed tasks whose memory is counted: so many jobs of a hundred.
 const JOBS_OF_A_HUNDRED: usize = 10_000;
-
-const ASKER: Asker<'static> = Asker {
-    user: "bench",
-    admin: false,
-    request: None,
-};
 
 fn main() {
     let parts: Vec<String> = std::env::args().skip(1).collect();
@@ -70,6 +68,9 @@ fn main() {
     }
     if wanted("distinct") {
         distinct();
+    }
+    if wanted("spread") {
+        spread();
     }
     if wanted("replan") {
         replan();
@@ -160,7 +161,7 @@ fn plain(state: &State, task: &TaskSpec) -> f64 {
     PLAIN as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// Every task asks for something else.
+/// Every task has amounts, constraints and affinities of its own.
 fn distinct() {
     let state = fleet(5000);
     let (mut rates, mut latencies) = (Vec::new(), Vec::new());
@@ -174,7 +175,11 @@ fn distinct() {
         let mut last = begun;
         for task in &tasks {
             let request = Request::of(task);
-            let placed = cluster.place(task, &request, ids(), &mut Preferences::default());
+            let mut preferences = Preferences {
+                affinities: Affinities::of(task),
+                ..Preferences::default()
+            };
+            let placed = cluster.place(task, &request, ids(), &mut preferences);
             black_box(placed.expect("there is room"));
             let now = Instant::now();
             took.push(now - last);
@@ -200,6 +205,31 @@ fn distinct() {
     );
 }
 
+/// Replicas that are spread over racks: what the others leave is counted for each.
+fn spread() {
+    let state = fleet(5000);
+    let task = spreading();
+    let request = Request::of(&task);
+    let rates = (0..RUNS).map(|_| {
+        let mut cluster = Cluster::of(&state, Strategy::Epvm);
+        let mut siblings = Siblings::default();
+        let mut ids = counter();
+        let begun = Instant::now();
+        for _ in 0..SPREAD {
+            let mut preferences = Preferences {
+                siblings: Some(&mut siblings),
+                spread: &task.spread,
+                ..Preferences::default()
+            };
+            let placed = cluster.place(&task, &request, ids(), &mut preferences);
+            black_box(placed.expect("there is room"));
+        }
+        SPREAD as f64 / begun.elapsed().as_secs_f64()
+    });
+    let rates: Vec<f64> = rates.collect();
+    figure("placements_spread_5000", "1/s", &rates, None, "-");
+}
+
 /// One node of 5,000 dies with the tasks of as many jobs.
 fn replan() {
     let mut ids = counter();
@@ -222,7 +252,7 @@ fn replan() {
     settle(&mut state, &mut cluster, at(0), &mut ids);
     edit(&mut state, |draft| {
         for number in 1..5000 {
-            decide::hello(draft, &node_name(number), &said(info(number)), false, at(1));
+            join(draft, number, at(1));
         }
     });
     for number in 0..2000 {
@@ -316,183 +346,4 @@ fn resident() -> f64 {
         .and_then(|line| line.trim().strip_suffix(" kB"))
         .unwrap();
     kib.trim().parse::<f64>().unwrap() * 1024.0
-}
-
-/// Nodes that said who they are.
-fn fleet(count: usize) -> State {
-    let mut state = State::default();
-    edit(&mut state, |draft| {
-        for number in 0..count {
-            decide::hello(draft, &node_name(number), &said(info(number)), false, at(0));
-        }
-    });
-    state
-}
-
-fn node_name(number: usize) -> Name {
-    Name::new(&format!("node-{number:05}")).unwrap()
-}
-
-/// Nodes of four sizes, three datacenters, two architectures and a hundred racks.
-fn info(number: usize) -> NodeInfo {
-    let (cores, gib) = [(16, 64), (32, 128), (32, 256), (64, 256)][number % 4];
-    let labels = [
-        ("rack", format!("r{}", number % 100)),
-        ("disk", ["ssd", "hdd", "nvme"][number % 3].to_owned()),
-        ("generation", (number % 7).to_string()),
-    ];
-    let labels = labels.map(|(key, value)| (key.to_owned(), value));
-    NodeInfo {
-        hostname: format!("host-{number}"),
-        address: format!(
-            "10.{}.{}.{}",
-            number >> 16,
-            (number >> 8) & 255,
-            number & 255
-        ),
-        arch: if number.is_multiple_of(5) {
-            "arm64"
-        } else {
-            "amd64"
-        }
-        .to_owned(),
-        os: "Debian GNU/Linux 12".to_owned(),
-        kernel: format!("6.{}.0", number % 3),
-        agent: "0.1.0".to_owned(),
-        datacenter: Some(["east", "north", "west"][number % 3].to_owned()),
-        labels: BTreeMap::from(labels),
-        capacity: Capacity {
-            cpu: MilliCores(cores * 1000),
-            memory: Bytes::mib(gib * 1024),
-            disk: Bytes(0),
-            ports_from: 20_000,
-            ports_to: 29_999,
-        },
-        drivers: vec![DriverKind::Process],
-        attributes: BTreeMap::new(),
-        format: 1,
-    }
-}
-
-fn said(info: NodeInfo) -> Hello {
-    Hello {
-        cluster: None,
-        info,
-        epoch: Epoch::default(),
-        generation: 0,
-        runs: Vec::new(),
-        holdings: Vec::new(),
-    }
-}
-
-/// A service of one task.
-fn service(name: &str, replicas: usize, millicores: usize, mib: usize) -> JobSpec {
-    let cores = millicores as f64 / 1000.0;
-    let text = format!(
-        "name: {name}\nexec: [serve]\nreplicas: {replicas}\ncpu: {cores}\nmemory: {mib}MiB\n"
-    );
-    read(text.as_bytes(), Syntax::Yaml, "bench.yaml").unwrap()
-}
-
-fn task(millicores: usize, mib: usize) -> TaskSpec {
-    let spec = service("bench", 1, millicores, mib);
-    spec.tasks.into_values().next().unwrap()
-}
-
-/// A task like no other.
-fn different(number: usize) -> TaskSpec {
-    task(100 + number % 997, 128 + number % 1009)
-}
-
-fn submit(state: &mut State, spec: &JobSpec) {
-    let submission = Submission {
-        spec: spec.clone(),
-        text: spec.name.as_str().into(),
-        if_version: None,
-    };
-    edit(state, |draft| {
-        decide::submit(draft, submission, ASKER, at(0)).unwrap();
-    });
-}
-
-/// Passes until nothing is left to plan, each whole: planned, compared and encoded for the log. How
-/// long planning alone took.
-fn settle(
-    state: &mut State,
-    cluster: &mut Cluster,
-    now: Timestamp,
-    ids: &mut dyn FnMut() -> RunId,
-) -> Duration {
-    let mut planning = Duration::ZERO;
-    let options = PlanOptions {
-        slots: 256,
-        ..PlanOptions::default()
-    };
-    loop {
-        let mut draft = Draft::new(state.clone());
-        let begun = Instant::now();
-        let planned = plan_on(cluster, &mut draft, now, &options, ids);
-        planning += begun.elapsed();
-        *state = draft.finish().unwrap().state;
-        if !planned.more {
-            return planning;
-        }
-    }
-}
-
-fn edit(state: &mut State, edit: impl FnOnce(&mut Draft)) {
-    let mut draft = Draft::new(state.clone());
-    edit(&mut draft);
-    *state = draft.finish().unwrap().state;
-}
-
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_700_000_000 + seconds)
-}
-
-fn counter() -> impl FnMut() -> RunId {
-    let mut next = 0u128;
-    move || {
-        next += 1;
-        RunId(Uuid::from_u128((0x7000 << 64) | (0x8000 << 48) | next))
-    }
-}
-
-fn p99(mut took: Vec<Duration>) -> f64 {
-    took.sort();
-    millis(took[took.len() * 99 / 100])
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
-fn figure(name: &str, unit: &str, values: &[f64], raw: Option<f64>, bar: &str) {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (value, low, high) = (median(values), sorted[0], sorted[sorted.len() - 1]);
-    let digits = if value < 1000.0 { 3 } else { 0 };
-    let raw_text = raw.map_or_else(|| "-".to_owned(), |raw| format!("{raw:.0}"));
-    println!(
-        "{name:<30} {value:>14.digits$} {unit:<6} raw {raw_text:>8}  spread {low:.digits$} to \
-         {high:.digits$}  bar {bar}"
-    );
-    println!(
-        "{}",
-        json!({
-            "figure": name,
-            "value": value,
-            "unit": unit,
-            "raw": raw,
-            "ratio": raw.map(|raw| value / raw),
-            "runs": values.len(),
-            "spread": [low, high],
-        })
-    );
 }

@@ -1,0 +1,211 @@
+//! Nodes of many kinds, and what is placed on them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use loom_manager::decide::{self, Asker, Submission};
+use loom_manager::plan::{PlanOptions, plan_on};
+use loom_manager::scheduler::Cluster;
+use loom_manager::state::{Draft, State};
+use loom_schemas::ids::{Epoch, Name, RunId};
+use loom_schemas::record::{Capacity, NodeInfo};
+use loom_schemas::spec::{JobSpec, Syntax, TaskSpec, read};
+use loom_schemas::units::{Bytes, MilliCores};
+use loom_schemas::wire::{Hello, TaintRequest};
+use loom_schemas::words::DriverKind;
+use uuid::Uuid;
+
+const ASKER: Asker<'static> = Asker {
+    user: "bench",
+    admin: false,
+    request: None,
+};
+
+/// Nodes that said who they are.
+pub(crate) fn fleet(count: usize) -> State {
+    let mut state = State::default();
+    edit(&mut state, |draft| {
+        for number in 0..count {
+            join(draft, number, at(0));
+        }
+    });
+    state
+}
+
+/// A node says who it is; one of ten is for those that tolerate it, one of twenty the last choice of
+/// the others.
+pub(crate) fn join(draft: &mut Draft, number: usize, now: Timestamp) {
+    decide::hello(draft, &node_name(number), &said(info(number)), false, now);
+    let taint = match number % 20 {
+        3 | 13 => "gpu:no-schedule",
+        7 => "spare:prefer-not",
+        _ => return,
+    };
+    let request = TaintRequest {
+        node: node_name(number),
+        set: vec![taint.to_owned()],
+        remove: Vec::new(),
+        after_ms: None,
+    };
+    decide::taint(draft, &request, ASKER, now).unwrap();
+}
+
+pub(crate) fn node_name(number: usize) -> Name {
+    Name::new(&format!("node-{number:05}")).unwrap()
+}
+
+/// Nodes of four sizes, three datacenters, two architectures and a hundred racks.
+pub(crate) fn info(number: usize) -> NodeInfo {
+    let (cores, gib) = [(16, 64), (32, 128), (32, 256), (64, 256)][number % 4];
+    let labels = [
+        ("rack", format!("r{}", number % 100)),
+        ("disk", ["ssd", "hdd", "nvme"][number % 3].to_owned()),
+        ("generation", (number % 7).to_string()),
+    ];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value));
+    NodeInfo {
+        hostname: format!("host-{number}"),
+        address: format!(
+            "10.{}.{}.{}",
+            number >> 16,
+            (number >> 8) & 255,
+            number & 255
+        ),
+        arch: if number.is_multiple_of(5) {
+            "arm64"
+        } else {
+            "amd64"
+        }
+        .to_owned(),
+        os: "Debian GNU/Linux 12".to_owned(),
+        kernel: format!("6.{}.0", number % 3),
+        agent: "0.1.0".to_owned(),
+        datacenter: Some(["east", "north", "west"][number % 3].to_owned()),
+        labels: BTreeMap::from(labels),
+        capacity: Capacity {
+            cpu: MilliCores(cores * 1000),
+            memory: Bytes::mib(gib * 1024),
+            disk: Bytes(0),
+            ports_from: 20_000,
+            ports_to: 29_999,
+        },
+        drivers: vec![DriverKind::Process],
+        attributes: BTreeMap::new(),
+        format: 1,
+    }
+}
+
+pub(crate) fn said(info: NodeInfo) -> Hello {
+    Hello {
+        cluster: None,
+        info,
+        epoch: Epoch::default(),
+        generation: 0,
+        runs: Vec::new(),
+        holdings: Vec::new(),
+    }
+}
+
+/// A service of one task.
+pub(crate) fn service(name: &str, replicas: usize, millicores: usize, mib: usize) -> JobSpec {
+    service_with(name, replicas, millicores, mib, "")
+}
+
+fn service_with(name: &str, replicas: usize, millicores: usize, mib: usize, more: &str) -> JobSpec {
+    let cores = millicores as f64 / 1000.0;
+    let text = format!(
+        "name: {name}\nexec: [serve]\nreplicas: {replicas}\ncpu: {cores}\nmemory: {mib}MiB\n{more}"
+    );
+    read(text.as_bytes(), Syntax::Yaml, "bench.yaml").unwrap()
+}
+
+pub(crate) fn task(millicores: usize, mib: usize) -> TaskSpec {
+    main_of(service("bench", 1, millicores, mib))
+}
+
+fn main_of(spec: JobSpec) -> TaskSpec {
+    spec.tasks.into_values().next().unwrap()
+}
+
+/// A task like no other: with amounts, constraints and affinities that are its own.
+pub(crate) fn different(number: usize) -> TaskSpec {
+    let arch = ["arch == amd64", "arch is_set"][number % 2];
+    let tolerations = ["", "tolerations: [gpu]\n"][number % 2];
+    let more = format!(
+        "constraints:\n- {arch}\n- node.label.rack != r{}\n- memory >= {}MiB\n\
+         affinities:\n- {{match: node.label.disk == {}, weight: {}}}\n\
+         - {{match: node.label.rack regexp ^r{}, weight: {}}}\n\
+         - {{match: node.label.generation >= {}, weight: -{}}}\n{tolerations}",
+        number % 100,
+        16 + number % 60_000,
+        ["ssd", "hdd", "nvme"][number % 3],
+        1 + number % 100,
+        number % 10,
+        1 + number % 89,
+        number % 7,
+        1 + number % 97,
+    );
+    let (millicores, mib) = (100 + number % 997, 128 + number % 1009);
+    main_of(service_with("bench", 1, millicores, mib, &more))
+}
+
+/// A task whose replicas are spread over racks.
+pub(crate) fn spreading() -> TaskSpec {
+    let more = "spread: [{over: node.label.rack, weight: 100}]\n";
+    main_of(service_with("bench", 1, 250, 512, more))
+}
+
+pub(crate) fn submit(state: &mut State, spec: &JobSpec) {
+    let submission = Submission {
+        spec: spec.clone(),
+        text: spec.name.as_str().into(),
+        if_version: None,
+    };
+    edit(state, |draft| {
+        decide::submit(draft, submission, ASKER, at(0)).unwrap();
+    });
+}
+
+/// Passes until nothing is left to plan, each whole: planned, compared and encoded for the log. How
+/// long planning alone took.
+pub(crate) fn settle(
+    state: &mut State,
+    cluster: &mut Cluster,
+    now: Timestamp,
+    ids: &mut dyn FnMut() -> RunId,
+) -> Duration {
+    let mut planning = Duration::ZERO;
+    let options = PlanOptions {
+        slots: 256,
+        ..PlanOptions::default()
+    };
+    loop {
+        let mut draft = Draft::new(state.clone());
+        let begun = Instant::now();
+        let planned = plan_on(cluster, &mut draft, now, &options, ids);
+        planning += begun.elapsed();
+        *state = draft.finish().unwrap().state;
+        if !planned.more {
+            return planning;
+        }
+    }
+}
+
+pub(crate) fn edit(state: &mut State, edit: impl FnOnce(&mut Draft)) {
+    let mut draft = Draft::new(state.clone());
+    edit(&mut draft);
+    *state = draft.finish().unwrap().state;
+}
+
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_700_000_000 + seconds)
+}
+
+pub(crate) fn counter() -> impl FnMut() -> RunId {
+    let mut next = 0u128;
+    move || {
+        next += 1;
+        RunId(Uuid::from_u128((0x7000 << 64) | (0x8000 << 48) | next))
+    }
+}
