@@ -291,7 +291,8 @@ impl Cluster {
         let points = spread::points(preferences, floor, &keys);
         for (seat, points) in points.iter().enumerate() {
             if *points != 0 && keys[seat] < OUT {
-                keys[seat] = floor.cost(shape, &view, seat, *points);
+                let points = view.points(seat) + points;
+                keys[seat] = floor.cost(shape, &view, seat, points);
             }
         }
         if let Some(siblings) = preferences.siblings.as_deref() {

@@ -9,7 +9,7 @@ use loom_schemas::words::Strategy;
 use super::fits::{DIMENSIONS, Request, Room, has_room, suits};
 use super::ranking::OUT;
 use super::score::{self, Pull, Standing, Terms};
-use super::select::{Selection, Values};
+use super::select::{Selection, Values, bits};
 use super::shape::{Shape, View};
 use super::why::Cause;
 use crate::state::Held;
@@ -215,8 +215,24 @@ impl Floor {
     /// What each node costs; those that a shape does not fit are out.
     pub(super) fn keys(&self, shape: &Shape, view: &View) -> Vec<f64> {
         let mut keys = vec![OUT; self.len()];
-        for seat in view.seats.iter() {
-            keys[seat] = self.cost(shape, view, seat, 0);
+        // What affinities say is looked up for 64 seats at once.
+        let mut speaks: Vec<(u64, i32)> = Vec::with_capacity(view.affinities.len());
+        for (at, word) in view
+            .seats
+            .words()
+            .enumerate()
+            .filter(|(_, word)| *word != 0)
+        {
+            let affinities = view.affinities.iter();
+            let here = affinities.map(|(seats, weight)| (seats.word(at), i32::from(*weight)));
+            speaks.clear();
+            speaks.extend(here);
+            for bit in bits(word) {
+                let points = speaks.iter().filter(|(seats, _)| (seats >> bit) & 1 == 1);
+                let points = points.map(|(_, weight)| weight).sum();
+                let seat = at * 64 + bit;
+                keys[seat] = self.cost(shape, view, seat, points);
+            }
         }
         keys
     }
@@ -224,14 +240,13 @@ impl Floor {
     /// What a node costs; it is out if the shape does not fit it.
     pub(super) fn key(&self, shape: &Shape, view: &View, seat: usize) -> f64 {
         if view.seats.contains(seat) {
-            self.cost(shape, view, seat, 0)
+            self.cost(shape, view, seat, view.points(seat))
         } else {
             OUT
         }
     }
 
-    /// What a node that suits the shape costs, with so many points beside those of its affinities;
-    /// it is out if it has no room.
+    /// What a node that suits the shape costs with so many points; it is out if it has no room.
     #[inline]
     pub(super) fn cost(&self, shape: &Shape, view: &View, seat: usize, points: i32) -> f64 {
         let row = &self.rows[seat];
@@ -251,7 +266,6 @@ impl Floor {
         } else {
             score::cost(shape.strategy, &self.standing(seat), terms)
         };
-        let points = view.points(seat) + points;
         if points != 0 {
             cost = self.pull.on(shape.strategy, cost, points);
         }

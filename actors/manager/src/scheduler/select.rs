@@ -109,19 +109,26 @@ impl Seats {
         self.0[seat / 64] & (1 << (seat % 64)) != 0
     }
 
-    /// The seats in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().enumerate().flat_map(|(at, word)| {
-            let mut word = *word;
-            std::iter::from_fn(move || {
-                (word != 0).then(|| {
-                    let bit = word.trailing_zeros() as usize;
-                    word &= word - 1;
-                    at * 64 + bit
-                })
-            })
-        })
+    /// The seats 64 by 64, a bit for each.
+    pub(super) fn words(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().copied()
     }
+
+    /// The 64 seats of that number.
+    pub(super) fn word(&self, at: usize) -> u64 {
+        self.0[at]
+    }
+}
+
+/// The bits of a word that are set, in order.
+pub(super) fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (word != 0).then(|| {
+            let bit = word.trailing_zeros() as usize;
+            word &= word - 1;
+            bit
+        })
+    })
 }
 
 impl Selection {

@@ -50,7 +50,9 @@ fn machines() -> impl proptest::strategy::Strategy<Value = Vec<Machine>> {
         busy,
         used: [0; 2],
     });
-    prop::collection::vec(machine, 1..40)
+    // Sets of nodes are kept 64 by 64.
+    let few = prop::collection::vec(machine.clone(), 1..40);
+    prop_oneof![6 => few, 1 => prop::collection::vec(machine, 60..140)]
 }
 
 fn wishes() -> impl proptest::strategy::Strategy<Value = Vec<Wish>> {
@@ -117,7 +119,7 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
 }
 
 fn node(number: usize) -> Name {
-    name(&format!("n{number:02}"))
+    name(&format!("n{number:03}"))
 }
 
 /// The machine as the scheduler sees it.
