@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo image test test-long bench bench-log bench-life bench-process bench-signal bench-dev bench-chain bench-docker bench-scheduler lint doc clean-setup nats-server
+.PHONY: help build demo image test test-long bench bench-log bench-life bench-process bench-signal bench-dev bench-chain bench-fleet bench-docker bench-scheduler lint doc clean-setup nats-server
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,7 +29,7 @@ test-long:       ## the tests that take long: leader kills, long histories
 bench: nats-server ## measure: every figure with its ratio to the raw thing
 	@scripts/bench.sh
 
-bench-log bench-life bench-process bench-signal bench-dev bench-chain bench-docker bench-scheduler: bench-%: nats-server
+bench-log bench-life bench-process bench-signal bench-dev bench-chain bench-fleet bench-docker bench-scheduler: bench-%: nats-server
 	@scripts/bench.sh $*
 
 lint:            ## formatting, clippy, documentation, as CI does

@@ -1,6 +1,6 @@
 //! Figures of the whole program, each beside the same work done without Loom in the same run.
 //!
-//! `bench process|signal|dev|chain`; started by `make bench`. `bench stamp FILE` is the task it measures.
+//! `bench process|signal|dev|chain|fleet`; started by `make bench`. `bench stamp FILE` is the task it measures.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::fmt::Write as _;
@@ -23,7 +23,8 @@ fn main() {
         Some("signal") => signal(),
         Some("dev") => dev(),
         Some("chain") => chain(),
-        _ => panic!("bench process|signal|dev|chain"),
+        Some("fleet") => fleet(),
+        _ => panic!("bench process|signal|dev|chain|fleet"),
     }
 }
 
@@ -74,14 +75,7 @@ fn chain() {
         nats.request("orch.job.submit", text.as_bytes())
             .expect("accepted");
     }
-    let begin = Instant::now();
-    while dev.job(&job(JOBS - 1))["summary"]["status"] != "completed" {
-        assert!(
-            begin.elapsed() < Duration::from_mins(5),
-            "the chain does not end"
-        );
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    wait_apart(&dev, &job(JOBS - 1), "completed");
     let mut ends: Vec<jiff::Timestamp> = Vec::new();
     for number in 0..JOBS {
         let job = dev.job(&job(number));
@@ -98,6 +92,75 @@ fn chain() {
         .map(|pair| pair[1].duration_since(pair[0]).as_secs_f64() * 1e3);
     let steps = Sample(steps.collect());
     figure("step of a chain of 1,000", "ms", &steps, None, "<= 3");
+}
+
+/// Waits until a job has a status, and looks seldom, so that looking costs what is measured little.
+fn wait_apart(dev: &Dev, name: &str, status: &str) -> serde_json::Value {
+    let begin = Instant::now();
+    loop {
+        let job = dev.job(name);
+        if job["summary"]["status"] == status {
+            return job;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_mins(5),
+            "{name} is never {status}"
+        );
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Ten jobs of a thousand replicas each, submitted at once to a thousand nodes that run nothing: from
+/// before the first is sent until the last is placed, and until the last runs, as the log has them.
+/// Everything is real but the tasks: server, log, scheduler, agents and their reports.
+fn fleet() {
+    const RUNS: usize = 5;
+    const JOBS: usize = 10;
+    const REPLICAS: usize = 1000;
+    let (mut placed, mut running) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let dev = Dev::start(&["--nodes", "0", "--sim-nodes", "1000"]);
+        let mut nats = dev.nats();
+        let began = jiff::Timestamp::now();
+        for number in 0..JOBS {
+            let text = format!(
+                "name: wide-{number}\nexec: [x]\nreplicas: {REPLICAS}\ncpu: 0.25\nmemory: 64MiB\n\
+                 sim: {{run: 1h}}\n"
+            );
+            nats.request("orch.job.submit", text.as_bytes())
+                .expect("accepted");
+        }
+        let (mut last_placed, mut last_started) = (began, began);
+        for number in 0..JOBS {
+            let job = wait_apart(&dev, &format!("wide-{number}"), "running");
+            let slots = job["slots"].as_array().expect("slots");
+            assert_eq!(slots.len(), REPLICAS, "all of them run");
+            for slot in slots {
+                let at = |field: &str| -> jiff::Timestamp {
+                    let text = slot["current"][field].as_str().expect("a time");
+                    text.parse().expect("a time")
+                };
+                last_placed = last_placed.max(at("placed_at"));
+                last_started = last_started.max(at("started_at"));
+            }
+        }
+        let rate = |until: jiff::Timestamp| {
+            #[expect(clippy::cast_precision_loss, reason = "ten thousand")]
+            let runs = (JOBS * REPLICAS) as f64;
+            runs / until.duration_since(began).as_secs_f64()
+        };
+        placed.push(rate(last_placed));
+        running.push(rate(last_started));
+    }
+    let name = "placements_end_to_end_1000";
+    figure(name, "1/s", &Sample(placed), None, "-");
+    figure(
+        "running_end_to_end_1000",
+        "1/s",
+        &Sample(running),
+        None,
+        "-",
+    );
 }
 
 fn process() {

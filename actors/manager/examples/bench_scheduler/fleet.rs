@@ -13,7 +13,7 @@ use loom_schemas::record::{Capacity, NodeInfo};
 use loom_schemas::spec::{JobSpec, Syntax, TaskSpec, read};
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::{Hello, TaintRequest};
-use loom_schemas::words::DriverKind;
+use loom_schemas::words::{DriverKind, Strategy};
 use uuid::Uuid;
 
 const ASKER: Asker<'static> = Asker {
@@ -21,6 +21,11 @@ const ASKER: Asker<'static> = Asker {
     admin: false,
     request: None,
 };
+
+/// How many different amounts the tasks on the node that dies ask for.
+const KINDS: usize = 20;
+/// Tasks on the node that dies, each of a job of its own.
+const ON_THE_DEAD: usize = 200;
 
 /// Nodes that said who they are.
 pub(crate) fn fleet(count: usize) -> State {
@@ -190,6 +195,46 @@ pub(crate) fn settle(
             return planning;
         }
     }
+}
+
+/// 5,000 nodes of which one just died, and it held tasks of as many jobs.
+pub(crate) fn with_a_dead_node(ids: &mut dyn FnMut() -> RunId) -> (State, Cluster) {
+    let mut cluster = Cluster::empty(Strategy::Epvm);
+    let mut state = State::default();
+    let dying = node_name(0);
+    let large = NodeInfo {
+        capacity: info(3).capacity,
+        ..info(0)
+    };
+    edit(&mut state, |draft| {
+        decide::hello(draft, &dying, &said(large), false, at(0));
+    });
+    for number in 0..ON_THE_DEAD {
+        let millicores = 10 * (1 + number % KINDS);
+        submit(
+            &mut state,
+            &service(&format!("there-{number}"), 1, millicores, 64),
+        );
+    }
+    settle(&mut state, &mut cluster, at(0), ids);
+    edit(&mut state, |draft| {
+        for number in 1..5000 {
+            join(draft, number, at(1));
+        }
+    });
+    for number in 0..2000 {
+        submit(
+            &mut state,
+            &service(&format!("elsewhere-{number}"), 10, 250, 512),
+        );
+        settle(&mut state, &mut cluster, at(1), ids);
+    }
+    let held = state.load(&dying).map_or(0, |load| load.placements.len());
+    assert!(held >= ON_THE_DEAD, "the node has {held} tasks");
+    edit(&mut state, |draft| {
+        decide::node_lost(draft, &dying, "bench", None, at(2)).unwrap();
+    });
+    (state, cluster)
 }
 
 pub(crate) fn edit(state: &mut State, edit: impl FnOnce(&mut Draft)) {

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use loom_manager::decide;
 use loom_manager::scheduler::{Affinities, Cluster, Preferences, Request, Room, Siblings, fits};
 use loom_manager::state::State;
-use loom_schemas::record::NodeInfo;
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::Strategy;
 use rand::rngs::SmallRng;
@@ -30,8 +29,8 @@ use rand::{RngExt, SeedableRng};
 
 use figure::{figure, median, millis, p99};
 use fleet::{
-    at, counter, different, edit, fleet, info, join, node_name, said, service, settle, spreading,
-    submit, task,
+    at, counter, different, edit, fleet, info, node_name, said, service, settle, spreading, submit,
+    task, with_a_dead_node,
 };
 
 // The allocator of loomctl.
@@ -48,10 +47,6 @@ const DISTINCT: usize = 20_000;
 const SPREAD: usize = 5_000;
 /// Placements of the plain way, which looks at every node each time.
 const PLAIN: usize = 300;
-/// How many different amounts the tasks on the node that dies ask for.
-const KINDS: usize = 20;
-/// Tasks on the node that dies, each of a job of its own.
-const ON_THE_DEAD: usize = 200;
 /// Placed tasks whose memory is counted: so many jobs of a hundred.
 const JOBS_OF_A_HUNDRED: usize = 10_000;
 
@@ -233,47 +228,14 @@ fn spread() {
 /// One node of 5,000 dies with the tasks of as many jobs.
 fn replan() {
     let mut ids = counter();
-    let mut cluster = Cluster::empty(Strategy::Epvm);
-    let mut state = State::default();
-    let dying = node_name(0);
-    let large = NodeInfo {
-        capacity: info(3).capacity,
-        ..info(0)
-    };
-    edit(&mut state, |draft| {
-        decide::hello(draft, &dying, &said(large), false, at(0));
-    });
-    for number in 0..ON_THE_DEAD {
-        submit(
-            &mut state,
-            &service(&format!("there-{number}"), 1, 10 * (1 + number % KINDS), 64),
-        );
-    }
-    settle(&mut state, &mut cluster, at(0), &mut ids);
-    edit(&mut state, |draft| {
-        for number in 1..5000 {
-            join(draft, number, at(1));
-        }
-    });
-    for number in 0..2000 {
-        submit(
-            &mut state,
-            &service(&format!("elsewhere-{number}"), 10, 250, 512),
-        );
-        settle(&mut state, &mut cluster, at(1), &mut ids);
-    }
-    let held = state.load(&dying).map_or(0, |load| load.placements.len());
-    assert!(held >= ON_THE_DEAD, "the node has {held} tasks");
-    edit(&mut state, |draft| {
-        decide::node_lost(draft, &dying, "bench", None, at(2)).unwrap();
-    });
+    let (state, cluster) = with_a_dead_node(&mut ids);
     let (mut times, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let (mut state, mut cluster) = (state.clone(), cluster.clone());
         let begun = Instant::now();
         times.push(millis(settle(&mut state, &mut cluster, at(2), &mut ids)));
         whole.push(millis(begun.elapsed()));
-        assert!(state.load(&dying).is_none(), "nothing is left on it");
+        assert!(state.load(&node_name(0)).is_none(), "nothing is left on it");
         assert!(state.waiting().next().is_none(), "nothing waits");
     }
     figure("replan_node_death_5000", "ms", &times, None, "at most 10");

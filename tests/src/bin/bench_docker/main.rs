@@ -58,6 +58,11 @@ fn main() {
     });
 }
 
+/// The name of a job of this run of the benchmark: what one that was killed left is not counted.
+fn own(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
 fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
@@ -102,7 +107,7 @@ async fn one(bare: &Bare) {
     let mut nats = dev.nats();
     let (mut through, mut raw) = (Vec::new(), Vec::new());
     for number in 0..ROUNDS {
-        let name = format!("one-{number}");
+        let name = own(&format!("one-{number}"));
         let mut events = listen(&dev, &name);
         let text = job(&name, &bare.network, 1);
         let begun = Instant::now();
@@ -144,17 +149,18 @@ async fn one(bare: &Bare) {
 /// A killed container until its next run runs.
 async fn back(bare: &Bare, dev: &Dev, raw: &Sample) {
     let mut nats = dev.nats();
-    let mut events = listen(dev, "back");
-    nats.request("orch.job.submit", job("back", &bare.network, 1).as_bytes())
+    let name = own("back");
+    let mut events = listen(dev, &name);
+    nats.request("orch.job.submit", job(&name, &bare.network, 1).as_bytes())
         .expect("accepted");
     let mut last = await_events(&mut events, ".running", 1);
-    signal(dev);
+    signal(dev, &name);
     let (mut back, mut bare_back) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let event: serde_json::Value = serde_json::from_str(&last[0]).expect("an event");
-        let name = format!("loom-{}", event["run"].as_str().expect("a run"));
+        let container = format!("loom-{}", event["run"].as_str().expect("a run"));
         let begun = Instant::now();
-        let killed = bare.docker.kill_container(&name, None).await;
+        let killed = bare.docker.kill_container(&container, None).await;
         killed.expect("killed");
         last = await_events(&mut events, ".running", 1);
         back.push(ms(begun));
@@ -187,18 +193,18 @@ async fn back(bare: &Bare, dev: &Dev, raw: &Sample) {
         "-",
     );
     // A client that was quiet for so long is not connected any more.
-    stop(&mut dev.nats(), "back");
-    until_gone(bare, "back").await;
+    stop(&mut dev.nats(), &name);
+    until_gone(bare, &name).await;
 }
 
 /// A signal to a container, client to answer, beside a bare round trip to the same server.
-fn signal(dev: &Dev) {
+fn signal(dev: &Dev, job: &str) {
     let mut nats = dev.nats();
+    let subject = format!("orch.task.{job}.main.0.signal");
     let (mut through, mut raw) = (Vec::new(), Vec::new());
     for _ in 0..500 {
         let begun = Instant::now();
-        nats.request("orch.task.back.main.0.signal", b"WINCH")
-            .expect("answered");
+        nats.request(&subject, b"WINCH").expect("answered");
         through.push(ms(begun));
         let begun = Instant::now();
         nats.flush_round_trip().expect("the bus answers");
@@ -228,7 +234,7 @@ async fn many(bare: &Bare) {
     let (mut raw_up, mut raw_down) = (vec![best.0], Vec::new());
     let mut dev = Dev::start(&["--keep-tasks"]);
     for round in 0..ROUNDS_OF_MANY {
-        let name = format!("many-{round}");
+        let name = own(&format!("many-{round}"));
         let mut nats = dev.nats();
         let mut events = listen(&dev, &name);
         let begun = Instant::now();

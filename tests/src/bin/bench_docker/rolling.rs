@@ -20,7 +20,7 @@ pub(crate) async fn rolling(bare: &Bare) {
     for (order, part) in [("stop-first", "stop_first"), ("start-first", "start_first")] {
         let (mut through, mut ratios, mut raw) = (Vec::new(), Vec::new(), Vec::new());
         let mut nats = dev.nats();
-        let name = format!("roll-{order}");
+        let name = crate::own(&format!("roll-{order}"));
         let mut events = listen(&dev, &name);
         submit(&mut nats, bare, &name, order, 0);
         await_events(&mut events, ".running", SLOTS);
