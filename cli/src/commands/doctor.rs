@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use loom_bus::server::find_binary;
 use loom_schemas::record::NodeStatus;
 use loom_schemas::subject;
-use loom_schemas::wire::{ManagerRole, NodeList, NodeSummary};
+use loom_schemas::wire::{ManagerRole, ManagerView, NodeList, NodeSummary};
 use serde::Serialize;
 
 use crate::cli::Global;
@@ -210,11 +210,29 @@ async fn bus(global: &Global) -> Vec<Check> {
             ),
         },
     );
-    let managers = managers(&bus).await.unwrap_or_default();
+    checks.push(match managers(&bus).await {
+        Ok(managers) => leading(&managers),
+        Err(failure) if failure.code == Code::Denied => check(
+            "managers",
+            Verdict::Warning,
+            "this login may not ask who they are, as that of a node: ask with a user's to see \
+             managers, nodes and clocks",
+        ),
+        Err(failure) => check("managers", Verdict::Bad, failure.message.unwrap_or_default()),
+    });
+    if let Ok(list) = node_list(&bus).await {
+        checks.push(clocks(&list));
+        checks.push(nodes(&list));
+    }
+    checks
+}
+
+/// Whether one of the managers leads.
+fn leading(managers: &[ManagerView]) -> Check {
     let leader = managers
         .iter()
         .find(|manager| manager.role == ManagerRole::Leader);
-    checks.push(match leader {
+    match leader {
         Some(leader) => check(
             "managers",
             Verdict::Ok,
@@ -234,12 +252,7 @@ async fn bus(global: &Global) -> Vec<Check> {
                 managers.len()
             ),
         ),
-    });
-    if let Ok(list) = node_list(&bus).await {
-        checks.push(clocks(&list));
-        checks.push(nodes(&list));
     }
-    checks
 }
 
 /// Whether a commit is on the disk when it is acknowledged.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use loom_bus::CallError;
+use loom_schemas::error::ErrorCode;
 use loom_schemas::subject;
 use loom_schemas::wire::{ManagerRole, ManagerView};
 
@@ -45,6 +46,9 @@ pub(crate) async fn managers(bus: &loom_bus::Bus) -> Result<Vec<ManagerView>, Fa
     while let Ok(Some(reply)) = tokio::time::timeout(quiet, replies.next()).await {
         match reply {
             Ok(manager) => managers.push(manager),
+            Err(CallError::Refused(error)) if error.code == ErrorCode::Denied => {
+                return Err(error.into());
+            }
             // One that is starting does not know yet what it is.
             Err(CallError::Refused(_)) => {}
             Err(error) => return Err(refused(error)),

@@ -124,6 +124,8 @@ fn users_are_told_apart_and_cannot_take_what_is_not_theirs() {
     assert!(check("login")["says"].as_str().unwrap().contains("ada"));
     assert!(check("servers")["says"].as_str().unwrap().starts_with('3'));
 
+    a_nodes_login_is_told_what_it_may_not_see(&hosts);
+
     // The NATS command line's selected context is enough.
     let config = hosts.path("config/nats");
     fs::create_dir_all(config.join("context")).unwrap();
@@ -145,6 +147,22 @@ fn users_are_told_apart_and_cannot_take_what_is_not_theirs() {
         said.clone().expect_code(0).out.contains("of-ada"),
         "{said:?}"
     );
+}
+
+/// Who looks with a node's credentials is told so, not that nothing is there.
+fn a_nodes_login_is_told_what_it_may_not_see(hosts: &Hosts) {
+    let checks = hosts
+        .ctl("node", &["doctor", "-o", "json"])
+        .expect_code(0)
+        .json();
+    let all = checks["items"].as_array().into_iter().flatten();
+    let managers = all.clone().find(|check| check["check"] == "managers");
+    let managers = managers.unwrap_or_else(|| panic!("no managers in {checks}"));
+    assert_eq!(managers["verdict"], "warning", "{managers}");
+    let says = managers["says"].as_str().unwrap();
+    assert!(says.contains("this login may not ask"), "{says}");
+    let said = hosts.ctl("node", &["manager", "ls"]).expect_code(5);
+    assert!(said.err.contains("does not let this user ask"), "{said:?}");
 }
 
 /// Somebody's credentials are taken back, and what they keep of them is of no use.
