@@ -6,7 +6,14 @@ cd "$(dirname "$0")/.."
 command -v cargo >/dev/null || { echo "test: cargo is needed (see rust-toolchain.toml for the version)" >&2; exit 1; }
 scripts/nats-server.sh
 scripts/docker.sh up
-trap "scripts/docker.sh down" EXIT
+# What was skipped, and why, is said last, whatever came before.
+export LOOM_SKIPPED="$PWD/.loom/skipped"
+rm -f "$LOOM_SKIPPED"
+finish() {
+  if [ -s "$LOOM_SKIPPED" ]; then sort -u "$LOOM_SKIPPED" >&2; fi
+  scripts/docker.sh down
+}
+trap finish EXIT
 
 if [ -z "${LOOM_LONG:-}" ]; then
   # The same cases each time: what fails here is of the change, not of the day.

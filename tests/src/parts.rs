@@ -97,7 +97,13 @@ impl Server {
 
     /// A node on it that runs processes.
     pub fn node(&self, name: &str) -> Agent {
-        Agent::start(self, "node", name, &["--allow-process"])
+        self.node_with(name, &[])
+    }
+
+    /// The same with more flags.
+    pub fn node_with(&self, name: &str, flags: &[&str]) -> Agent {
+        let flags = [&["--allow-process"], flags].concat();
+        Agent::start(self, "node", name, &flags)
     }
 }
 

@@ -8,6 +8,7 @@ use loom_schemas::record::{Capacity, NodeInfo};
 use loom_schemas::wire::FORMAT;
 use loom_schemas::words::DriverKind;
 use tokio::net::{UdpSocket, lookup_host};
+use tracing::warn;
 
 use crate::options::{BusAccess, NodeOptions};
 use crate::usage::host_capacity;
@@ -139,29 +140,50 @@ fn os(release: &str) -> String {
 
 /// The address this host uses towards the bus; nothing is sent to find out.
 async fn own_address(bus: &BusAccess) -> IpAddr {
-    let fallback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let BusAccess::Connect(options) = bus else {
-        return fallback;
+        return IpAddr::V4(Ipv4Addr::LOCALHOST);
     };
-    let first = options.url.split(',').next().unwrap_or_default();
-    let Ok(mut found) = lookup_host(authority(first)).await else {
-        return fallback;
-    };
-    let Some(server) = found.next() else {
-        return fallback;
-    };
+    let mut found = Vec::new();
+    let mut is_elsewhere = false;
+    for server in options.url.split(',') {
+        let authority = authority(server);
+        is_elsewhere |= !is_this_machine(&authority);
+        found.extend(address_towards(&authority).await);
+    }
+    let own = best(&found);
+    if own.is_loopback() && is_elsewhere {
+        warn!(address = %own, "tasks on other hosts cannot reach this: give --address");
+    }
+    own
+}
+
+/// The first that others reach as well: a host's own name is a loopback address on many systems.
+fn best(found: &[IpAddr]) -> IpAddr {
+    let reachable = found.iter().find(|address| !address.is_loopback());
+    let own = reachable.or(found.first());
+    own.copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Whether somebody who wrote this server's host and port meant this machine alone.
+fn is_this_machine(authority: &str) -> bool {
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    let literal = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || literal.is_ok_and(|address| address.is_loopback())
+}
+
+/// The address of the interface that packets to a server leave by.
+async fn address_towards(authority: &str) -> Option<IpAddr> {
+    let server = lookup_host(authority).await.ok()?.next()?;
     let any: IpAddr = if server.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
     } else {
         std::net::Ipv6Addr::UNSPECIFIED.into()
     };
-    let Ok(socket) = UdpSocket::bind((any, 0)).await else {
-        return fallback;
-    };
-    if socket.connect(server).await.is_err() {
-        return fallback;
-    }
-    socket.local_addr().map_or(fallback, |own| own.ip())
+    let socket = UdpSocket::bind((any, 0)).await.ok()?;
+    socket.connect(server).await.ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Host and port of a server's URL.
@@ -185,6 +207,21 @@ fn authority(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_announced_is_one_that_others_reach() {
+        let all = |texts: &[&str]| -> Vec<IpAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let ours = |texts: &[&str]| best(&all(texts)).to_string();
+        assert_eq!(ours(&["127.0.0.1", "10.0.0.7", "10.0.1.7"]), "10.0.0.7");
+        assert_eq!(ours(&["fd00::7", "10.0.1.7"]), "fd00::7");
+        assert_eq!(ours(&["127.0.0.1"]), "127.0.0.1");
+        assert_eq!(ours(&[]), "127.0.0.1");
+        assert!(is_this_machine("127.0.0.1:4222") && is_this_machine("[::1]:4222"));
+        assert!(is_this_machine("localhost:4222"));
+        assert!(!is_this_machine("n1:4222") && !is_this_machine("[fd00::7]:4222"));
+    }
 
     #[test]
     fn the_operating_system_is_a_name_and_a_version() {

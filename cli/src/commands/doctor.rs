@@ -218,7 +218,11 @@ async fn bus(global: &Global) -> Vec<Check> {
             "this login may not ask who they are, as that of a node: ask with a user's to see \
              managers, nodes and clocks",
         ),
-        Err(failure) => check("managers", Verdict::Bad, failure.message.unwrap_or_default()),
+        Err(failure) => check(
+            "managers",
+            Verdict::Bad,
+            failure.message.unwrap_or_default(),
+        ),
     });
     if let Ok(list) = node_list(&bus).await {
         checks.push(clocks(&list));

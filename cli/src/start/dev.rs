@@ -1,6 +1,6 @@
 //! `loomctl dev`: the whole system on one machine.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use loom_bus::server::EmbeddedOptions;
@@ -10,6 +10,7 @@ use loom_node::{BusAccess, CapacityOverride, NodeHandle, NodeOptions, TasksOnSto
 use loom_schemas::ids::Name;
 use loom_schemas::spec::Sets;
 use loom_schemas::words::DriverKind;
+use nix::unistd::geteuid;
 
 use self::left::left_behind;
 use self::share::{parse_shape, port_share, share};
@@ -39,7 +40,8 @@ pub(crate) struct Dev {
     /// Jobs to run at once
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The bus; port 0 picks a free one and remembers it in the data directory
+    /// The bus; port 0 picks a free one and remembers it in the data directory. Whoever reaches it runs
+    /// programs as the user of this process
     #[arg(long, default_value = "127.0.0.1:4222", value_name = "ADDR:PORT")]
     listen: SocketAddr,
     /// Everything it keeps [default: ~/.local/share/loom/dev]
@@ -222,7 +224,7 @@ impl Dev {
             options.allow_process = true;
             options.drivers.clone_from(&drivers);
             options.find_docker = true;
-            options.address = Some(self.listen.ip().to_string());
+            options.address = Some(announced(self.listen.ip()).to_string());
             if self.nodes > 1 {
                 options.capacity = share(self.nodes, data_dir);
                 options.ports = port_share(number, self.nodes);
@@ -235,7 +237,7 @@ impl Dev {
             let mut options = NodeOptions::new(name, access.clone(), directory);
             options.drivers = vec![DriverKind::Sim];
             options.capacity = self.sim_shape;
-            options.address = Some(self.listen.ip().to_string());
+            options.address = Some(announced(self.listen.ip()).to_string());
             options.labels.insert("sim".to_owned(), "true".to_owned());
             all.push(options);
         }
@@ -256,7 +258,16 @@ impl Dev {
         if url != crate::client::DEFAULT_BUS {
             output::note(&format!("\nfor other terminals: export LOOM_BUS={url}"));
         }
-        output::note("\nready; Ctrl-C stops it");
+        let user = if geteuid().is_root() { "root" } else { "you" };
+        output::note(&format!(
+            "\nwhoever reaches this bus runs programs as {user}: {}",
+            if self.listen.ip().is_loopback() {
+                "every user of this machine"
+            } else {
+                "every host that this address is open to"
+            }
+        ));
+        output::note("ready; Ctrl-C stops it");
         if let Some(path) = &self.ready_file {
             write_ready(
                 path,
@@ -349,4 +360,26 @@ impl Cluster {
 
 fn fixed_name(text: &str) -> Result<Name, Failure> {
     Name::new(text).map_err(|error| Failure::error(error.to_string()))
+}
+
+/// Where tasks find each other: a bus that listens everywhere is no address.
+fn announced(listen: IpAddr) -> IpAddr {
+    if listen.is_unspecified() {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        listen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bus_that_listens_everywhere_is_no_address_to_announce() {
+        let said = |text: &str| announced(text.parse().unwrap()).to_string();
+        assert_eq!(said("0.0.0.0"), "127.0.0.1");
+        assert_eq!(said("::"), "127.0.0.1");
+        assert_eq!(said("10.0.0.7"), "10.0.0.7");
+    }
 }

@@ -1,5 +1,6 @@
 //! `loomctl node start`.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +38,10 @@ pub(crate) struct NodeStart {
     /// The datacenter it is in
     #[arg(long)]
     datacenter: Option<String>,
+    /// The address by which tasks on other hosts reach this one [default: that of the interface
+    /// towards the bus]
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
     /// Let tasks run as plain processes on this machine
     #[arg(long)]
     allow_process: bool,
@@ -93,6 +98,7 @@ impl NodeStart {
         let mut options = NodeOptions::new(name, BusAccess::Connect(connect), data_dir);
         options.labels = self.labels.iter().cloned().collect();
         options.datacenter.clone_from(&self.datacenter);
+        options.address = self.address.map(|address| address.to_string());
         options.ports = self.ports.clone();
         options.drivers = drivers;
         options.find_docker = self.driver.is_empty();

@@ -194,6 +194,21 @@ fn an_agent_that_cannot_be_what_it_is_told_says_why() {
 }
 
 #[test]
+fn a_node_announces_an_address_that_others_reach() {
+    let server = Server::start();
+    let _manager = server.manager("m1");
+    let _node = server.node_with("n1", &["--address", "10.9.8.7"]);
+    let node = server.ctl(&["node", "status", "n1", "-o", "json"]).json();
+    let address = &node["summary"]["node"]["info"]["address"];
+    assert_eq!(address, "10.9.8.7", "{node}");
+    let wrong = server.ctl(&["node", "start", "--allow-process", "--address", "here"]);
+    assert!(
+        wrong.clone().expect_code(64).err.contains("--address"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
 fn an_agent_without_a_bus_gives_up_with_a_clear_line() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().to_str().unwrap().to_owned();
