@@ -77,6 +77,12 @@ impl Client {
         self.flush()
     }
 
+    /// Sends bytes as they are, also what is no frame.
+    pub fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes)?;
+        self.flush()
+    }
+
     /// Publishes.
     pub fn publish(&mut self, subject: &str, payload: &[u8]) -> io::Result<()> {
         let line = format!("PUB {subject} {}\r\n", payload.len());

@@ -147,47 +147,73 @@ fn a_plain_client_cannot_forge_what_only_managers_and_nodes_say() {
 fn garbage_on_every_subject_is_answered_and_harms_nothing() {
     let dev = Dev::start(&[]);
     dev.run(TRAP, &[]).expect_code(0);
+    let run = dev.job("web")["slots"][0]["current"]["run"].clone();
+    let of_run = format!("orch.run.{}.signal", run.as_str().expect("a run"));
     let mut nats = dev.nats();
     let deep = "[".repeat(100_000);
-    let payloads: [&[u8]; 6] = [
+    // As large as the server lets through.
+    let huge = vec![b'x'; 8_000_000];
+    let payloads: [&[u8]; 7] = [
         b"",
         b"\xff\xfe\x00",
         b"{",
         deep.as_bytes(),
         &[0x81, 0xdf, 0xff, 0xff],
         &[b'x'; 300_000],
+        &huge,
     ];
-    let subjects = [
+    let refused = [
         "orch.job.submit",
         "orch.job.stop",
         "orch.job.restart",
         "orch.job.scale",
         "orch.job.plan",
-        "orch.job.nonsense",
+        "orch.job.rollback",
+        "orch.job.update",
+        "orch.job.dispatch",
         "orch.admin.node.drain",
-        "orch.api.job.list",
+        "orch.admin.node.undrain",
+        "orch.admin.node.label",
+        "orch.admin.node.taint",
+        "orch.admin.node.lost",
         "orch.api.job.get",
-        "orch.api.event.list",
+        "orch.api.log.get",
         "orch.api.no.such",
         "orch.task.web.main.0.signal",
-        "orch.task.web.main.0.pause.extra",
         "orch.task.web.main.0.nonsense",
         "orch.task.web.all.all.signal",
+        &of_run,
         "orch.find.signal",
-        "orch.job.queue",
     ];
-    for subject in subjects {
+    for subject in refused {
         for payload in payloads {
-            // No answer at all is only right where nobody serves the subject.
             let answer = nats.request(subject, payload).unwrap();
-            if answer.is_no_responders() {
-                assert!(
-                    subject.contains("nonsense") || subject.contains("extra"),
-                    "{subject} has no responders"
-                );
-            }
+            // What several are asked is refused by each of them, in its row.
+            let rows = answer.json()["rows"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let in_rows = !rows.is_empty() && rows.iter().all(|row| row["error"].is_object());
+            assert!(
+                in_rows || answer.headers.contains("Service-Error"),
+                "{subject}, {} bytes: {} {}",
+                payload.len(),
+                answer.headers,
+                answer.text()
+            );
         }
     }
+    // These have an answer to a question that says nothing, or keep what comes until it is read.
+    for subject in ["orch.api.job.list", "orch.api.event.list", "orch.job.queue"] {
+        for payload in payloads {
+            let answer = nats.request(subject, payload).unwrap();
+            assert!(!answer.is_no_responders(), "{subject}: {answer:?}");
+        }
+    }
+    let answer = nats
+        .request("orch.task.web.main.0.pause.extra", b"")
+        .unwrap();
+    assert!(answer.is_no_responders(), "nobody serves that: {answer:?}");
     assert_eq!(dev.job("web")["summary"]["running"], 1);
     dev.ctl(&["signal", "web/0", "HUP"]).expect_code(0);
 }
@@ -195,17 +221,20 @@ fn garbage_on_every_subject_is_answered_and_harms_nothing() {
 #[test]
 fn a_client_that_dies_half_way_disturbs_nobody() {
     let dev = Dev::start(&[]);
-    for _ in 0..20 {
+    let job = br#"{"name":"half","kind":"batch","bash":"true"}"#;
+    for cut in 0..20 {
         let mut nats = dev.nats();
-        nats.publish(
-            "orch.job.submit",
-            br#"{"name":"half","kind":"batch","bash":"#,
-        )
-        .unwrap();
+        let text = &job[..job.len() - 1 - cut];
+        nats.publish("orch.job.submit", text).unwrap();
+        // A frame that says how long it is and ends before.
+        nats.write_raw(format!("PUB orch.job.submit {}\r\n", job.len()).as_bytes())
+            .unwrap();
+        nats.write_raw(text).unwrap();
         drop(nats);
     }
     dev.run("name: whole\nkind: batch\nbash: 'true'\n", &[])
         .expect_code(0);
+    dev.ctl(&["status", "half"]).expect_code(4);
 }
 
 #[test]
