@@ -28,6 +28,7 @@ mod kinds;
 mod machines;
 mod own_bus;
 mod parts;
+mod paused;
 mod resizes;
 mod shim;
 mod stopping;
