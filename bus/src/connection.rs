@@ -14,6 +14,7 @@ use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
+use loom_schemas::ids::Name;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -23,11 +24,13 @@ use crate::inbox::Inbox;
 use crate::serve::ServeCounters;
 
 mod connect;
+mod credentials;
 mod target;
 mod tls;
 mod watched;
 
 pub use connect::{ConnectError, FLOOR};
+pub(crate) use credentials::NODE_TAG;
 pub use tls::Tls;
 
 pub(crate) use watched::Watched;
@@ -90,6 +93,17 @@ pub enum Login {
     },
     /// By a NATS credentials file.
     CredentialsFile(PathBuf),
+}
+
+impl ConnectOptions {
+    /// The node whose credentials these are, as they say themselves; none if they are somebody else's or
+    /// cannot be read, which connecting tells.
+    pub fn node(&self) -> Option<Name> {
+        let Login::CredentialsFile(path) = &self.login else {
+            return None;
+        };
+        credentials::node_of(&std::fs::read_to_string(path).ok()?)
+    }
 }
 
 /// Without the password.

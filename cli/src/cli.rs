@@ -107,7 +107,9 @@ pub(crate) enum BusVerb {
     Init(commands::bus::BusInit),
     /// Make a user's credentials file
     User(commands::bus::BusUser),
-    /// Take a user's credentials back
+    /// Make a node's credentials file
+    Node(commands::bus::BusNode),
+    /// Take the credentials of a user or a node back
     Revoke(commands::bus::BusRevoke),
 }
 
@@ -133,6 +135,7 @@ impl Verb {
             Self::Manager(ManagerVerb::Ls(verb)) => verb.execute(global).await,
             Self::Bus(BusVerb::Init(verb)) => verb.execute(global),
             Self::Bus(BusVerb::User(verb)) => verb.execute(global),
+            Self::Bus(BusVerb::Node(verb)) => verb.execute(global),
             Self::Bus(BusVerb::Revoke(verb)) => verb.execute(global),
             Self::Node(NodeVerb::Start(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Ls(verb)) => verb.execute(global).await,

@@ -92,6 +92,7 @@ impl Hosts {
                 "--server=n{number}={}:{}:{}",
                 host.address, host.port, host.route_port
             ));
+            command.arg(format!("--node=node-{number}"));
         }
         let said: Said = command
             .arg(made.path("bus"))
@@ -197,13 +198,17 @@ impl Hosts {
     }
 
     fn agent(&self, number: usize, kind: &str, name: &str) -> Command {
+        let login = match kind {
+            "node" => format!("nodes/{name}"),
+            _ => "loom".to_owned(),
+        };
         let mut command = self.places[number - 1].command(&loomctl());
         command
             .args([kind, "start", "--name", name])
             .args(["--lost-after", self.lost_after])
             .arg("--data-dir")
             .arg(self.path(name))
-            .envs(self.environment(if kind == "node" { "node" } else { "loom" }))
+            .envs(self.environment(&login))
             .env("LOOM_LOG", "info");
         command
     }

@@ -9,6 +9,7 @@ use rand::RngExt;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::credentials::node_of;
 use super::target::{Target, nearest_first};
 use super::watched::{Watched, recheck};
 use super::{Bus, ConnectOptions, Login, SUBSCRIPTION_CAPACITY, Shared, tls};
@@ -278,12 +279,17 @@ async fn login(
             Ok(nats.user_and_password(name.clone(), password.clone()))
         }
         Login::CredentialsFile(path) => {
-            nats.credentials_file(path)
-                .await
-                .map_err(|source| ConnectError::Credentials {
-                    path: path.clone(),
-                    source,
-                })
+            let failed = |source| ConnectError::Credentials {
+                path: path.clone(),
+                source,
+            };
+            let text = tokio::fs::read_to_string(path).await.map_err(failed)?;
+            let nats = nats.credentials(&text).map_err(failed)?;
+            // A node hears its own answers alone.
+            Ok(match node_of(&text) {
+                Some(node) => nats.custom_inbox_prefix(format!("_INBOX.{node}")),
+                None => nats,
+            })
         }
     }
 }

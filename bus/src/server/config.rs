@@ -45,28 +45,31 @@ pub(super) const STREAMS: &[&str] = &[
 /// What a user may ask the server about itself.
 pub(super) const WHO_AM_I: &str = "$SYS.REQ.USER.INFO";
 
-/// What a node says of its own accord. It writes no log and no event of a job, task or node, gives
-/// no orders, and asks nothing of `JetStream`; what it is asked it may answer.
+/// What a node says of its own accord, in its own name: the server puts that of its credentials where
+/// the tag stands. It writes no log and no event of a job, task or node, gives no orders, and asks
+/// nothing of `JetStream`; what it is asked it may answer.
 pub(super) const NODE_SAYS: &[&str] = &[
-    "orch.ctl.*.*",
-    "orch.heartbeat.*",
+    "orch.ctl.{{tag(node)}}.*",
+    "orch.heartbeat.{{tag(node)}}",
     // Whether another agent of its name is there.
-    "orch.inventory.*",
+    "orch.inventory.{{tag(node)}}",
     "orch.events.command.>",
-    "orch.logs.>",
-    "orch.metrics.>",
+    "orch.logs.*.*.*.{{tag(node)}}.*",
+    "orch.metrics.node.{{tag(node)}}",
+    "orch.metrics.task.*.*.*.{{tag(node)}}",
     WHO_AM_I,
 ];
 
-/// What a node listens to.
+/// What a node listens to: what it is told, and what tasks are, wherever they run.
 pub(super) const NODE_HEARS: &[&str] = &[
-    "orch.assign.*",
-    "orch.inventory.*",
+    "orch.assign.{{tag(node)}}",
+    "orch.inventory.{{tag(node)}}",
     "orch.find.*",
     "orch.task.>",
     "orch.run.>",
     "orch.events.manager.*.elected",
-    INBOX,
+    // Not the answers that managers and other nodes get.
+    "_INBOX.{{tag(node)}}.>",
 ];
 
 /// Where answers arrive.

@@ -12,7 +12,7 @@ use loom_bus::connection::{Bus, ConnectError, ConnectOptions, Login, Tls};
 use loom_bus::facts::{system_facts, user_facts};
 use loom_bus::log::{Log, LogOptions};
 use loom_bus::serve::ServeLimits;
-use loom_bus::server::deploy::{Deployment, Member, url};
+use loom_bus::server::deploy::{Deployment, Member, Role, url};
 use loom_bus::{caller, header};
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
@@ -57,7 +57,10 @@ impl Three {
             .collect();
         let made = Deployment::init(&dir.path().join("bus"), &members).unwrap();
         for user in ["ada", "bob"] {
-            made.add_user(&name(user)).unwrap();
+            made.add(Role::User, &name(user)).unwrap();
+        }
+        for node in ["n1", "n2"] {
+            made.add(Role::Node, &name(node)).unwrap();
         }
         let servers = members
             .iter()
@@ -82,6 +85,15 @@ impl Three {
             name: format!("test {user}"),
             require_jetstream: user == "loom",
             ..ConnectOptions::default()
+        }
+    }
+
+    /// Has the servers read their configuration again.
+    fn reload(&self) {
+        for server in &self.servers {
+            let mut reload = Command::new("kill");
+            let reload = reload.arg("-HUP").arg(server.id().to_string());
+            assert!(reload.status().unwrap().success());
         }
     }
 
@@ -181,13 +193,13 @@ async fn a_user_added_later_is_taken_and_one_of_another_bus_is_not() {
     let three = Three::start();
     drop(three.connect("loom").await);
     let later = Deployment::open(&three.dir.path().join("bus")).unwrap();
-    later.add_user(&name("eve")).unwrap();
+    later.add(Role::User, &name("eve")).unwrap();
     let eve = three.connect("eve").await;
     eve.round_trip().await.unwrap();
 
     let elsewhere = three.dir.path().join("elsewhere");
     let other = Deployment::init(&elsewhere, &three.members).unwrap();
-    other.add_user(&name("mal")).unwrap();
+    other.add(Role::User, &name("mal")).unwrap();
     for user in ["mal", "loom", "system"] {
         let mut options = three.options(user);
         options.login = Login::CredentialsFile(other.credentials_path(user));
@@ -214,14 +226,12 @@ async fn a_user_taken_back_is_let_in_no_more_and_the_others_are() {
     };
     let kept = three.dir.path().join("kept.creds");
     std::fs::copy(file, &kept).unwrap();
-    let changed = three.made.revoke_user(&name("bob"), Timestamp::now());
+    let changed = three
+        .made
+        .revoke(Role::User, &name("bob"), Timestamp::now());
     assert_eq!(changed.unwrap().len(), 3);
     assert!(!file.exists());
-    for server in &three.servers {
-        let mut reload = Command::new("kill");
-        let reload = reload.arg("-HUP").arg(server.id().to_string());
-        assert!(reload.status().unwrap().success());
-    }
+    three.reload();
     let stolen = ConnectOptions {
         login: Login::CredentialsFile(kept),
         ..three.options("bob")
@@ -238,9 +248,11 @@ async fn a_user_taken_back_is_let_in_no_more_and_the_others_are() {
     let config = three.dir.path().join("bus/servers/n1/nats-server.conf");
     let config = std::fs::read_to_string(config).unwrap();
     assert!(claims(&config).contains("revocations"), "{config}");
-    three.made.add_user(&name("bob")).unwrap();
+    three.made.add(Role::User, &name("bob")).unwrap();
     three.connect("bob").await.round_trip().await.unwrap();
-    let nobody = three.made.revoke_user(&name("nobody"), Timestamp::now());
+    let nobody = three
+        .made
+        .revoke(Role::User, &name("nobody"), Timestamp::now());
     assert!(nobody.unwrap_err().to_string().contains("nobody"));
 }
 
@@ -260,7 +272,7 @@ fn claims(config: &str) -> String {
 #[tokio::test]
 async fn a_node_may_say_what_a_node_says_and_nothing_else() {
     let three = Three::start();
-    let (orch, node) = (three.connect("loom").await, three.connect("node").await);
+    let (orch, node) = (three.connect("loom").await, three.connect("nodes/n1").await);
     let ada = three.connect("ada").await;
     for subject in [
         "orch.log",
@@ -275,12 +287,17 @@ async fn a_node_may_say_what_a_node_says_and_nothing_else() {
         "$JS.API.STREAM.LIST",
         "$JS.API.STREAM.PURGE.ORCH_LOG",
     ] {
-        let answer = node.call::<_, Value>(subject, &json!({}), LONG).await;
-        let denied = matches!(
-            &answer,
-            Err(CallError::Refused(WireError { code, .. })) if *code == ErrorCode::Denied
-        );
-        assert!(denied, "{subject}: {answer:?}");
+        assert!(is_denied(&node, subject).await, "{subject}");
+    }
+    // In the name of another node it says nothing.
+    for subject in [
+        "orch.ctl.n2.hello",
+        "orch.heartbeat.n2",
+        "orch.inventory.n2",
+        "orch.logs.web.main.0.n2.stdout",
+        "orch.metrics.node.n2",
+    ] {
+        assert!(is_denied(&node, subject).await, "{subject}");
     }
     for subject in ["orch.ctl.n1.hello", "orch.ctl.n1.status"] {
         say_caller(&orch, subject).await;
@@ -298,6 +315,85 @@ async fn a_node_may_say_what_a_node_says_and_nothing_else() {
             assert_eq!(call(asks, subject, &[]).await["user"], user, "{subject}");
         }
     }
+}
+
+async fn is_denied(bus: &Bus, subject: &str) -> bool {
+    let answer = bus.call::<_, Value>(subject, &json!({}), LONG).await;
+    matches!(
+        &answer,
+        Err(CallError::Refused(WireError { code, .. })) if *code == ErrorCode::Denied
+    )
+}
+
+#[tokio::test]
+async fn a_node_hears_neither_what_others_are_told_nor_what_they_are_answered() {
+    let three = Three::start();
+    let (orch, other) = (three.connect("loom").await, three.connect("nodes/n2").await);
+    say_caller(&orch, "orch.ctl.n2.hello").await;
+    let spy = async_nats::ConnectOptions::with_credentials_file(
+        three.made.credentials_of(Role::Node, &name("n1")),
+    )
+    .await
+    .unwrap()
+    .add_root_certificates(three.made.authority());
+    let (refused, mut refusals) = tokio::sync::mpsc::unbounded_channel();
+    let spy = spy
+        .event_callback(move |event| {
+            if event.to_string().contains("Permissions Violation") {
+                let _ = refused.send(event.to_string());
+            }
+            async {}
+        })
+        .connect(url(&three.members).split(',').collect::<Vec<_>>())
+        .await
+        .unwrap();
+    let mut heard = Vec::new();
+    for subject in [
+        "_INBOX.>",
+        "_INBOX.n2.>",
+        "orch.assign.*",
+        "orch.assign.n2",
+        "orch.log",
+    ] {
+        heard.push(spy.subscribe(subject).await.unwrap());
+    }
+    for _ in 0..heard.len() {
+        let refusal = tokio::time::timeout(LONG, refusals.recv()).await;
+        assert!(refusal.is_ok(), "a subscription was taken");
+    }
+    // The other one hears its own answers.
+    assert_eq!(
+        call(&other, "orch.ctl.n2.hello", &[]).await["user"],
+        caller::OWN
+    );
+}
+
+#[tokio::test]
+async fn a_node_taken_back_is_let_in_no_more() {
+    let three = Three::start();
+    let node = three.connect("nodes/n1").await;
+    let kept = three.dir.path().join("kept.creds");
+    let file = three.made.credentials_of(Role::Node, &name("n1"));
+    std::fs::copy(&file, &kept).unwrap();
+    three
+        .made
+        .revoke(Role::Node, &name("n1"), Timestamp::now())
+        .unwrap();
+    assert!(!file.exists());
+    three.reload();
+    let stolen = ConnectOptions {
+        login: Login::CredentialsFile(kept),
+        ..three.options("ada")
+    };
+    until("n1 is not let in", || async {
+        let tried = Bus::connect(stolen.clone()).await;
+        matches!(tried, Err(ConnectError::Denied { .. }))
+    })
+    .await;
+    until("its connection is ended", || async { !node.is_connected() }).await;
+    three.connect("nodes/n2").await.round_trip().await.unwrap();
+    three.made.add(Role::Node, &name("n1")).unwrap();
+    three.connect("nodes/n1").await.round_trip().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! `loomctl bus init`, `bus user` and `bus revoke`: the files of a bus of several servers.
+//! `loomctl bus init`, `bus user`, `bus node` and `bus revoke`: the files of a bus of several servers.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use loom_bus::server::deploy::{Deployment, Member, NODE, url};
+use loom_bus::server::deploy::{Deployment, Member, Role, url};
 use loom_schemas::ids::Name;
 
 use crate::cli::Global;
@@ -19,7 +19,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   loomctl bus init ~/loom-bus --server n1=10.0.0.1 --server n2=10.0.0.2 \\
-    --server n3=10.0.0.3 --user ada")]
+    --server n3=10.0.0.3 --node n1 --node n2 --user ada")]
 pub(crate) struct BusInit {
     /// Where the files are put
     #[arg(value_name = "DIR")]
@@ -35,6 +35,9 @@ pub(crate) struct BusInit {
     /// A user; repeat for several, or add them later with `bus user`
     #[arg(long = "user", value_name = "NAME")]
     users: Vec<Name>,
+    /// A node; repeat for several, or add them later with `bus node`
+    #[arg(long = "node", value_name = "NAME")]
+    nodes: Vec<Name>,
 }
 
 /// Make a user's credentials file.
@@ -52,7 +55,23 @@ pub(crate) struct BusUser {
     name: Name,
 }
 
-/// Take a user's credentials back.
+/// Make a node's credentials file.
+///
+/// With it an agent can speak as that node alone: report of its tasks, send their output, and answer. It
+/// has its name from there, unless `--name` says the same.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  loomctl bus node ~/loom-bus n4")]
+pub(crate) struct BusNode {
+    /// Where `bus init` put its files
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// The node
+    #[arg(value_name = "NAME")]
+    name: Name,
+}
+
+/// Take the credentials of a user or a node back.
 ///
 /// The servers have to be told: DIR has a new configuration for each, to be copied there and read
 /// with `nats-server --signal reload`, which also ends the user's connections. The name can be
@@ -64,9 +83,12 @@ pub(crate) struct BusRevoke {
     /// Where `bus init` put its files
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// The user
+    /// The user, with --node the node
     #[arg(value_name = "NAME")]
     name: Name,
+    /// It is a node's
+    #[arg(long)]
+    node: bool,
 }
 
 impl BusRevoke {
@@ -75,7 +97,8 @@ impl BusRevoke {
         global.output.must_be_default("bus revoke")?;
         let failed = |error| Failure::error(chain(&error));
         let made = Deployment::open(&self.dir).map_err(failed)?;
-        let configs = made.revoke_user(&self.name, jiff::Timestamp::now());
+        let role = if self.node { Role::Node } else { Role::User };
+        let configs = made.revoke(role, &self.name, jiff::Timestamp::now());
         let mut text = format!(
             "# {} is let in until these are on their hosts and were read there with\n\
              #   nats-server --signal reload\n",
@@ -95,9 +118,11 @@ impl BusInit {
         global.output.must_be_default("bus init")?;
         let failed = |error| Failure::error(chain(&error));
         let made = Deployment::init(&self.dir, &self.servers).map_err(failed)?;
-        for user in &self.users {
-            if !made.credentials_path(user.as_str()).exists() {
-                made.add_user(user).map_err(failed)?;
+        let users = self.users.iter().map(|user| (Role::User, user));
+        let nodes = self.nodes.iter().map(|node| (Role::Node, node));
+        for (role, name) in users.chain(nodes) {
+            if !made.credentials_of(role, name).exists() {
+                made.add(role, name).map_err(failed)?;
             }
         }
         if self.servers.len() == 2 {
@@ -122,9 +147,8 @@ impl BusInit {
         }
         let _ = write!(
             text,
-            "# for managers; for nodes with {}, for users with their own file:\n\
+            "# for managers; nodes and users have files of their own, see `bus node` and `bus user`:\n\
              export LOOM_BUS={}\nexport LOOM_TLS_CA={}\nexport LOOM_CREDS={}\n",
-            absolute(&made.credentials_path(NODE)),
             url(&self.servers),
             absolute(&made.authority()),
             absolute(&made.credentials_path("loom"))
@@ -137,11 +161,23 @@ impl BusUser {
     /// Makes the file and prints where it is.
     pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
         global.output.must_be_default("bus user")?;
-        let failed = |error| Failure::error(chain(&error));
-        let made = Deployment::open(&self.dir).map_err(failed)?;
-        let path = made.add_user(&self.name).map_err(failed)?;
-        output::text(&format!("{}\n", path.display()))
+        add(&self.dir, Role::User, &self.name)
     }
+}
+
+impl BusNode {
+    /// Makes the file and prints where it is.
+    pub(crate) fn execute(self, global: &Global) -> Result<(), Failure> {
+        global.output.must_be_default("bus node")?;
+        add(&self.dir, Role::Node, &self.name)
+    }
+}
+
+fn add(dir: &Path, role: Role, name: &Name) -> Result<(), Failure> {
+    let failed = |error| Failure::error(chain(&error));
+    let made = Deployment::open(dir).map_err(failed)?;
+    let path = made.add(role, name).map_err(failed)?;
+    output::text(&format!("{}\n", path.display()))
 }
 
 fn absolute(path: &Path) -> String {

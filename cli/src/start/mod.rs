@@ -124,8 +124,8 @@ pub(crate) async fn wait_for_bus(connect: &ConnectOptions) -> Result<ServerFacts
                 let user = user.and_then(|facts| facts.user).unwrap_or_default();
                 Err(Failure::new(Code::Denied, format!(
                     "the bus takes this login for user {user}, who may run jobs but be no manager \
-                     or node: take theirs, the loom.creds and node.creds of `loomctl bus init`, or \
-                     what the agents.env of a manager with --embedded-bus says"
+                     or node: take theirs, the loom.creds of `loomctl bus init` or the file of \
+                     `loomctl bus node`, or what the agents.env of a manager with --embedded-bus says"
                 )))
             }
             Ok((_, user)) if leads && is_node(user.as_ref()) => {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::address::parse_pair;
 use crate::cli::Global;
-use crate::exit::{Failure, chain};
+use crate::exit::{Code, Failure, chain};
 use crate::output;
 
 /// Start a node agent: it runs tasks on this machine.
@@ -26,7 +26,7 @@ use crate::output;
 #[command(after_help = "Example:
   loomctl node start --bus tls://10.0.0.7 --name n1 --allow-process --label disk=ssd")]
 pub(crate) struct NodeStart {
-    /// Its name; the host's if none
+    /// Its name; that of its credentials if none, or the host's
     #[arg(long)]
     name: Option<Name>,
     /// Where it keeps its files [default: ~/.local/share/loom/node-NAME]
@@ -123,18 +123,33 @@ impl NodeStart {
         Ok(drivers)
     }
 
+    /// Its name, where its credentials may say one as well.
+    fn name(&self, of_credentials: Option<Name>) -> Result<Name, Failure> {
+        match (&self.name, of_credentials) {
+            (Some(name), Some(of)) if *name != of => Err(Failure::new(
+                Code::Denied,
+                format!(
+                    "these credentials are of node {of}: start it as that, or make those of {name} \
+                     with `loomctl bus node DIR {name}`"
+                ),
+            )),
+            (Some(name), _) => Ok(name.clone()),
+            (None, Some(of)) => Ok(of),
+            (None, None) => {
+                Name::new(&host_name()).map_err(|error| Failure::usage(format!("--name: {error}")))
+            }
+        }
+    }
+
     /// Runs the agent until told to stop.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         log_to_stderr(AGENT_LOG);
         global.output.must_be_default("node start")?;
         raise_open_files();
         let drivers = self.drivers().await?;
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => Name::new(&host_name())
-                .map_err(|error| Failure::usage(format!("--name: {error}")))?,
-        };
-        let mut connect = global.bus.options(&format!("node {name}"))?;
+        let mut connect = global.bus.options("node")?;
+        let name = self.name(connect.node())?;
+        connect.name = format!("node {name}");
         connect.require_jetstream = false;
         wait_for_bus(&connect).await?;
         let url = connect.shown_url();

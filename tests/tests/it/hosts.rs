@@ -152,7 +152,7 @@ fn users_are_told_apart_and_cannot_take_what_is_not_theirs() {
 /// Who looks with a node's credentials is told so, not that nothing is there.
 fn a_nodes_login_is_told_what_it_may_not_see(hosts: &Hosts) {
     let checks = hosts
-        .ctl("node", &["doctor", "-o", "json"])
+        .ctl("nodes/node-1", &["doctor", "-o", "json"])
         .expect_code(0)
         .json();
     let all = checks["items"].as_array().into_iter().flatten();
@@ -161,7 +161,7 @@ fn a_nodes_login_is_told_what_it_may_not_see(hosts: &Hosts) {
     assert_eq!(managers["verdict"], "warning", "{managers}");
     let says = managers["says"].as_str().unwrap();
     assert!(says.contains("this login may not ask"), "{says}");
-    let said = hosts.ctl("node", &["manager", "ls"]).expect_code(5);
+    let said = hosts.ctl("nodes/node-1", &["manager", "ls"]).expect_code(5);
     assert!(said.err.contains("does not let this user ask"), "{said:?}");
 }
 

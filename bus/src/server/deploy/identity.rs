@@ -14,7 +14,8 @@ use nkeys::{KeyPair, KeyPairType};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{DeployError, load_or_make};
+use super::{DeployError, NODE, load_or_make};
+use crate::connection::NODE_TAG;
 use crate::server::config::{
     ANSWERED_WITHIN, INBOX, NODE_HEARS, NODE_SAYS, SERVICES, SERVICES_OF_MANY, STREAMS, WHO_AM_I,
 };
@@ -27,7 +28,7 @@ const NODE_ROLE: &str = "node";
 /// The name of the key that signs nodes.
 const NODES_SIGNER: &str = "nodes-signer";
 
-/// Users who are taken no more, by public key: whatever was signed for them up to this time, in
+/// Users and nodes who are taken no more, by public key: whatever was signed for them up to this time, in
 /// seconds since 1970.
 pub(super) type Revoked = BTreeMap<String, i64>;
 
@@ -124,14 +125,14 @@ impl Keys {
             )?,
             accounts: vec![
                 account(&self.system, "SYS", account_claims(&json!({})))?,
-                account(&self.orch, "ORCH", self.orch_claims())?,
+                account(&self.orch, "ORCH", self.orch_claims(revoked))?,
                 account(&self.users, "USERS", self.users_claims(revoked))?,
             ],
             system_account,
         })
     }
 
-    fn orch_claims(&self) -> Value {
+    fn orch_claims(&self, revoked: &Revoked) -> Value {
         let threshold = u64::try_from(ANSWERED_WITHIN.as_nanos()).unwrap_or(u64::MAX);
         let mut exports: Vec<Value> = Vec::new();
         for subject in SERVICES {
@@ -154,6 +155,7 @@ impl Keys {
         // One answer to each request, for as long as somebody may wait for it.
         template["resp"] = json!({"max": 1, "ttl": threshold});
         claims["signing_keys"] = json!([role(NODE_ROLE, &self.nodes_signer, &template)]);
+        taken_back(&mut claims, revoked);
         claims
     }
 
@@ -178,9 +180,7 @@ impl Keys {
         claims["imports"] = imports.into();
         let template = template(&publish, &subscribe);
         claims["signing_keys"] = json!([role(USER_ROLE, &self.signer, &template)]);
-        if !revoked.is_empty() {
-            claims["revocations"] = json!(revoked);
-        }
+        taken_back(&mut claims, revoked);
         claims
     }
 
@@ -189,10 +189,11 @@ impl Keys {
         Ok(credentials(&self.orch, name, &unlimited())?.text)
     }
 
-    /// The credentials file of a node.
-    pub(super) fn node_credentials(&self, name: &str) -> Result<String, DeployError> {
-        let claims = signed_for(&self.orch);
-        Ok(credentials(&self.nodes_signer, name, &claims)?.text)
+    /// The credentials of a node: all are called the same, and a tag says which it is.
+    pub(super) fn node_credentials(&self, node: &str) -> Result<Credentials, DeployError> {
+        let mut claims = signed_for(&self.orch);
+        claims["tags"] = json!([format!("{NODE_TAG}{node}")]);
+        credentials(&self.nodes_signer, NODE, &claims)
     }
 
     /// The credentials file of somebody who asks the servers about themselves.
@@ -212,6 +213,13 @@ pub(super) struct Credentials {
     pub(super) text: String,
     /// As whom the servers know them.
     pub(super) public_key: String,
+}
+
+/// Whom an account takes no more. Those of others do no harm there.
+fn taken_back(claims: &mut Value, revoked: &Revoked) {
+    if !revoked.is_empty() {
+        claims["revocations"] = json!(revoked);
+    }
 }
 
 /// Claims of somebody who may do what stands in an account, under the key that signs them.

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/servers/NAME/   one server: configuration, certificate, key; copied to its host
 //! DIR/clients/        the authority's certificate, and a credentials file a user
+//! DIR/clients/nodes/  a credentials file a node
 //! DIR/keys/           what signs all of that; stays where it is
 //! ```
 //!
@@ -25,6 +26,7 @@ mod users;
 
 use certificates::Authority;
 use identity::Keys;
+pub use users::Role;
 
 /// Where clients connect where nobody says otherwise.
 pub const PORT: u16 = 4222;
@@ -207,7 +209,6 @@ impl Deployment {
         }
         for (name, creds) in [
             (ORCH, deployment.keys.orch_credentials(ORCH)?),
-            (NODE, deployment.keys.node_credentials(NODE)?),
             (SYSTEM, deployment.keys.system_credentials(SYSTEM)?),
         ] {
             let path = deployment.credentials_path(name);
@@ -360,7 +361,7 @@ mod tests {
         let members = ["n1=127.0.0.1".parse().unwrap()];
         let first = Deployment::init(dir.path(), &members).unwrap();
         let ada = Name::new("ada").unwrap();
-        let path = first.add_user(&ada).unwrap();
+        let path = first.add(Role::User, &ada).unwrap();
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
         let before = (read(&path), read(&first.authority()));
         let orch = read(&first.credentials_path(ORCH));
@@ -369,13 +370,13 @@ mod tests {
         assert_eq!(orch, read(&second.credentials_path(ORCH)));
         let again = Deployment::open(dir.path()).unwrap();
         assert!(matches!(
-            again.add_user(&ada),
+            again.add(Role::User, &ada),
             Err(DeployError::UserExists { .. })
         ));
         for name in RESERVED {
             let name = Name::new(name).unwrap();
             assert!(matches!(
-                again.add_user(&name),
+                again.add(Role::User, &name),
                 Err(DeployError::Reserved(_))
             ));
         }

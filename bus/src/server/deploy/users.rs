@@ -1,4 +1,4 @@
-//! Users of a bus: given credentials, and taken them back.
+//! Users and nodes of a bus: given credentials, and taken them back.
 
 use std::path::PathBuf;
 
@@ -9,34 +9,75 @@ use super::identity::Revoked;
 use super::{DeployError, Deployment, member, private_dir, read, write};
 use crate::caller::RESERVED;
 
-/// Public keys of users by name, one file each, so that their credentials need not stay here.
-const USERS: &str = "users";
+/// The directory of nodes' credentials beside those of users.
+const NODES: &str = "nodes";
 
 /// Who is taken no more.
 const REVOKED: &str = "revoked.json";
 
+/// Who somebody is on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Who submits jobs.
+    User,
+    /// An agent that runs tasks.
+    Node,
+}
+
+impl Role {
+    /// Where public keys are kept by name, one file each, so that credentials need not stay here.
+    fn known(self) -> &'static str {
+        match self {
+            Self::User => "users",
+            Self::Node => "nodes",
+        }
+    }
+}
+
 impl Deployment {
-    /// Makes a user's credentials file and returns where it is.
-    pub fn add_user(&self, name: &Name) -> Result<PathBuf, DeployError> {
-        if RESERVED.contains(&name.as_str()) {
+    /// Makes somebody's credentials file and returns where it is.
+    pub fn add(&self, role: Role, name: &Name) -> Result<PathBuf, DeployError> {
+        if role == Role::User && RESERVED.contains(&name.as_str()) {
             return Err(DeployError::Reserved(name.clone()));
         }
-        let path = self.credentials_path(name.as_str());
+        let path = self.credentials_of(role, name);
         if path.exists() {
             return Err(DeployError::UserExists { path });
         }
-        let made = self.keys.user_credentials(name.as_str())?;
+        let made = match role {
+            Role::User => self.keys.user_credentials(name.as_str())?,
+            Role::Node => {
+                private_dir(self.dir.join("clients").join(NODES))?;
+                self.keys.node_credentials(name.as_str())?
+            }
+        };
         // First the key: whoever gets in can be kept out again.
-        let known = private_dir(self.dir.join("keys").join(USERS))?;
+        let known = private_dir(self.dir.join("keys").join(role.known()))?;
         write(&known.join(name.as_str()), &made.public_key)?;
         write(&path, &made.text)?;
         Ok(path)
     }
 
-    /// Takes a user's credentials back: removes the file, if it is here, and tells it in the
+    /// Where somebody's credentials are.
+    pub fn credentials_of(&self, role: Role, name: &Name) -> PathBuf {
+        match role {
+            Role::User => self.credentials_path(name.as_str()),
+            Role::Node => {
+                let nodes = self.dir.join("clients").join(NODES);
+                nodes.join(format!("{name}.creds"))
+            }
+        }
+    }
+
+    /// Takes somebody's credentials back: removes the file, if it is here, and tells it in the
     /// configuration of every server, which have to be given to them. Returns where those are.
-    pub fn revoke_user(&self, name: &Name, now: Timestamp) -> Result<Vec<PathBuf>, DeployError> {
-        let known = self.dir.join("keys").join(USERS).join(name.as_str());
+    pub fn revoke(
+        &self,
+        role: Role,
+        name: &Name,
+        now: Timestamp,
+    ) -> Result<Vec<PathBuf>, DeployError> {
+        let known = self.dir.join("keys").join(role.known()).join(name.as_str());
         let key = match std::fs::read_to_string(&known) {
             Ok(key) => key,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -59,7 +100,7 @@ impl Deployment {
         for path in &configs {
             write(path, &member::with_accounts(&read(path)?, &accounts))?;
         }
-        for path in [self.credentials_path(name.as_str()), known] {
+        for path in [self.credentials_of(role, name), known] {
             match std::fs::remove_file(&path) {
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                     return Err(DeployError::File { path, source });
