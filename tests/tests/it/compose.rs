@@ -48,6 +48,17 @@ impl Compose {
             .env("LOOM_LOOMCTL", loomctl())
             .current_dir(checkout()));
         run(&mut compose.command(&["up", "-d"]));
+        // Making a container for each question takes longer than asking.
+        let ada = [
+            "run",
+            "-d",
+            "--name",
+            &compose.ada(),
+            "--entrypoint",
+            "sleep",
+            "cli",
+        ];
+        run(compose.command(&ada).arg("100000"));
         compose
     }
 
@@ -64,22 +75,34 @@ impl Compose {
         command
     }
 
-    /// `loomctl` as ada, in a container that is there anyway: making one takes longer.
-    fn ctl(&self, service: &str, line: &str) -> Said {
-        let line = format!("LOOM_CREDS=/bus/clients/ada.creds loomctl {line}");
-        self.command(&["exec", "-T", service, "sh", "-c", &line])
+    /// The container that ada sits in.
+    fn ada(&self) -> String {
+        format!("{}-ada", self.name)
+    }
+
+    /// `loomctl` as ada.
+    fn ctl(&self, line: &str) -> Said {
+        let line = format!("loomctl {line}");
+        Command::new("docker")
+            .args(["exec", &self.ada(), "sh", "-c", &line])
             .output()
             .unwrap()
             .into()
     }
 
-    fn json(&self, service: &str, line: &str) -> Value {
-        serde_json::from_str(&self.ctl(service, &format!("{line} -o json")).out).unwrap_or_default()
+    /// The credentials that a service's container can read.
+    fn logins(&self, service: &str) -> String {
+        let line = "ls /login; ls -R /bus 2>/dev/null; true";
+        run(&mut self.command(&["exec", "-T", service, "sh", "-c", line]))
+    }
+
+    fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.ctl(&format!("{line} -o json")).out).unwrap_or_default()
     }
 
     /// Nodes that the running tasks of web are on.
-    fn nodes(&self, service: &str) -> Vec<String> {
-        let job = self.json(service, "status web");
+    fn nodes(&self) -> Vec<String> {
+        let job = self.json("status web");
         let slots = job["slots"].as_array().into_iter().flatten();
         slots
             .filter(|slot| slot["current"]["state"] == "running")
@@ -87,8 +110,8 @@ impl Compose {
             .collect()
     }
 
-    fn leader(&self, service: &str) -> Option<String> {
-        let list = self.json(service, "manager ls");
+    fn leader(&self) -> Option<String> {
+        let list = self.json("manager ls");
         let mut managers = list["items"].as_array()?.iter();
         let leader = managers.find(|manager| manager["role"] == "leader")?;
         leader["name"].as_str().map(str::to_owned)
@@ -104,6 +127,7 @@ impl Drop for Compose {
             let logs = logs.map(|logs| Said::from(logs).out).unwrap_or_default();
             let _ = writeln!(std::io::stderr().lock(), "{logs}");
         }
+        works("docker", &["rm", "--force", &self.ada()]);
         let _ = self.command(&["down", "--volumes", "-t", "1"]).output();
         let base = format!("{}-base", self.name);
         works("docker", &["image", "rm", "--force", &self.name, &base]);
@@ -125,8 +149,8 @@ fn a_job_goes_on_when_the_leader_and_a_node_are_killed() {
     };
     let compose = Compose::up(program);
     until("managers and nodes are there", || {
-        let managers = compose.ctl("node-1", "manager ls -o name");
-        let nodes = compose.ctl("node-1", "node ls -o name");
+        let managers = compose.ctl("manager ls -o name");
+        let nodes = compose.ctl("node ls -o name");
         let whole = managers.out.lines().count() == 2 && nodes.out.lines().count() == 3;
         if whole {
             Ok(())
@@ -135,14 +159,21 @@ fn a_job_goes_on_when_the_leader_and_a_node_are_killed() {
         }
     });
     compose
-        .ctl("node-1", &format!("run - <<'END'\n{SERVICE}END"))
+        .ctl(&format!("run - <<'END'\n{SERVICE}END"))
         .expect_code(0);
-    assert_eq!(compose.nodes("node-1").len(), 3);
+    assert_eq!(compose.nodes().len(), 3);
 
-    let leader = compose.leader("node-1").expect("a leader");
+    // What a node can read, its tasks can.
+    for node in ["node-1", "node-2", "node-3"] {
+        assert_eq!(compose.logins(node), "ca.crt\nown.creds\n", "{node}");
+    }
+    let own = "ca.crt\nown.creds\nsystem.creds\n";
+    assert_eq!(compose.logins("manager-1"), own);
+
+    let leader = compose.leader().expect("a leader");
     run(&mut compose.command(&["kill", &leader, "node-2"]));
     until("another manager leads", || {
-        let now = compose.leader("node-1");
+        let now = compose.leader();
         if now.as_ref().is_some_and(|now| *now != leader) {
             Ok(())
         } else {
@@ -150,7 +181,7 @@ fn a_job_goes_on_when_the_leader_and_a_node_are_killed() {
         }
     });
     until("three tasks run, none on the node that was killed", || {
-        let nodes = compose.nodes("node-1");
+        let nodes = compose.nodes();
         if nodes.len() == 3 && !nodes.contains(&"node-2".to_owned()) {
             Ok(())
         } else {
@@ -158,10 +189,7 @@ fn a_job_goes_on_when_the_leader_and_a_node_are_killed() {
         }
     });
     compose
-        .ctl(
-            "node-3",
-            "run - <<'END'\nname: after\nkind: batch\nbash: 'true'\nEND",
-        )
+        .ctl("run - <<'END'\nname: after\nkind: batch\nbash: 'true'\nEND")
         .expect_code(0);
 
     // The service for users: its own credentials, and the examples.
@@ -171,6 +199,6 @@ fn a_job_goes_on_when_the_leader_and_a_node_are_killed() {
         .unwrap()
         .into();
     said.expect_code(0);
-    let hello = compose.json("node-1", "status hello");
+    let hello = compose.json("status hello");
     assert_eq!(hello["summary"]["job"]["owner"], "ada", "{hello}");
 }
