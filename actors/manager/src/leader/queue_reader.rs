@@ -187,11 +187,12 @@ fn command_of(user: &str, message: &QueueMessage) -> Result<Option<Command>, Wir
         return Ok(None);
     };
     let if_version = message.header(IF_VERSION).unwrap_or_default();
-    let asked = [
+    let mut asked = vec![
         subject::QUEUE.as_bytes(),
         if_version.as_bytes(),
         &message.payload,
     ];
+    asked.extend(message.header(SET).map(str::as_bytes));
     Command::new(user, id, &asked).map(Some)
 }
 

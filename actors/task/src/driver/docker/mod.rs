@@ -79,6 +79,10 @@ impl DockerOptions {
     pub fn new(data_dir: impl Into<PathBuf>, node: impl Into<String>) -> Self {
         let host = std::env::var("DOCKER_HOST").unwrap_or_default();
         let socket = host.strip_prefix("unix://").unwrap_or(engine::SOCKET);
+        if !host.is_empty() && !host.starts_with("unix://") {
+            // Exits are watched and signals sent by the kernel of this host.
+            tracing::warn!("DOCKER_HOST={host} is no engine of this host: {socket} is used");
+        }
         Self {
             data_dir: data_dir.into(),
             node: node.into(),
