@@ -24,7 +24,7 @@ use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use claim::Claim;
 pub use decision::{Bias, Decision, RunnerUp, Score};
-pub use node::{Capacity, Drain, NodeInfo, NodeRecord, NodeStatus, Taint, UseRecord};
+pub use node::{Capacity, Drain, Gpu, NodeInfo, NodeRecord, NodeStatus, Taint, UseRecord};
 pub use resize::{Limits, PendingResize, Resize};
 pub use seldom::Seldom;
 pub use update::{UpdatePhase, UpdateState};
@@ -189,6 +189,9 @@ pub struct RunRecord {
     /// Ports of the node by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<Name, u16>,
+    /// The gpus of its node that are its own.
+    #[serde(default, skip_serializing_if = "Seldom::is_none")]
+    pub gpus: Seldom<Vec<Gpu>>,
     /// How often its placement was restarted on the node before this run.
     #[serde(default)]
     pub restarts: u32,
@@ -240,6 +243,13 @@ pub struct RunRecord {
     /// `RunReport.change` of what is known of it.
     #[serde(default)]
     pub change: u64,
+}
+
+impl RunRecord {
+    /// The gpus of its node that are its own.
+    pub fn own_gpus(&self) -> &[Gpu] {
+        self.gpus.as_ref().map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Marks on a running run.

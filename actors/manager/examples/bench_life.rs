@@ -277,6 +277,7 @@ fn cluster(nodes: usize) -> State {
             disk: Bytes(0),
             ports_from: 20000,
             ports_to: 29999,
+            gpus: Vec::new(),
         },
         drivers: vec![DriverKind::Process],
         attributes: BTreeMap::new(),

@@ -40,7 +40,7 @@ pub(crate) async fn gather(options: &NodeOptions, drivers: Vec<DriverKind>) -> N
 }
 
 fn capacity(options: &NodeOptions) -> Capacity {
-    let told = options.capacity;
+    let told = &options.capacity;
     let measured = host_capacity(&options.data_dir);
     Capacity {
         cpu: told.cpu.unwrap_or(measured.cpu),
@@ -48,6 +48,7 @@ fn capacity(options: &NodeOptions) -> Capacity {
         disk: told.disk.unwrap_or(measured.disk),
         ports_from: *options.ports.start(),
         ports_to: *options.ports.end(),
+        gpus: told.gpus.clone().unwrap_or(measured.gpus),
     }
 }
 

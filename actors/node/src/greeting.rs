@@ -157,6 +157,7 @@ mod tests {
         let holding = |number: u8| Holding {
             placement: run(number),
             ports: std::collections::BTreeMap::new(),
+            gpus: Vec::new(),
             restart: 1,
         };
         whole.holdings = vec![holding(1), holding(8)];

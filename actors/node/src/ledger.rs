@@ -278,9 +278,11 @@ impl Ledger {
         let held = live.map(|place| Holding {
             placement: place.assigned.placement,
             ports: place.assigned.ports.clone(),
+            gpus: place.assigned.gpus.clone(),
             restart: place.assigned.restart,
         });
-        held.filter(|held| !held.ports.is_empty() || held.restart > 0)
+        let holds = |held: &Holding| !held.ports.is_empty() || !held.gpus.is_empty();
+        held.filter(|held| holds(held) || held.restart > 0)
             .collect()
     }
 

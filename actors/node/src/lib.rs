@@ -23,6 +23,7 @@ mod drivers;
 mod facts;
 mod frame;
 mod gate;
+mod gpus;
 mod greeting;
 mod journal;
 mod ledger;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use loom_bus::connection::{Bus, ConnectOptions};
 use loom_schemas::ids::Name;
+use loom_schemas::record::Gpu;
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::words::DriverKind;
 
@@ -68,7 +69,7 @@ pub enum BusAccess {
 }
 
 /// What a node offers in place of what its host has; what is none is measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapacityOverride {
     /// Cores.
     pub cpu: Option<MilliCores>,
@@ -76,6 +77,8 @@ pub struct CapacityOverride {
     pub memory: Option<Bytes>,
     /// Disk.
     pub disk: Option<Bytes>,
+    /// Gpus; none at all if the list is empty.
+    pub gpus: Option<Vec<Gpu>>,
 }
 
 /// How patient a node is.

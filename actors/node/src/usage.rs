@@ -7,6 +7,8 @@ use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::NodeUsage;
 use sysinfo::System;
 
+use crate::gpus::{NVIDIA, listed};
+
 /// What of the memory is kept for the host and for Loom: an eighth, at most so much.
 const MEMORY_KEPT_MAX: u64 = 1 << 30;
 
@@ -58,6 +60,7 @@ impl Meter {
             disk: Bytes(free - free / 20),
             ports_from: 0,
             ports_to: 0,
+            gpus: listed(Path::new(NVIDIA)),
         }
     }
 

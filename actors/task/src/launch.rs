@@ -54,6 +54,8 @@ pub struct Container {
     pub network: Network,
     /// Ports of the node that lead into it.
     pub ports: Vec<PublishedPort>,
+    /// The gpus that are put into it, by their ids.
+    pub gpus: Vec<String>,
 }
 
 /// A port of the node that leads into a container.

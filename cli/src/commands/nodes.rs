@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
-use loom_schemas::record::{NodeRecord, NodeStatus};
+use loom_schemas::record::{Gpu, NodeRecord, NodeStatus};
 use loom_schemas::subject;
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::{
@@ -152,6 +152,7 @@ fn rows(nodes: &[NodeSummary], wide: bool) -> String {
     let mut heads = vec!["node", "status", "runs", "cpu", "memory", "drivers"];
     if wide {
         heads.extend([
+            "gpus",
             "address",
             "arch",
             "os",
@@ -177,7 +178,13 @@ fn rows(nodes: &[NodeSummary], wide: bool) -> String {
             let labels = view.node.merged_labels();
             let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
             let taints: Vec<String> = view.node.taints.iter().map(ToString::to_string).collect();
+            let gpus = &info.capacity.gpus;
+            let gpus = match gpus.len() {
+                0 => "-".to_owned(),
+                all => format!("{}/{all}", view.reserved_gpus),
+            };
             cells.extend([
+                gpus,
                 info.address.clone(),
                 info.arch.clone(),
                 info.os.clone(),
@@ -239,10 +246,34 @@ fn status_since(node: &NodeRecord) -> Timestamp {
     }
 }
 
+/// What a node has for its runs, and what is taken and used of it.
+fn gives(text: &mut String, view: &NodeSummary, now: Timestamp) {
+    let capacity = &view.node.info.capacity;
+    let (cpu, memory) = reserved(view);
+    table::field(text, "Cpu", &format!("{cpu} cores reserved"));
+    table::field(text, "Memory", &format!("{memory} reserved"));
+    let ports = format!("{}-{}", capacity.ports_from, capacity.ports_to);
+    table::field(text, "Ports", &ports);
+    if !capacity.gpus.is_empty() {
+        let counts = Gpu::counts(&capacity.gpus);
+        let taken = view.reserved_gpus;
+        table::field(text, "Gpus", &format!("{counts}; {taken} reserved"));
+    }
+    if let Some(heartbeat) = &view.heartbeat {
+        let usage = heartbeat.usage;
+        let line = format!(
+            "{} cores, {} memory, {} ago",
+            MilliCores(usage.cpu_millis),
+            Bytes(usage.memory),
+            time::age(Some(heartbeat.at), now)
+        );
+        table::field(text, "In use", &line);
+    }
+}
+
 fn detail(whole: &NodeView, now: Timestamp) -> String {
     let view = &whole.summary;
     let info = &view.node.info;
-    let (cpu, memory) = reserved(view);
     let mut text = String::new();
     table::field(&mut text, "Node", view.node.name.as_str());
     let since = time::age(Some(status_since(&view.node)), now);
@@ -274,20 +305,7 @@ fn detail(whole: &NodeView, now: Timestamp) -> String {
         info.datacenter.as_deref().unwrap_or_default(),
     );
     told(&mut text, view, now);
-    table::field(&mut text, "Cpu", &format!("{cpu} cores reserved"));
-    table::field(&mut text, "Memory", &format!("{memory} reserved"));
-    let ports = format!("{}-{}", info.capacity.ports_from, info.capacity.ports_to);
-    table::field(&mut text, "Ports", &ports);
-    if let Some(heartbeat) = &view.heartbeat {
-        let usage = heartbeat.usage;
-        let line = format!(
-            "{} cores, {} memory, {} ago",
-            MilliCores(usage.cpu_millis),
-            Bytes(usage.memory),
-            time::age(Some(heartbeat.at), now)
-        );
-        table::field(&mut text, "In use", &line);
-    }
+    gives(&mut text, view, now);
     if whole.runs.is_empty() {
         return text;
     }

@@ -226,7 +226,7 @@ impl Dev {
             options.find_docker = true;
             options.address = Some(announced(self.listen.ip()).to_string());
             if self.nodes > 1 {
-                options.capacity = share(self.nodes, data_dir);
+                options.capacity = share(number, self.nodes, data_dir);
                 options.ports = port_share(number, self.nodes);
             }
             all.push(options);
@@ -236,7 +236,7 @@ impl Dev {
             let directory = data_dir.join(name.as_str());
             let mut options = NodeOptions::new(name, access.clone(), directory);
             options.drivers = vec![DriverKind::Sim];
-            options.capacity = self.sim_shape;
+            options.capacity = self.sim_shape.clone();
             options.address = Some(announced(self.listen.ip()).to_string());
             options.labels.insert("sim".to_owned(), "true".to_owned());
             all.push(options);

@@ -16,6 +16,7 @@ use crate::client::connect_code;
 use crate::exit::{Code, Failure, chain};
 
 pub(crate) mod dev;
+mod gpus;
 pub(crate) mod manager;
 pub(crate) mod node;
 mod own_bus;

@@ -10,6 +10,7 @@ use loom_node::{BusAccess, NodeOptions, TasksOnStop};
 use loom_schemas::ids::Name;
 use loom_schemas::words::DriverKind;
 
+use super::gpus::{numbered, parse_gpus};
 use super::{
     AGENT_LOG, Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_patience, parse_ports,
     raise_open_files, told_to_stop, wait_for_bus, write_ready,
@@ -48,6 +49,10 @@ pub(crate) struct NodeStart {
     /// Host ports it gives to tasks
     #[arg(long, default_value = "20000-29999", value_parser = parse_ports, value_name = "RANGE")]
     ports: RangeInclusive<u16>,
+    /// Gpus it gives to tasks, in place of those it finds (NVIDIA's, by model); their ids are numbers
+    /// from 0; repeat for several names, 0 for none
+    #[arg(long = "gpu", value_parser = parse_gpus, value_name = "NAME=COUNT")]
+    gpus: Vec<(Name, u32)>,
     /// What runs tasks here: docker, process, sim [default: process where that is allowed, and docker
     /// from when an engine answers]
     #[arg(long, value_delimiter = ',', value_parser = parse_driver)]
@@ -100,6 +105,7 @@ impl NodeStart {
         options.datacenter.clone_from(&self.datacenter);
         options.address = self.address.map(|address| address.to_string());
         options.ports = self.ports.clone();
+        options.capacity.gpus = (!self.gpus.is_empty()).then(|| numbered(&self.gpus));
         options.drivers = drivers;
         options.find_docker = self.driver.is_empty();
         options.allow_process = self.allow_process;

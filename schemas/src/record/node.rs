@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Name;
+use crate::spec::Gpus;
 use crate::units::{Bytes, MilliCores, Millis};
 use crate::words::{DriverKind, TaintEffect};
 
@@ -184,4 +185,34 @@ pub struct Capacity {
     pub ports_from: u16,
     /// The last.
     pub ports_to: u16,
+    /// Its gpus, each for one run at a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<Gpu>,
+}
+
+/// One gpu of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Gpu {
+    /// What tasks ask for it by, after its model.
+    pub name: Name,
+    /// What drivers know it by on its node: a UUID, or a number.
+    pub id: String,
+}
+
+impl Gpu {
+    /// How many there are of each name: `2 a100, 1 t4`.
+    pub fn counts<'a>(gpus: impl IntoIterator<Item = &'a Self>) -> Gpus {
+        let mut named = BTreeMap::new();
+        for gpu in gpus {
+            *named.entry(gpu.name.clone()).or_insert(0) += 1;
+        }
+        Gpus { any: 0, named }
+    }
+}
+
+/// `a100:0`.
+impl std::fmt::Display for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.name, self.id)
+    }
 }

@@ -32,7 +32,7 @@ pub(crate) const JOB_FIELDS: [&str; 12] = [
 ];
 
 /// The fields of a task.
-pub(crate) const TASK_FIELDS: [&str; 34] = [
+pub(crate) const TASK_FIELDS: [&str; 35] = [
     "image",
     "bash",
     "python",
@@ -55,6 +55,7 @@ pub(crate) const TASK_FIELDS: [&str; 34] = [
     "disk",
     "disk_rate",
     "pids",
+    "gpus",
     "ports",
     "constraints",
     "affinities",
@@ -165,6 +166,9 @@ pub(crate) struct TaskFile {
     /// The most processes and threads at once. Default: 512.
     #[schemars(range(min = 1, max = 4_194_304))]
     pub(crate) pids: Field<Whole>,
+    /// Gpus of its own: how many of any name, or a map of names to counts. Default: 0.
+    #[schemars(range(max = 64))]
+    pub(crate) gpus: Field<Form<Whole, Entries<Whole>>>,
     /// Ports by name: the container's port, or a map. Default: none.
     pub(crate) ports: Field<Entries<Form<Whole, PortFile>>>,
     /// What its nodes have to be: each `attribute op value`, such as `arch == amd64`. Default: none.

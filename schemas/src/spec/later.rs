@@ -10,7 +10,6 @@ pub(crate) const TASK: &str = "TaskFile";
 const LATER: &[(&str, &str)] = &[
     (JOB, "on"),
     (TASK, "plugin"),
-    (TASK, "gpus"),
     (TASK, "inputs"),
     (TASK, "outputs"),
     (TASK, "volumes"),

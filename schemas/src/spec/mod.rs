@@ -9,6 +9,7 @@ pub mod cron;
 mod depend;
 mod field;
 mod file;
+mod gpus;
 mod health;
 pub mod image;
 mod json;
@@ -47,6 +48,7 @@ use crate::words::{DriverKind, Kind, Strategy};
 pub use attribute::{Attribute, AttributeKind};
 pub use constraint::{Comparison, Constraint, ConstraintError, Predicate, regexp, words};
 pub use depend::{After, DEPENDENCIES_MAX, DependOn, DependsOn, SubJob};
+pub use gpus::{GPU_NAMES_MAX, GPUS_MAX, Gpus, gpu_name};
 pub use image::{ImageSpec, Network, Pull};
 pub use lower::{PORTS_MAX, REPLICAS_MAX, TASKS_MAX, WORD_MAX, WORDS_MAX};
 pub use placement::{
@@ -277,6 +279,16 @@ pub struct Resources {
     pub disk_rate: Option<Bytes>,
     /// The most processes and threads at once.
     pub pids: u32,
+    /// Gpus of its own; boxed, for few runs have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Box<Gpus>>,
+}
+
+impl Resources {
+    /// The gpus of its own.
+    pub fn gpus(&self) -> &Gpus {
+        self.gpus.as_deref().unwrap_or(Gpus::NONE)
+    }
 }
 
 /// One port of a task.

@@ -222,7 +222,8 @@ pub(crate) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> O
             )
         })
         .filter(|(distance, name)| *distance <= 1.max(name.len() / 3))
-        .min_by_key(|(distance, _)| *distance)
+        // Of two that are as near the one that only goes on is meant: `gpu` is `gpus`, not `cpu`.
+        .min_by_key(|(distance, name)| (*distance, !name.starts_with(&lower)))
         .map(|(_, name)| format!("did you mean `{name}`?"))
 }
 

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::field::{Cores, Entries, Field, Rate, Size, Text, Whole};
+use super::field::{Cores, Entries, Field, Form, Rate, Size, Text, Whole};
 use super::file::TaskFile;
 use super::lower::{Lowering, REPLICAS_MAX, entries};
 use super::problem::shown;
 use super::program::Texts;
-use super::{Resources, TaskSpec};
+use super::{Gpus, Resources, TaskSpec};
 use crate::ids::Index;
 use crate::units::{Bytes, MilliCores};
 
@@ -53,6 +53,9 @@ pub struct ResourceChange {
     /// The most processes and threads at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+    /// Gpus of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Gpus>,
 }
 
 impl ResourceChange {
@@ -66,6 +69,10 @@ impl ResourceChange {
             disk: self.disk.unwrap_or(base.disk),
             disk_rate: self.disk_rate.or(base.disk_rate),
             pids: self.pids.unwrap_or(base.pids),
+            gpus: match &self.gpus {
+                Some(own) => (!own.is_none()).then(|| Box::new(own.clone())),
+                None => base.gpus.clone(),
+            },
         }
     }
 }
@@ -131,6 +138,9 @@ pub(crate) struct IndexFile {
     /// The most processes and threads at once.
     #[schemars(range(min = 1, max = 4_194_304))]
     pids: Field<Whole>,
+    /// Gpus of its own: how many of any name, or a map of names to counts.
+    #[schemars(range(max = 64))]
+    gpus: Field<Form<Whole, Entries<Whole>>>,
 }
 
 /// The fields that say what is reserved.
@@ -141,6 +151,7 @@ pub(super) struct Amounts<'a> {
     pub(super) disk: &'a Field<Size>,
     pub(super) disk_rate: &'a Field<Rate>,
     pub(super) pids: &'a Field<Whole>,
+    pub(super) gpus: &'a Field<Form<Whole, Entries<Whole>>>,
 }
 
 impl<'a> Amounts<'a> {
@@ -152,6 +163,7 @@ impl<'a> Amounts<'a> {
             disk: &task.disk,
             disk_rate: &task.disk_rate,
             pids: &task.pids,
+            gpus: &task.gpus,
         }
     }
 }
@@ -165,6 +177,7 @@ impl Lowering<'_> {
             disk: Bytes(0),
             disk_rate: None,
             pids: 512,
+            gpus: None,
         };
         self.change(amounts, &base).over(&base)
     }
@@ -212,6 +225,7 @@ impl Lowering<'_> {
             disk: size(amounts.disk),
             disk_rate: rate,
             pids: amounts.pids.value.map(|_| pids),
+            gpus: self.gpus(amounts.gpus),
         }
     }
 
@@ -236,6 +250,7 @@ impl Lowering<'_> {
                 disk: &file.disk,
                 disk_rate: &file.disk_rate,
                 pids: &file.pids,
+                gpus: &file.gpus,
             };
             let resources = self.change(&amounts, base);
             let has_args = file.args.present;

@@ -34,6 +34,7 @@ impl Lowering<'_> {
             disk,
             disk_rate,
             pids,
+            gpus,
             ports,
             constraints,
             affinities,

@@ -36,6 +36,9 @@ pub struct NodeSummary {
     pub reserved_cpu_millis: u32,
     /// Bytes reserved.
     pub reserved_memory: u64,
+    /// Gpus reserved.
+    #[serde(default)]
+    pub reserved_gpus: u32,
     /// How many runs on it have not ended.
     pub runs: u32,
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Name, RunId, Slot};
-use crate::record::{Exit, Health, Limits, Marks, NodeInfo, Order};
+use crate::record::{Exit, Gpu, Health, Limits, Marks, NodeInfo, Order};
 use crate::spec::TaskSpec;
 use crate::words::{Kind, RunState};
 
@@ -53,6 +53,9 @@ pub struct Holding {
     /// Ports of the node by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<Name, u16>,
+    /// Gpus of the node that are its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<Gpu>,
     /// As [`Assigned::restart`].
     #[serde(default)]
     pub restart: u32,
@@ -121,6 +124,9 @@ pub struct Assigned {
     /// Ports of the node by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<Name, u16>,
+    /// Gpus of the node that are its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<Gpu>,
     /// The values of the results of other tasks that it refers to, by what stands between the
     /// braces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

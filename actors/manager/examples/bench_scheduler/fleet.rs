@@ -94,6 +94,7 @@ pub(crate) fn info(number: usize) -> NodeInfo {
             disk: Bytes(0),
             ports_from: 20_000,
             ports_to: 29_999,
+            gpus: Vec::new(),
         },
         drivers: vec![DriverKind::Process],
         attributes: BTreeMap::new(),

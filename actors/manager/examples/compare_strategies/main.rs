@@ -169,6 +169,7 @@ fn nodes() -> Vec<(Name, Room)> {
                     memory: Bytes::mib(gib * 1024),
                     ports_from: 20_000,
                     ports_to: 29_999,
+                    gpus: Vec::new(),
                     ..Capacity::default()
                 },
                 drivers: vec![DriverKind::Process],
@@ -243,7 +244,7 @@ impl<'a> Running<'a> {
                 break;
             };
             self.cluster
-                .give_back(&node, &self.requests[kind], &BTreeMap::new());
+                .give_back(&node, &self.requests[kind], &BTreeMap::new(), &[]);
             if let Some((used, _)) = self.in_use.get_mut(&node) {
                 *used -= uses;
             }

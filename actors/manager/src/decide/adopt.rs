@@ -65,6 +65,10 @@ pub(super) fn adopt(
         restarts: report.restarts,
         state: RunState::Pending,
         ports: held.map(|held| held.ports.clone()).unwrap_or_default(),
+        gpus: held
+            .map(|held| held.gpus.clone())
+            .filter(|gpus| !gpus.is_empty())
+            .into(),
         restart_orders: held.map_or(0, |held| held.restart),
         ..new_run(&job, report.run, resources, now)
     };

@@ -57,6 +57,7 @@ pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<A
         results: results(state, slot, task),
         labels: version.spec.labels.clone(),
         ports: run.ports.clone(),
+        gpus: run.own_gpus().to_vec(),
         holds_address: record
             .holder()
             .is_some_and(|holder| holder.placement == run.placement),
@@ -107,6 +108,7 @@ pub fn unwanted(state: &State, report: &RunReport, reason: &str) -> Assigned {
             .map(|version| version.spec.labels.clone())
             .unwrap_or_default(),
         ports: BTreeMap::new(),
+        gpus: Vec::new(),
         results: BTreeMap::new(),
         holds_address: false,
         replicas: 0,

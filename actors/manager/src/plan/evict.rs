@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use loom_schemas::ids::{Name, RunId, Slot};
-use loom_schemas::record::{Claim, NodeRecord, NodeStatus, Order, RunRecord, Seldom, SlotRecord};
+use loom_schemas::record::{
+    Claim, Gpu, NodeRecord, NodeStatus, Order, RunRecord, Seldom, SlotRecord,
+};
 use loom_schemas::spec::{Resources, TaskSpec};
 
 use super::Pass;
@@ -193,7 +195,7 @@ fn way(
     let is_ending = |run: &RunRecord| run.order != Order::Run && !promised.contains(&run.placement);
     let ending: BTreeMap<RunId, Resources> = runs_of(state, load)
         .filter(|(_, run)| is_ending(run))
-        .map(|(_, run)| (run.placement, run.reserved.clone()))
+        .map(|(_, run)| (run.placement, held_by(run)))
         .collect();
     let room = Room::keeping(node, Some(load), respected);
     let room = without(state, load, room, &ending.keys().copied().collect());
@@ -247,7 +249,7 @@ fn carry_out(
                 reason: reason.clone(),
             };
             run.evicted_for = Some(slot.clone()).into();
-            awaits.insert(run.placement, run.reserved.clone());
+            awaits.insert(run.placement, held_by(run));
             let mut event = run_event(facts.now, &gone.slot, run, "evicted");
             event.reason = Some(reason);
             draft.event(event);
@@ -265,6 +267,15 @@ fn carry_out(
             .iter()
             .map(|gone| Slot::clone(&gone.slot))
             .collect(),
+    }
+}
+
+/// What a run holds, its gpus by what they are and not by what was asked for.
+fn held_by(run: &RunRecord) -> Resources {
+    let gpus = Some(run.own_gpus()).filter(|gpus| !gpus.is_empty());
+    Resources {
+        gpus: gpus.map(|gpus| Box::new(Gpu::counts(gpus))),
+        ..run.reserved.clone()
     }
 }
 

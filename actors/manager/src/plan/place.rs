@@ -111,6 +111,7 @@ impl Pass<'_> {
                 evicted: evicted.map(|claim| claim.evicted).unwrap_or_default(),
             })),
             ports: found.ports,
+            gpus: Some(found.gpus).filter(|gpus| !gpus.is_empty()).into(),
             ..run
         }
     }
@@ -160,7 +161,7 @@ impl Pass<'_> {
         if let Some(claim) = record.claim.as_ref()
             && let Some(load) = state.load(&claim.node)
         {
-            cluster.open_claim(&claim.node, &load.kept_free(claim), &claim.ports);
+            cluster.open_claim(load, claim);
         }
         let placed = if let Some(node) = record.slot.index.node() {
             let placed = cluster.place_on(node, task, request, run);

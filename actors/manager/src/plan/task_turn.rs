@@ -128,6 +128,7 @@ pub fn new_run(job: &JobRecord, run: RunId, reserved: Resources, now: Timestamp)
         evicted_for: Seldom::NONE,
         reserved,
         ports: BTreeMap::new(),
+        gpus: Seldom::NONE,
         restarts: 0,
         will_restart: false,
         restart_orders: 0,

@@ -103,10 +103,11 @@ fn limits(old: &Resources, new: &Resources) -> Change {
         disk,
         disk_rate: _,
         pids: _,
+        gpus,
     } = old;
     if old == new {
         Change::Adopt
-    } else if *disk == new.disk {
+    } else if *disk == new.disk && *gpus == new.gpus {
         Change::Resize
     } else {
         Change::Replace
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn limits_change_in_place_and_all_that_a_run_sees_replaces_it() {
         type Edit = fn(&mut TaskSpec);
-        let table: [(&str, Edit, Change); 14] = [
+        let table: [(&str, Edit, Change); 15] = [
             ("nothing", |_| {}, Change::Adopt),
             ("replicas", |t| t.replicas = 9, Change::Adopt),
             ("restart", |t| t.restart.attempts = 9, Change::Adopt),
@@ -158,6 +159,11 @@ mod tests {
                 Change::Resize,
             ),
             ("disk", |t| t.resources.disk = Bytes(1), Change::Replace),
+            (
+                "gpus",
+                |t| t.resources.gpus = Some(Box::default()),
+                Change::Replace,
+            ),
             (
                 "env",
                 |t| drop(t.env.insert("A".into(), "b".into())),

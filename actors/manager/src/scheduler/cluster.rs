@@ -8,13 +8,14 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{Bias, NodeRecord, RunnerUp, Score, UseRecord};
+use loom_schemas::record::{Bias, Claim, Gpu, NodeRecord, RunnerUp, Score, UseRecord};
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::Strategy;
 
 use super::constraint::Attributes;
 use super::fits::{Request, Room, choose_ports, fits};
 use super::floor::Floor;
+use super::gpus::choose_gpus;
 use super::pick::{self, Chosen, Failures};
 use super::queue::Queue;
 use super::ranking::OUT;
@@ -22,7 +23,7 @@ use super::shape::{Shape, Shapes};
 use super::spacing::Spacing;
 use super::why::{Cause, WhyNot};
 use super::{Affinities, Placement, Preferences, spread};
-use crate::state::{Held, Load, State};
+use crate::state::{Load, State};
 
 /// What the nodes have left, kept from one placement to the next and from one pass to the next.
 #[derive(Clone, Debug)]
@@ -176,19 +177,16 @@ impl Cluster {
             return Err(floor.why_not(request, |seat| spacing.refuses(floor, seat)));
         };
         let seat = first.seat;
-        let Some(ports) = choose_ports(self.floor.room(seat), task, run) else {
-            // fits() has counted the ports; a node that still has none is one that does not fit.
-            let mut why = WhyNot::default();
-            why.count(Cause::Ports);
-            return Err(why);
-        };
+        // fits() has counted ports and gpus; a node that still has none is one that does not fit.
+        let chosen = choose(self.floor.room(seat), task, request, run);
+        let (ports, gpus) = chosen.map_err(WhyNot::one)?;
         let runners_up = others.iter().map(|next| RunnerUp {
             node: self.floor.name(next.seat).clone(),
             score: Score(next.cost),
             bias: next.bias,
         });
         let runners_up = runners_up.collect();
-        let node = self.take(seat, request, &ports);
+        let node = self.take(seat, request, &ports, &gpus);
         if let Some(siblings) = &mut preferences.siblings {
             siblings.placed(&node, seat);
         }
@@ -198,6 +196,7 @@ impl Cluster {
         Ok(Placement {
             node,
             ports,
+            gpus,
             strategy: shape.strategy,
             score: Score(first.cost),
             bias: first.bias,
@@ -216,7 +215,7 @@ impl Cluster {
         let seat = self.floor.find(node).ok_or(Cause::Down)?;
         let room = self.floor.room(seat);
         fits(room, request)?;
-        let ports = choose_ports(room, task, run).ok_or(Cause::Ports)?;
+        let (ports, gpus) = choose(room, task, request, run)?;
         let shape = Shape {
             request: request.clone(),
             strategy: self.strategy,
@@ -224,8 +223,9 @@ impl Cluster {
         };
         let cost = self.floor.cost_on(&shape, seat);
         Ok(Placement {
-            node: self.take(seat, request, &ports),
+            node: self.take(seat, request, &ports, &gpus),
             ports,
+            gpus,
             strategy: self.strategy,
             score: Score(cost),
             bias: Bias::default(),
@@ -234,23 +234,37 @@ impl Cluster {
     }
 
     /// Has what is kept free on a node for a slot that waits be there for it.
-    pub fn open_claim(&mut self, node: &Name, kept: &Held, ports: &BTreeSet<u16>) {
-        if let Some(seat) = self.floor.find(node) {
-            self.floor.open_claim(seat, kept, ports);
+    pub fn open_claim(&mut self, load: &Load, claim: &Claim) {
+        if let Some(seat) = self.floor.find(&claim.node) {
+            self.floor.open_claim(seat, load, claim);
             self.taken.insert(seat);
         }
     }
 
     /// Gives back what a run took of a node, as far as it is there; for what would be if it ended.
-    pub fn give_back(&mut self, node: &Name, request: &Request, ports: &BTreeMap<Name, u16>) {
+    pub fn give_back(
+        &mut self,
+        node: &Name,
+        request: &Request,
+        ports: &BTreeMap<Name, u16>,
+        gpus: &[Gpu],
+    ) {
         if let Some(seat) = self.floor.find(node) {
-            self.floor.give_back(seat, request, ports.values().copied());
+            let ports = ports.values().copied();
+            self.floor.give_back(seat, request, ports, gpus);
             self.taken.insert(seat);
         }
     }
 
-    fn take(&mut self, seat: usize, request: &Request, ports: &BTreeMap<Name, u16>) -> Name {
-        self.floor.take(seat, request, ports.values().copied());
+    fn take(
+        &mut self,
+        seat: usize,
+        request: &Request,
+        ports: &BTreeMap<Name, u16>,
+        gpus: &[Gpu],
+    ) -> Name {
+        let ports = ports.values().copied();
+        self.floor.take(seat, request, ports, gpus);
         self.taken.insert(seat);
         self.floor.name(seat).clone()
     }
@@ -305,4 +319,16 @@ impl Cluster {
         });
         told.collect()
     }
+}
+
+/// What a run of a task is given of a node beside its room: ports and gpus.
+fn choose(
+    room: &Room,
+    task: &TaskSpec,
+    request: &Request,
+    run: RunId,
+) -> Result<(BTreeMap<Name, u16>, Vec<Gpu>), Cause> {
+    let ports = choose_ports(room, task, run).ok_or(Cause::Ports)?;
+    let gpus = choose_gpus(room, &request.gpus).ok_or(Cause::Gpus(None))?;
+    Ok((ports, gpus))
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use loom_schemas::ids::{RunId, Slot};
-use loom_schemas::record::RunRecord;
+use loom_schemas::record::{Gpu, RunRecord};
+use loom_schemas::spec::GPU_NAMES_MAX;
 
 use super::fits::{DIMENSIONS, Request, Room, suits};
 
-/// What can be short on a node: the resources, and ports of its range.
-const NEEDS: usize = DIMENSIONS + 1;
+/// What can be short on a node: the resources, ports of its range, and gpus of each name asked for.
+const NEEDS: usize = DIMENSIONS + 1 + GPU_NAMES_MAX;
 
 /// So many choices are looked at for one node; past that the evicted are enough and none too many,
 /// but fewer might do.
@@ -30,6 +31,7 @@ pub struct Candidate {
     pub placed_at: Timestamp,
     held: [u64; DIMENSIONS],
     ports: Vec<u16>,
+    gpus: Vec<Gpu>,
 }
 
 /// How much is given up: the fewest runs first, then the lowest, then the youngest; the worst of
@@ -46,8 +48,14 @@ impl Candidate {
             placement: run.placement,
             priority,
             placed_at: run.placed_at,
-            held: [u64::from(held.cpu.0), held.memory.0, held.disk.0],
+            held: [
+                u64::from(held.cpu.0),
+                held.memory.0,
+                held.disk.0,
+                run.own_gpus().len() as u64,
+            ],
             ports: run.ports.values().copied().collect(),
+            gpus: run.own_gpus().to_vec(),
         }
     }
 
@@ -60,11 +68,20 @@ impl Candidate {
         )
     }
 
-    fn frees(&self, room: &Room) -> [u64; NEEDS] {
+    fn frees(&self, room: &Room, request: &Request) -> [u64; NEEDS] {
         let range = room.capacity.ports_from..=room.capacity.ports_to;
         let ports = self.ports.iter().filter(|port| range.contains(port));
-        let [cpu, memory, disk] = self.held;
-        [cpu, memory, disk, ports.count() as u64]
+        let mut frees = [0; NEEDS];
+        frees[..DIMENSIONS].copy_from_slice(&self.held);
+        frees[DIMENSIONS] = ports.count() as u64;
+        for (need, name) in frees[DIMENSIONS + 1..]
+            .iter_mut()
+            .zip(request.gpus.named.keys())
+        {
+            let of_name = self.gpus.iter().filter(|gpu| gpu.name == *name);
+            *need = of_name.count() as u64;
+        }
+        frees
     }
 }
 
@@ -98,11 +115,12 @@ pub fn least_evicted(
     forced.sort_unstable();
     forced.dedup();
     for at in &forced {
-        lacks = less(lacks, candidates[*at].frees(room));
+        lacks = less(lacks, candidates[*at].frees(room, request));
     }
     let others = (0..candidates.len()).filter(|at| !forced.contains(at));
-    let others: Vec<(usize, [u64; NEEDS])> =
-        others.map(|at| (at, candidates[at].frees(room))).collect();
+    let others: Vec<(usize, [u64; NEEDS])> = others
+        .map(|at| (at, candidates[at].frees(room, request)))
+        .collect();
     let mut search = Search::of(&others);
     let chosen = search.fewest(lacks)?;
     let mut evicted: Vec<usize> = chosen.into_iter().map(|at| others[at].0).collect();
@@ -127,6 +145,9 @@ fn lacks(room: &Room, request: &Request) -> [u64; NEEDS] {
         }
     }
     lacks[DIMENSIONS] = of_range.saturating_sub(room.free_ports()) as u64;
+    for (lack, (name, count)) in lacks[DIMENSIONS + 1..].iter_mut().zip(&request.gpus.named) {
+        *lack = u64::from(count.saturating_sub(room.free_gpus_of(name)));
+    }
     lacks
 }
 

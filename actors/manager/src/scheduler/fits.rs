@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use loom_schemas::ids::{Index, Name, RunId, Slot};
-use loom_schemas::record::{Capacity, NodeRecord, NodeStatus, RunRecord};
-use loom_schemas::spec::{Attribute, Constraint, JobSpec, Resources, TaskSpec, Toleration};
+use loom_schemas::record::{Capacity, Gpu, NodeRecord, NodeStatus, RunRecord};
+use loom_schemas::spec::{Attribute, Constraint, Gpus, JobSpec, Resources, TaskSpec, Toleration};
 use loom_schemas::words::DriverKind;
 
 use super::constraint::{Attributes, Rule};
+use super::gpus::{self, TakenGpus};
 use super::why::Cause;
 use crate::state::{Load, State};
 
-/// How many resources are counted; they come in this order everywhere: cpu, memory, disk.
-pub(super) const DIMENSIONS: usize = 3;
+/// How many resources are counted; they come in this order everywhere: cpu, memory, disk, gpus.
+pub(super) const DIMENSIONS: usize = 4;
 
 /// What a run needs of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +27,8 @@ pub struct Request {
     pub memory: u64,
     /// Bytes of disk.
     pub disk: u64,
+    /// Gpus of its own.
+    pub gpus: Gpus,
     /// Host ports that must be free.
     pub fixed_ports: Vec<u16>,
     /// How many more ports it takes from the node's range.
@@ -72,6 +75,10 @@ pub struct Room {
     pub disk: u64,
     /// Ports that are taken.
     pub ports: OrdMap<u16, u32>,
+    /// Gpus that are taken.
+    pub gpus: TakenGpus,
+    /// How many more are kept for those that wait.
+    pub kept_gpus: Gpus,
 }
 
 impl Request {
@@ -87,6 +94,7 @@ impl Request {
             cpu: u64::from(cpu.0),
             memory: memory.0,
             disk: disk.0,
+            gpus: task.resources.gpus().clone(),
             free_ports: task.ports.len() - fixed_ports.len(),
             fixed_ports,
             datacenters: Vec::new(),
@@ -168,22 +176,27 @@ impl Request {
 
     /// What is asked for of each dimension.
     pub(super) fn asked(&self) -> [u64; DIMENSIONS] {
-        [self.cpu, self.memory, self.disk]
+        let gpus = u64::from(self.gpus.count());
+        [self.cpu, self.memory, self.disk, gpus]
     }
 }
 
 impl Room {
     /// What is reserved of each dimension.
     pub(super) fn held(&self) -> [u64; DIMENSIONS] {
-        [self.cpu, self.memory, self.disk]
+        [self.cpu, self.memory, self.disk, self.held_gpus()]
     }
 
     /// What there is of each dimension.
     pub(super) fn all(&self) -> [u64; DIMENSIONS] {
         let Capacity {
-            cpu, memory, disk, ..
+            cpu,
+            memory,
+            disk,
+            gpus,
+            ..
         } = &self.capacity;
-        [u64::from(cpu.0), memory.0, disk.0]
+        [u64::from(cpu.0), memory.0, disk.0, gpus.len() as u64]
     }
 
     /// What is free of each dimension.
@@ -214,11 +227,13 @@ impl Room {
     ) -> Self {
         let mut load = load.cloned().unwrap_or_default();
         let claims = load.claims.clone();
+        let mut kept_gpus = Gpus::default();
         for (_, claim) in claims.iter().filter(|(slot, _)| respected(slot)) {
             let kept = load.kept_free(claim);
             load.cpu += kept.cpu;
             load.memory += kept.memory;
             load.disk += kept.disk;
+            kept_gpus.add(&load.kept_gpus(claim));
             for port in &claim.ports {
                 load.ports.entry(*port).or_insert(1);
             }
@@ -234,6 +249,8 @@ impl Room {
             memory: load.memory,
             disk: load.disk,
             ports: load.ports,
+            gpus: load.gpus,
+            kept_gpus,
         }
     }
 
@@ -253,7 +270,13 @@ impl Room {
     }
 
     /// Takes what a request needs.
-    pub(super) fn take(&mut self, request: &Request, ports: impl Iterator<Item = u16>) {
+    pub(super) fn take(
+        &mut self,
+        request: &Request,
+        ports: impl Iterator<Item = u16>,
+        gpus: &[Gpu],
+    ) {
+        gpus::take(&mut self.gpus, gpus);
         self.cpu += request.cpu;
         self.memory += request.memory;
         self.disk += request.disk;
@@ -263,7 +286,13 @@ impl Room {
     }
 
     /// Gives back what a request took.
-    pub(super) fn give_back(&mut self, request: &Request, ports: impl Iterator<Item = u16>) {
+    pub(super) fn give_back(
+        &mut self,
+        request: &Request,
+        ports: impl Iterator<Item = u16>,
+        gpus: &[Gpu],
+    ) {
+        gpus::give_back(&mut self.gpus, gpus);
         self.cpu = self.cpu.saturating_sub(request.cpu);
         self.memory = self.memory.saturating_sub(request.memory);
         self.disk = self.disk.saturating_sub(request.disk);
@@ -284,6 +313,7 @@ impl Room {
         for port in run.ports.values() {
             self.ports.remove(port);
         }
+        gpus::give_back(&mut self.gpus, run.own_gpus());
     }
 
     /// How many ports of its range are free.
@@ -342,6 +372,7 @@ pub(super) fn has_room(room: &Room, request: &Request) -> Result<(), Cause> {
             return Err(cause);
         }
     }
+    room.has_gpus(request)?;
     if let Some(port) = request
         .fixed_ports
         .iter()

@@ -1,18 +1,20 @@
 //! The nodes by seat: flat rows to look at one after the other, and a list of what changed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use loom_schemas::ids::Name;
+use loom_schemas::record::{Claim, Gpu};
 use loom_schemas::spec::Attribute;
 use loom_schemas::words::Strategy;
 
 use super::fits::{DIMENSIONS, Request, Room, has_room, suits};
+use super::gpus;
 use super::ranking::OUT;
 use super::score::{self, Pull, Standing, Terms};
 use super::select::{Selection, Values, bits};
 use super::shape::{Shape, View};
 use super::why::Cause;
-use crate::state::Held;
+use crate::state::Load;
 
 /// The nodes, each with a seat of its own; seats are in the order of names.
 #[derive(Clone, Debug, Default)]
@@ -106,8 +108,9 @@ impl Floor {
         seat: usize,
         request: &Request,
         ports: impl Iterator<Item = u16>,
+        gpus: &[Gpu],
     ) {
-        self.rooms[seat].take(request, ports);
+        self.rooms[seat].take(request, ports, gpus);
         // Also where nothing is taken: another replica is here now.
         self.count(seat);
         self.changes.push(seat, self.names.len());
@@ -119,18 +122,21 @@ impl Floor {
         seat: usize,
         request: &Request,
         ports: impl Iterator<Item = u16>,
+        gpus: &[Gpu],
     ) {
-        self.rooms[seat].give_back(request, ports);
+        self.rooms[seat].give_back(request, ports, gpus);
         self.changed(seat);
     }
 
     /// Has what is kept free for somebody be free.
-    pub(super) fn open_claim(&mut self, seat: usize, kept: &Held, ports: &BTreeSet<u16>) {
+    pub(super) fn open_claim(&mut self, seat: usize, load: &Load, claim: &Claim) {
+        let kept = load.kept_free(claim);
         let room = &mut self.rooms[seat];
         room.cpu = room.cpu.saturating_sub(kept.cpu);
         room.memory = room.memory.saturating_sub(kept.memory);
         room.disk = room.disk.saturating_sub(kept.disk);
-        for port in ports {
+        room.kept_gpus = gpus::less(&room.kept_gpus, &load.kept_gpus(claim));
+        for port in &claim.ports {
             room.ports.remove(port);
         }
         self.changed(seat);
@@ -256,8 +262,9 @@ impl Floor {
         if !(enough && (request.free_ports <= row.free_ports as usize)) {
             return OUT;
         }
-        // Only fixed ports are not in the row.
-        if !request.fixed_ports.is_empty() && has_room(&self.rooms[seat], request).is_err() {
+        // Only fixed ports and the names of gpus are not in the row.
+        let in_row = request.fixed_ports.is_empty() && request.gpus.named.is_empty();
+        if !in_row && has_room(&self.rooms[seat], request).is_err() {
             return OUT;
         }
         let terms = &view.terms[row.size as usize];

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use loom_schemas::ids::Name;
-use loom_schemas::record::{RunRecord, SlotRecord};
-use loom_schemas::spec::{Affinity, Attribute, Constraint, SpreadOver, TaskSpec};
+use loom_schemas::record::{Gpu, RunRecord, SlotRecord};
+use loom_schemas::spec::{Affinity, Attribute, Constraint, Gpus, SpreadOver, TaskSpec};
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::{JobAddress, JobRequest};
 use loom_schemas::words::{Kind, RunState, Strategy};
@@ -29,6 +29,23 @@ fn asking(millicores: u32, mib: u64) -> TaskSpec {
     task.resources.cpu = MilliCores(millicores);
     task.resources.memory = Bytes::mib(mib);
     task
+}
+
+/// The gpus of a node with so many cores: another on each of a name, and one of another.
+fn gpus_of(cores: u32) -> Vec<Gpu> {
+    let gpu = |id: u32| Gpu {
+        name: name(if id == 0 { "t4" } else { "a100" }),
+        id: id.to_string(),
+    };
+    (0..cores).map(gpu).collect()
+}
+
+fn asked_gpus((count, of_name): (u32, bool)) -> Option<Box<Gpus>> {
+    let gpus = Gpus {
+        any: if of_name { 0 } else { count },
+        named: of_name.then(|| (name("a100"), count)).into_iter().collect(),
+    };
+    (!gpus.is_none()).then(|| Box::new(gpus))
 }
 
 /// What a task would rather have of racks, or has to.
@@ -72,6 +89,8 @@ enum Event {
         replicas: u32,
         cpu: u32,
         mib: u64,
+        /// Gpus, and whether they have to be of a name.
+        gpus: (u32, bool),
         /// What it would rather have, or has to.
         wish: Wish,
     },
@@ -95,12 +114,14 @@ fn events() -> impl proptest::strategy::Strategy<Value = Vec<Event>> {
         1 => Just(Wish::OneRack),
         1 => Just(Wish::Distinct),
     ];
-    let submit = (0..6u32, 1..6u32, 100..2500u32, 64..4000u64, wish);
-    let submit = submit.prop_map(|(job, replicas, cpu, mib, wish)| Event::Submit {
+    let gpus = prop_oneof![3 => Just((0, false)), 2 => (1..3u32, any::<bool>())];
+    let submit = (0..6u32, 1..6u32, 100..2500u32, 64..4000u64, gpus, wish);
+    let submit = submit.prop_map(|(job, replicas, cpu, mib, gpus, wish)| Event::Submit {
         job,
         replicas,
         cpu,
         mib,
+        gpus,
         wish,
     });
     let event = prop_oneof![
@@ -129,10 +150,12 @@ fn after(state: &State, event: &Event, seconds: i64) -> State {
             replicas,
             cpu,
             mib,
+            gpus,
             wish,
         } => {
             let mut task = asking(*cpu, *mib);
             task.replicas = *replicas;
+            task.resources.gpus = asked_gpus(*gpus);
             wish.tell(&mut task);
             let spec = job(&format!("job-{number}"), Kind::Service, task);
             drop(submit(&mut draft, submission(&spec), ANNA, now));
@@ -161,6 +184,7 @@ fn after(state: &State, event: &Event, seconds: i64) -> State {
         }
         Event::Up(number, cores) => {
             let mut info = info(*cores, u64::from(*cores) * 2);
+            info.capacity.gpus = gpus_of(*cores);
             let rack = ["a", "b", "c", "a", "b"][*cores as usize];
             info.labels.insert("rack".to_owned(), rack.to_owned());
             let hello = hello_of(info, Vec::new());
@@ -283,6 +307,16 @@ proptest! {
                 let cpu = load.cpu <= before.0.max(u64::from(capacity.cpu.0));
                 let memory = load.memory <= before.1.max(capacity.memory.0);
                 prop_assert!(shrunk || (cpu && memory), "{} {load:?}", record.name);
+                // A gpu is never of two runs, and only of one that the node had.
+                let mut twice = load.gpus.iter().filter(|(_, runs)| **runs != 1);
+                prop_assert_eq!(twice.next(), None, "{}", record.name);
+                let had = |id: &String| {
+                    let before = state.load(&record.name);
+                    let kept = before.is_some_and(|before| before.gpus.contains_key(id));
+                    kept || capacity.gpus.iter().any(|gpu| gpu.id == *id)
+                };
+                let stray: Vec<&String> = load.gpus.keys().filter(|id| !had(id)).collect();
+                prop_assert!(stray.is_empty(), "{} {stray:?}", record.name);
             }
             state = by_kept;
         }

@@ -11,6 +11,7 @@ mod constraint;
 mod evict;
 mod fits;
 mod floor;
+pub(crate) mod gpus;
 #[cfg(test)]
 mod laws;
 mod pick;
@@ -30,7 +31,7 @@ mod why;
 use std::collections::BTreeMap;
 
 use loom_schemas::ids::Name;
-use loom_schemas::record::{Bias, RunnerUp, Score};
+use loom_schemas::record::{Bias, Gpu, RunnerUp, Score};
 use loom_schemas::spec::SpreadOver;
 use loom_schemas::words::Strategy;
 
@@ -51,6 +52,8 @@ pub struct Placement {
     pub node: Name,
     /// Its ports there.
     pub ports: BTreeMap<Name, u16>,
+    /// Its gpus there.
+    pub gpus: Vec<Gpu>,
     /// How nodes were ranked.
     pub strategy: Strategy,
     /// What it costs there by the strategy; the lower, the better.

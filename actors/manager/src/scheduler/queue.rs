@@ -89,7 +89,8 @@ impl Queue {
         for (priority, classes) in &self.classes {
             let room = room_for(*priority);
             let free = room.free();
-            let most = [free[0], u64::MAX, u64::MAX];
+            let most: [u64; DIMENSIONS] =
+                std::array::from_fn(|d| if d == 0 { free[0] } else { u64::MAX });
             for (asked, class) in classes.range(..=most) {
                 if (0..DIMENSIONS).any(|d| asked[d] > free[d]) {
                     continue;

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use loom_schemas::ids::Name;
-use loom_schemas::spec::{PortSpec, Protocol, TaskSpec};
+use loom_schemas::spec::{Gpus, PortSpec, Protocol, TaskSpec};
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::words::{DriverKind, Strategy};
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
@@ -31,6 +31,8 @@ fn room(cpu: (u32, f64), memory: (u64, u64)) -> Room {
         memory: memory.1 * GIB,
         disk: 0,
         ports: imbl::OrdMap::new(),
+        gpus: imbl::OrdMap::new(),
+        kept_gpus: Gpus::default(),
     }
 }
 

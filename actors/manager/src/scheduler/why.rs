@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use loom_schemas::ids::Name;
 use loom_schemas::words::DriverKind;
 
 use super::fits::{Request, Room, fits};
@@ -30,6 +31,8 @@ pub enum Cause {
     Memory,
     /// Too little disk is left.
     Disk,
+    /// Too few gpus are left, of a name or in all.
+    Gpus(Option<Name>),
     /// A host port that the task fixes is taken.
     PortTaken(u16),
     /// Its range has too few ports left.
@@ -48,6 +51,8 @@ impl fmt::Display for Cause {
             Self::Cpu => f.write_str("not enough cpu"),
             Self::Memory => f.write_str("not enough memory"),
             Self::Disk => f.write_str("not enough disk"),
+            Self::Gpus(None) => f.write_str("not enough gpus"),
+            Self::Gpus(Some(name)) => write!(f, "not enough {name} gpus"),
             Self::PortTaken(port) => write!(f, "port {port} taken"),
             Self::Ports => f.write_str("no free ports"),
         }
@@ -73,6 +78,13 @@ impl WhyNot {
             why.count(fits(&room, request).err()?);
         }
         Some(why)
+    }
+
+    /// One node does not fit.
+    pub(super) fn one(cause: Cause) -> Self {
+        Self {
+            counts: BTreeMap::from([(cause, 1)]),
+        }
     }
 
     pub(super) fn count(&mut self, cause: Cause) {

@@ -16,6 +16,8 @@ pub struct Held {
     pub memory: u64,
     /// Bytes of disk.
     pub disk: u64,
+    /// Gpus.
+    pub gpus: u64,
 }
 
 /// What jobs hold, summed up by owner, and what all nodes that are up have.
@@ -32,6 +34,7 @@ impl Held {
             cpu: u64::from(resources.cpu.0),
             memory: resources.memory.0,
             disk: resources.disk.0,
+            gpus: u64::from(resources.gpus().count()),
         }
     }
 
@@ -42,6 +45,7 @@ impl Held {
             (self.cpu, of.cpu),
             (self.memory, of.memory),
             (self.disk, of.disk),
+            (self.gpus, of.gpus),
         ];
         #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
         let shares = pairs.map(|(held, all)| match all {
@@ -57,6 +61,7 @@ impl Held {
             cpu: u64::from(all.cpu.0),
             memory: all.memory.0,
             disk: all.disk.0,
+            gpus: all.gpus.len() as u64,
         }
     }
 
@@ -64,12 +69,14 @@ impl Held {
         self.cpu += other.cpu;
         self.memory += other.memory;
         self.disk += other.disk;
+        self.gpus += other.gpus;
     }
 
     pub(super) fn sub(&mut self, other: &Self) {
         self.cpu = self.cpu.saturating_sub(other.cpu);
         self.memory = self.memory.saturating_sub(other.memory);
         self.disk = self.disk.saturating_sub(other.disk);
+        self.gpus = self.gpus.saturating_sub(other.gpus);
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Claim, RunRecord, SlotRecord};
-use loom_schemas::spec::Resources;
+use loom_schemas::spec::{Gpus, Resources};
 
 use super::Held;
+use crate::scheduler::gpus::{self, TakenGpus};
 
 /// What is reserved on a node, and by which placements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Load {
     /// Host ports, with the number of placements that hold each (more than one only where two
     /// records of a rewound log overlap).
     pub ports: OrdMap<u16, u32>,
+    /// Gpus.
+    pub gpus: TakenGpus,
     /// The placements that hold all this.
     pub placements: OrdMap<RunId, Arc<Slot>>,
     /// Room that is kept free for slots that wait.
@@ -45,6 +48,17 @@ impl Load {
         rest
     }
 
+    /// The same of its gpus.
+    pub fn kept_gpus(&self, claim: &Claim) -> Gpus {
+        let mut held = Gpus::default();
+        for (placement, of) in &claim.awaits {
+            if self.placements.contains_key(placement) {
+                held.add(of.gpus());
+            }
+        }
+        gpus::less(claim.reserved.gpus(), &held)
+    }
+
     pub(super) fn hold(&mut self, slot: &Arc<Slot>, run: &RunRecord) {
         let Resources {
             cpu, memory, disk, ..
@@ -55,6 +69,7 @@ impl Load {
         for port in run.ports.values() {
             *self.ports.entry(*port).or_insert(0) += 1;
         }
+        gpus::take(&mut self.gpus, run.own_gpus());
         self.placements.insert(run.placement, slot.clone());
     }
 
@@ -71,6 +86,7 @@ impl Load {
                 _ => self.ports.remove(port),
             };
         }
+        gpus::give_back(&mut self.gpus, run.own_gpus());
         self.placements.remove(&run.placement);
     }
 }

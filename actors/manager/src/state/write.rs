@@ -155,6 +155,7 @@ fn is_held(run: &RunRecord, record: Option<&SlotRecord>) -> bool {
             && other.node == run.node
             && other.reserved == run.reserved
             && other.ports == run.ports
+            && other.gpus == run.gpus
     };
     record.iter().flat_map(|it| live_runs(it)).any(same)
 }

@@ -302,6 +302,7 @@ fn node_summary(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) 
         heartbeat,
         reserved_cpu_millis: load.map_or(0, |l| u32::try_from(l.cpu).unwrap_or(u32::MAX)),
         reserved_memory: load.map_or(0, |load| load.memory),
+        reserved_gpus: load.map_or(0, |l| u32::try_from(l.gpus.len()).unwrap_or(u32::MAX)),
         runs: u32::try_from(runs).unwrap_or(u32::MAX),
     }
 }

@@ -378,6 +378,7 @@ fn info(name: &Name) -> NodeInfo {
             disk: Bytes::mib(1024 * 1024),
             ports_from: 20_000,
             ports_to: 29_999,
+            gpus: Vec::new(),
         },
         drivers: vec![DriverKind::Process],
         attributes: std::collections::BTreeMap::new(),

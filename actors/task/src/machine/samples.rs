@@ -106,6 +106,7 @@ pub(crate) fn assigned() -> Assigned {
         },
         labels: BTreeMap::new(),
         ports: BTreeMap::new(),
+        gpus: Vec::new(),
         results: BTreeMap::new(),
         holds_address: true,
         replicas: 1,

@@ -37,6 +37,7 @@ pub(super) fn of(
         entrypoint: (!entrypoint.is_empty()).then_some(entrypoint),
         network: task.network,
         ports: ports.collect(),
+        gpus: assigned.gpus.iter().map(|gpu| gpu.id.clone()).collect(),
     }))
 }
 

@@ -33,7 +33,26 @@ pub(super) fn of_run(
         let address = reachable(place.address, *port);
         env.insert(variable_of("LOOM_ADDR_", name), address);
     }
+    env.extend(gpus(assigned));
     env
+}
+
+/// What programs look at to find the gpus that are their own; nothing of a task that has none.
+fn gpus(assigned: &Assigned) -> impl Iterator<Item = (String, String)> {
+    let ids: Vec<&str> = assigned.gpus.iter().map(|gpu| gpu.id.as_str()).collect();
+    let ids = ids.join(",");
+    let all = !assigned.gpus.is_empty();
+    // In a container there are no others, and numbers are counted anew.
+    let process = all && assigned.task.image.is_none();
+    let pairs = [
+        (all, "LOOM_GPUS", ids.clone()),
+        (all, "NVIDIA_VISIBLE_DEVICES", ids.clone()),
+        (process, "CUDA_VISIBLE_DEVICES", ids),
+        // The numbers are those of `nvidia-smi`.
+        (process, "CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()),
+    ];
+    let pairs = pairs.into_iter().filter(|(is_so, ..)| *is_so);
+    pairs.map(|(_, name, value)| (name.to_owned(), value))
 }
 
 /// `node:port`; an IPv6 address in brackets.

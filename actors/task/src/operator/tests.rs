@@ -1,6 +1,7 @@
 use std::path::Path;
 
-use loom_schemas::spec::{IndexSpec, ResourceChange};
+use loom_schemas::record::Gpu;
+use loom_schemas::spec::{ImageSpec, IndexSpec, Pull, ResourceChange};
 
 use super::*;
 use crate::machine::samples::{assigned, id};
@@ -210,6 +211,51 @@ fn a_slot_is_launched_as_its_index_says() {
     assert_eq!(argv(&task), ["srv", "own"]);
     assert_eq!((&*launch.env["A"], launch.resources.pids), ("2", 7));
 }
+#[test]
+fn a_task_is_told_which_gpus_are_its_own() {
+    let of = |task: &Assigned| -> Vec<(String, String)> {
+        let env = launched(task).unwrap().env.into_iter();
+        let about = ["GPUS", "VISIBLE_DEVICES", "CUDA"];
+        env.filter(|(name, _)| about.iter().any(|word| name.contains(word)))
+            .collect()
+    };
+    let mut task = assigned();
+    task.task.operator = Operator::Exec(vec!["srv".into()]);
+    assert_eq!(of(&task), [], "no gpus, no word of them");
+    let gpu = |id: &str| Gpu {
+        name: Name::new("a100").unwrap(),
+        id: id.to_owned(),
+    };
+    task.gpus = vec![gpu("GPU-a"), gpu("3")];
+    // Which it has is not for the job file to say.
+    let own = ("CUDA_VISIBLE_DEVICES".to_owned(), "0,1,2,3".to_owned());
+    task.task.env.extend([own]);
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(
+        of(&task),
+        [
+            pair("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+            pair("CUDA_VISIBLE_DEVICES", "GPU-a,3"),
+            pair("LOOM_GPUS", "GPU-a,3"),
+            pair("NVIDIA_VISIBLE_DEVICES", "GPU-a,3"),
+        ]
+    );
+    task.task.image = Some(ImageSpec {
+        name: "cuda:1".into(),
+        pull: Pull::Missing,
+    });
+    task.task.env.clear();
+    let expected = [
+        pair("LOOM_GPUS", "GPU-a,3"),
+        pair("NVIDIA_VISIBLE_DEVICES", "GPU-a,3"),
+    ];
+    assert_eq!(of(&task), expected, "in a container numbers are others");
+    assert_eq!(
+        launched(&task).unwrap().container.unwrap().gpus,
+        ["GPU-a", "3"]
+    );
+}
+
 /// What bash itself makes of scripts whose references were replaced.
 #[test]
 fn bash_prints_what_the_references_say() {

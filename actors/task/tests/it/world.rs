@@ -261,6 +261,7 @@ pub(crate) fn bash(text: &str) -> Assigned {
         },
         labels: BTreeMap::new(),
         ports: BTreeMap::new(),
+        gpus: Vec::new(),
         results: BTreeMap::new(),
         holds_address: true,
         replicas: 1,

@@ -185,6 +185,22 @@ fn counted(bias: Bias) -> String {
     format!(" ({})", parts.join(", "))
 }
 
+/// What a run has of its node, and what it is not held to there.
+fn held(text: &mut String, run: &RunRecord) {
+    for (name, port) in &run.ports {
+        table::field(text, "Port", &format!("{name} {port}"));
+    }
+    for gpu in run.own_gpus() {
+        table::field(text, "Gpu", &format!("{} {}", gpu.name, gpu.id));
+    }
+    if let Some(pending) = run.resizing() {
+        table::field(text, "Limits", &pending.standing());
+    }
+    for what in &run.unenforced {
+        table::field(text, "Not held", what);
+    }
+}
+
 /// A run in full.
 pub(super) fn run_detail(slot: &str, run: &RunRecord) -> String {
     let mut text = String::new();
@@ -231,15 +247,7 @@ pub(super) fn run_detail(slot: &str, run: &RunRecord) -> String {
             table::field(&mut text, "Memory", "the kernel killed it for memory");
         }
     }
-    for (name, port) in &run.ports {
-        table::field(&mut text, "Port", &format!("{name} {port}"));
-    }
-    if let Some(pending) = run.resizing() {
-        table::field(&mut text, "Limits", &pending.standing());
-    }
-    for what in &run.unenforced {
-        table::field(&mut text, "Not held", what);
-    }
+    held(&mut text, run);
     for (name, value) in &run.filled {
         table::field(&mut text, "Filled in", &format!("{name} = {value}"));
     }

@@ -137,12 +137,21 @@ fn a_cycle_of_tasks_is_shown_as_one() {
     );
 }
 
+fn gpus(any: u32, named: &[(&str, u32)]) -> Gpus {
+    let named = named.iter().map(|(of, count)| (name(of), *count));
+    Gpus {
+        any,
+        named: named.collect(),
+    }
+}
+
 #[test]
 fn a_slot_has_what_its_index_says() {
     let task = main(
         "bash: x\nreplicas: 3\nargs: [a]\nenv: {A: all, B: all}\ncpu: 0.5\nper_index:\n  \
          1: {args: [b, '${task.index}'], env: {B: own}, cpu: 1, memory: 1GiB, disk: 2GiB, \
-         disk_rate: 5MiB/s, pids: 9, cpu_limit: 2}\n  2: {args: []}",
+         disk_rate: 5MiB/s, pids: 9, cpu_limit: 2, gpus: {a100: 2, t4: 1}}\n  2: {args: [], gpus: 0}\n\
+         gpus: 3",
     );
     assert_eq!(task.of_index(&0.into()).args, ["a"]);
     assert_eq!(task.of_index(&2.into()).args, Vec::<String>::new());
@@ -157,10 +166,17 @@ fn a_slot_has_what_its_index_says() {
         disk: Bytes(2 << 30),
         disk_rate: Some(Bytes::mib(5)),
         pids: 9,
+        gpus: Some(Box::new(gpus(0, &[("a100", 2), ("t4", 1)]))),
     };
     assert_eq!(one.resources, expected);
     assert_eq!(task.resources_of(&1.into()), expected);
     assert_eq!(task.resources_of(&0.into()), task.resources);
+    assert_eq!(*task.resources.gpus(), gpus(3, &[]));
+    assert_eq!(
+        task.resources_of(&2.into()).gpus,
+        None,
+        "none in place of three"
+    );
 }
 
 #[test]

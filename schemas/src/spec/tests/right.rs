@@ -35,6 +35,7 @@ fn all_defaults_are_filled_in() {
             disk: Bytes(0),
             disk_rate: None,
             pids: 512,
+            gpus: None,
         },
         ports: BTreeMap::new(),
         constraints: vec![],
@@ -156,6 +157,7 @@ fn every_field_of_a_task_arrives() {
             disk: Bytes(0),
             disk_rate: None,
             pids: 10,
+            gpus: None,
         }
     );
     let port = |port, host, protocol| PortSpec {

@@ -5,6 +5,7 @@ mod again;
 mod checked;
 mod containers;
 mod ends;
+mod gpus;
 mod kept;
 mod limits;
 mod placed;

@@ -109,9 +109,14 @@ fn what_a_taken_up_run_holds_is_reserved() {
     let mut leader = Leader::new(1);
     leader.submit(&with_port("web")).unwrap();
     let node = name("node-1");
+    let gpu = loom_schemas::record::Gpu {
+        name: name("a100"),
+        id: "GPU-7".to_owned(),
+    };
     let held = Holding {
         placement: run_id(77),
         ports: [(name("http"), 20_000)].into(),
+        gpus: vec![gpu.clone()],
         restart: 3,
     };
     let mut message = hello_of(
@@ -121,6 +126,9 @@ fn what_a_taken_up_run_holds_is_reserved() {
     message.holdings = vec![held];
     leader.decide(|draft| hello(draft, &node, &message, true, at(2)));
     assert_eq!(leader.current(&slot("web", 0)).ports[&name("http")], 20_000);
+    assert_eq!(leader.current(&slot("web", 0)).own_gpus(), [gpu]);
+    let taken = &leader.state.load(&node).unwrap().gpus;
+    assert_eq!(taken.get("GPU-7"), Some(&1));
     assert_eq!(
         leader.state.load(&node).unwrap().ports.get(&20_000),
         Some(&1)

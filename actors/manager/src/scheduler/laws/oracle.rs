@@ -15,17 +15,21 @@ pub(super) struct Machine {
     /// Of three; none is in no rack.
     pub(super) rack: Option<&'static str>,
     pub(super) ssd: bool,
-    pub(super) gpu: Gpu,
+    pub(super) taint: GpuTaint,
+    /// Gpus of the first and of the second name.
+    pub(super) gpus: [u32; 2],
     pub(super) standing: Standing,
     /// Percent of its cores that were measured to be in use.
     pub(super) busy: u32,
     /// Thousandths of a core, and bytes, that are reserved.
     pub(super) used: [u64; 2],
+    /// Gpus that runs have.
+    pub(super) used_gpus: [u32; 2],
 }
 
 /// The taint `gpu` of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Gpu {
+pub(super) enum GpuTaint {
     None,
     PreferNot,
     NoSchedule,
@@ -47,6 +51,9 @@ pub(super) enum Standing {
 pub(super) struct Wish {
     pub(super) millicores: u32,
     pub(super) mib: u64,
+    /// Gpus, wherever they are, or of a name.
+    pub(super) gpus: u32,
+    pub(super) gpus_of: Option<usize>,
     pub(super) on_ssd: bool,
     /// Not in the first rack; one without a rack will do.
     pub(super) not_in_a: bool,
@@ -60,6 +67,9 @@ pub(super) struct Wish {
     /// Over racks, with the targets of the first and the second.
     pub(super) spread: Option<(i8, Option<(u8, u8)>)>,
 }
+
+/// What gpus are called.
+pub(super) const GPU_NAMES: [&str; 2] = ["a100", "t4"];
 
 /// A machine is large from so many cores on.
 pub(super) const LARGE: u32 = 4;
@@ -114,7 +124,7 @@ pub(super) fn judge(
         let points = points.clamp(-1200, 1200);
         Ok(Worth {
             failures: place.failures,
-            shunned: machine.gpu == Gpu::PreferNot && !wish.tolerates_gpu,
+            shunned: machine.taint == GpuTaint::PreferNot && !wish.tolerates_gpu,
             cost: cost(strategy, wish, place, machines, f64::from(points) / 100.0),
             points,
         })
@@ -134,6 +144,8 @@ fn against(wish: &Wish, place: &Place<'_>, places: &[Place<'_>]) -> Option<Strin
         .filter(|most| machine.rack.is_none() || in_rack(machine.rack) >= *most);
     let asked = [u64::from(wish.millicores), wish.mib * MIB];
     let all = [u64::from(machine.cores) * 1000, machine.gib * 1024 * MIB];
+    let idle: [u32; 2] = std::array::from_fn(|d| machine.gpus[d] - machine.used_gpus[d]);
+    let of_name = |name: usize| wish.gpus_of == Some(name) && idle[name] < wish.gpus;
     let short = |d: usize| machine.used[d] + asked[d] > all[d];
     let causes = [
         (machine.standing == Standing::Down, "down".to_owned()),
@@ -150,7 +162,7 @@ fn against(wish: &Wish, place: &Place<'_>, places: &[Place<'_>]) -> Option<Strin
             "constraint node.label.rack != a".to_owned(),
         ),
         (
-            machine.gpu == Gpu::NoSchedule && !wish.tolerates_gpu,
+            machine.taint == GpuTaint::NoSchedule && !wish.tolerates_gpu,
             "taint gpu:no-schedule".to_owned(),
         ),
         (
@@ -169,6 +181,9 @@ fn against(wish: &Wish, place: &Place<'_>, places: &[Place<'_>]) -> Option<Strin
         ),
         (short(0), "not enough cpu".to_owned()),
         (short(1), "not enough memory".to_owned()),
+        (of_name(0), format!("not enough {} gpus", GPU_NAMES[0])),
+        (of_name(1), format!("not enough {} gpus", GPU_NAMES[1])),
+        (idle[0] + idle[1] < wish.gpus, "not enough gpus".to_owned()),
     ];
     let first = causes.into_iter().find(|(is_so, _)| *is_so);
     first.map(|(_, cause)| cause)
@@ -231,27 +246,44 @@ fn cost(strategy: Strategy, wish: &Wish, place: &Place<'_>, machines: f64, favou
     let all = [
         f64::from(machine.cores) * 1000.0,
         (machine.gib * 1024 * MIB) as f64,
+        f64::from(machine.gpus[0] + machine.gpus[1]),
     ];
-    let used: [f64; 2] = std::array::from_fn(|d| machine.used[d] as f64 / all[d]);
-    let asked = [f64::from(wish.millicores), (wish.mib * MIB) as f64];
-    let asked: [f64; 2] = std::array::from_fn(|d| asked[d] / all[d]);
-    let after: [f64; 2] = std::array::from_fn(|d| used[d] + asked[d]);
-    let mean = f64::midpoint(after[0], after[1]);
-    let stranded = |used: [f64; 2]| (used[0] - used[1]).abs();
+    let used = [
+        machine.used[0] as f64,
+        machine.used[1] as f64,
+        f64::from(machine.used_gpus[0] + machine.used_gpus[1]),
+    ];
+    let asked = [
+        f64::from(wish.millicores),
+        (wish.mib * MIB) as f64,
+        f64::from(wish.gpus),
+    ];
+    // Only what is asked for counts.
+    let count = if wish.gpus > 0 { 3 } else { 2 };
+    let shares = |of: [f64; 3]| -> Vec<f64> { (0..count).map(|d| of[d] / all[d]).collect() };
+    let (used, asked) = (shares(used), shares(asked));
+    let after: Vec<f64> = (0..count).map(|d| used[d] + asked[d]).collect();
+    let mean = after.iter().sum::<f64>() / f64::from(u32::try_from(count).unwrap());
+    let stranded = |used: &[f64]| {
+        let fullest = used.iter().copied().fold(0.0, f64::max);
+        used.iter().map(|used| fullest - used).sum::<f64>()
+    };
     let replicas = f64::from(place.replicas);
     match strategy {
         Strategy::Epvm => {
             let n = machines.max(2.0);
             let busy = f64::from(machine.busy.min(100)) / 100.0;
-            let cpu = used[0].max(busy);
-            let marginal =
-                n.powf(cpu + asked[0]) - n.powf(cpu) + n.powf(after[1]) - n.powf(used[1]);
+            let marginal = (0..count).map(|d| {
+                let before = if d == 0 { used[0].max(busy) } else { used[d] };
+                n.powf(before + asked[d]) - n.powf(before)
+            });
+            let marginal: f64 = marginal.sum();
             marginal * (1.0 + replicas) / machines.max(16.0).powf(favour)
         }
         Strategy::Binpack => 1.0 - mean + replicas * 1e-9 - favour,
         Strategy::Spread => mean + replicas * 2.0 - favour,
         Strategy::Balanced => {
-            stranded(after) - stranded(used) + 1e-3 * (1.0 - mean) + replicas * 0.1 - favour
+            stranded(&after) - stranded(&used) + 1e-3 * (1.0 - mean) + replicas * 0.1 - favour
         }
         Strategy::RoundRobin => -favour,
     }

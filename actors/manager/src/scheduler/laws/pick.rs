@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loom_schemas::ids::Name;
-use loom_schemas::record::{Bias, Drain, NodeStatus, Score, Taint};
-use loom_schemas::spec::{Affinity, Attribute, Constraint, SpreadOver, TaskSpec, Toleration};
+use loom_schemas::record::{Bias, Drain, Gpu, NodeStatus, Score, Taint};
+use loom_schemas::spec::{Affinity, Attribute, Constraint, Gpus, SpreadOver, TaskSpec, Toleration};
 use loom_schemas::units::Millis;
 use loom_schemas::words::{Strategy, TaintEffect};
 use proptest::prelude::{Just, Strategy as _, any, prop, prop_assert, prop_assert_eq, prop_oneof};
 use proptest::proptest;
 
 use super::asking;
-use super::oracle::{Gpu, LARGE, MIB, Machine, Place, Standing, Wish, Worth, judge};
+use super::oracle::{
+    GPU_NAMES, GpuTaint, LARGE, MIB, Machine, Place, Standing, Wish, Worth, judge,
+};
 use crate::scheduler::{
     Affinities, Cluster, Placement, Preferences, Request, Room, Siblings, WhyNot,
 };
@@ -28,10 +30,10 @@ const STRATEGIES: [Strategy; 5] = [
 
 fn machines() -> impl proptest::strategy::Strategy<Value = Vec<Machine>> {
     let rack = prop::sample::select(vec![None, Some("a"), Some("b"), Some("c")]);
-    let gpu = prop_oneof![
-        6 => Just(Gpu::None),
-        1 => Just(Gpu::PreferNot),
-        1 => Just(Gpu::NoSchedule),
+    let taint = prop_oneof![
+        6 => Just(GpuTaint::None),
+        1 => Just(GpuTaint::PreferNot),
+        1 => Just(GpuTaint::NoSchedule),
     ];
     let standing = prop_oneof![
         10 => Just(Standing::Up),
@@ -39,16 +41,20 @@ fn machines() -> impl proptest::strategy::Strategy<Value = Vec<Machine>> {
         1 => Just(Standing::Draining),
     ];
     let busy = prop_oneof![3 => Just(0), 1 => 1..130u32];
-    let machine = (1..9u32, 1..17u64, rack, any::<bool>(), gpu, standing, busy);
-    let machine = machine.prop_map(|(cores, gib, rack, ssd, gpu, standing, busy)| Machine {
-        cores,
-        gib,
+    let gpus = prop_oneof![2 => Just([0; 2]), 1 => [0..4u32, 0..3u32]];
+    let size = (1..9u32, 1..17u64, gpus);
+    let machine = (size, rack, any::<bool>(), taint, standing, busy);
+    let machine = machine.prop_map(|(size, rack, ssd, taint, standing, busy)| Machine {
+        cores: size.0,
+        gib: size.1,
+        gpus: size.2,
         rack,
         ssd,
-        gpu,
+        taint,
         standing,
         busy,
         used: [0; 2],
+        used_gpus: [0; 2],
     });
     // Sets of nodes are kept 64 by 64.
     let few = prop::collection::vec(machine.clone(), 1..40);
@@ -76,10 +82,16 @@ fn wishes() -> impl proptest::strategy::Strategy<Value = Vec<Wish>> {
         towards(),
         prop::option::weighted(0.4, over),
     );
-    let wish =
-        (1..3000u32, 1..4000u64, hard, soft).prop_map(|(millicores, mib, hard, soft)| Wish {
+    let gpus = prop_oneof![
+        2 => Just((0, None)),
+        1 => (1..4u32, prop::option::of(0..2usize)),
+    ];
+    let wish = (1..3000u32, 1..4000u64, gpus, hard, soft).prop_map(
+        |(millicores, mib, gpus, hard, soft)| Wish {
             millicores,
             mib,
+            gpus: gpus.0,
+            gpus_of: gpus.1,
             on_ssd: hard.0,
             not_in_a: hard.1,
             tolerates_gpu: hard.2,
@@ -89,7 +101,8 @@ fn wishes() -> impl proptest::strategy::Strategy<Value = Vec<Wish>> {
             towards_rack_b: soft.1,
             towards_large: soft.2,
             spread: soft.3,
-        });
+        },
+    );
     prop::collection::vec(wish, 3)
 }
 
@@ -132,6 +145,12 @@ fn room(number: usize, machine: &Machine) -> Room {
     if let Some(rack) = machine.rack {
         label("rack", rack);
     }
+    for (kind, count) in machine.gpus.into_iter().enumerate() {
+        record.info.capacity.gpus.extend((0..count).map(|id| Gpu {
+            name: name(GPU_NAMES[kind]),
+            id: format!("{kind}-{id}"),
+        }));
+    }
     let taint = |effect| Taint {
         key: "gpu".to_owned(),
         value: None,
@@ -140,10 +159,10 @@ fn room(number: usize, machine: &Machine) -> Room {
         by: "anna".to_owned(),
         at: at(0),
     };
-    match machine.gpu {
-        Gpu::None => {}
-        Gpu::PreferNot => record.taints.push(taint(TaintEffect::PreferNot)),
-        Gpu::NoSchedule => record.taints.push(taint(TaintEffect::NoSchedule)),
+    match machine.taint {
+        GpuTaint::None => {}
+        GpuTaint::PreferNot => record.taints.push(taint(TaintEffect::PreferNot)),
+        GpuTaint::NoSchedule => record.taints.push(taint(TaintEffect::NoSchedule)),
     }
     match machine.standing {
         Standing::Up => {}
@@ -168,6 +187,13 @@ fn room(number: usize, machine: &Machine) -> Room {
 /// The wish as a job file says it.
 fn task(wish: &Wish) -> TaskSpec {
     let mut task = asking(wish.millicores, wish.mib);
+    let named = wish.gpus_of.map(|kind| (name(GPU_NAMES[kind]), wish.gpus));
+    task.resources.gpus = (wish.gpus > 0).then(|| {
+        Box::new(Gpus {
+            any: if named.is_some() { 0 } else { wish.gpus },
+            named: named.into_iter().collect(),
+        })
+    });
     let constraint = |line: &str| line.parse::<Constraint>().unwrap();
     let mut hard = |is_so: bool, line: &str| {
         task.constraints.extend(is_so.then(|| constraint(line)));
@@ -210,8 +236,8 @@ struct World {
     machines: Vec<Machine>,
     wishes: Vec<Wish>,
     tasks: Vec<TaskSpec>,
-    /// Node and kind of each live run.
-    live: Vec<(usize, usize)>,
+    /// Node, kind and gpus of each live run.
+    live: Vec<(usize, usize, Vec<Gpu>)>,
     /// The second had its nodes named in another order.
     clusters: [Cluster; 2],
     /// By kind, for each of the clusters.
@@ -238,24 +264,31 @@ impl World {
         }
     }
 
-    fn count(&mut self, number: usize, kind: usize, comes: bool) {
+    fn count(&mut self, number: usize, kind: usize, gpus: &[Gpu], comes: bool) {
         let wish = &self.wishes[kind];
         let asked = [u64::from(wish.millicores), wish.mib * MIB];
         for (used, asked) in self.machines[number].used.iter_mut().zip(asked) {
             *used = if comes { *used + asked } else { *used - asked };
         }
+        for gpu in gpus {
+            let kind = GPU_NAMES
+                .iter()
+                .position(|known| gpu.name.as_str() == *known);
+            let used = &mut self.machines[number].used_gpus[kind.unwrap()];
+            *used = if comes { *used + 1 } else { *used - 1 };
+        }
     }
 
     fn end(&mut self, which: usize) {
-        let (number, kind) = self.live.swap_remove(which);
+        let (number, kind, gpus) = self.live.swap_remove(which);
         let request = Request::of(&self.tasks[kind]);
         for cluster in &mut self.clusters {
-            cluster.give_back(&node(number), &request, &BTreeMap::new());
+            cluster.give_back(&node(number), &request, &BTreeMap::new(), &gpus);
         }
-        self.count(number, kind, false);
+        self.count(number, kind, &gpus, false);
         // The next pass counts the replicas afresh.
-        let left = self.live.iter().filter(|(_, of)| *of == kind);
-        let left: Vec<Name> = left.map(|(number, _)| node(*number)).collect();
+        let left = self.live.iter().filter(|(_, of, _)| *of == kind);
+        let left: Vec<Name> = left.map(|(number, ..)| node(*number)).collect();
         self.siblings[kind] = [(); 2].map(|()| left.iter().collect());
     }
 
@@ -294,7 +327,10 @@ impl World {
         own: Option<usize>,
     ) -> Vec<Result<Worth, String>> {
         let places = self.machines.iter().enumerate().map(|(number, machine)| {
-            let here = self.live.iter().filter(|run| **run == (number, kind));
+            let here = self
+                .live
+                .iter()
+                .filter(|run| (run.0, run.1) == (number, kind));
             let failures = failed.iter().filter(|failed| **failed == number);
             Place {
                 machine,
@@ -338,8 +374,8 @@ proptest! {
                     continue;
                 }
             };
-            let of_kind = world.live.iter().filter(|(_, of)| *of == kind);
-            let of_kind: Vec<usize> = of_kind.map(|(number, _)| *number).collect();
+            let of_kind = world.live.iter().filter(|(_, of, _)| *of == kind);
+            let of_kind: Vec<usize> = of_kind.map(|(number, ..)| *number).collect();
             let own = replaces.filter(|_| !of_kind.is_empty());
             let own = own.map(|which| of_kind[which.index(of_kind.len())]);
             let judged = world.judge(kind, &failed, own);
@@ -385,8 +421,17 @@ proptest! {
                 prop_assert_eq!(i32::from(bias.points), worth.points, "{} {:?}", chosen, worth);
             }
             let number: usize = placed.node.as_str()[1..].parse().unwrap();
-            world.count(number, kind, true);
-            world.live.push((number, kind));
+            let wish = &world.wishes[kind];
+            prop_assert_eq!(placed.gpus.len(), wish.gpus as usize, "as many as asked for");
+            for gpu in &placed.gpus {
+                let of_name = wish.gpus_of.is_none_or(|of| gpu.name.as_str() == GPU_NAMES[of]);
+                let here = world.live.iter().filter(|run| run.0 == number);
+                let held = here.flat_map(|run| &run.2).any(|held| held == gpu);
+                let listed = placed.gpus.iter().filter(|other| *other == gpu).count();
+                prop_assert!(of_name && !held && listed == 1, "{gpu} of {:?}", placed.gpus);
+            }
+            world.count(number, kind, &placed.gpus, true);
+            world.live.push((number, kind, placed.gpus));
         }
     }
 }

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, PortBinding, PortMap, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, PortBinding, PortMap,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use loom_schemas::spec::{LogSpec, Network, Protocol, Resources};
 
@@ -67,6 +67,7 @@ fn host(launch: &Launch, container: &Container) -> HostConfig {
             Network::None => None,
         },
         port_bindings: Some(bindings(&container.ports)),
+        device_requests: gpus(&container.gpus),
         cap_drop: Some(vec!["NET_RAW".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
@@ -105,6 +106,16 @@ fn log(logs: &LogSpec) -> HostConfigLogConfig {
             ("max-file".to_owned(), logs.keep.max(2).to_string()),
         ])),
     }
+}
+
+/// What has the engine put gpus into a container, as `docker run --gpus` does.
+fn gpus(ids: &[String]) -> Option<Vec<DeviceRequest>> {
+    let request = DeviceRequest {
+        device_ids: Some(ids.to_vec()),
+        capabilities: Some(vec![vec!["gpu".to_owned()]]),
+        ..DeviceRequest::default()
+    };
+    (!ids.is_empty()).then(|| vec![request])
 }
 
 fn bindings(ports: &[PublishedPort]) -> PortMap {

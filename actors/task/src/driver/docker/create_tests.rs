@@ -32,6 +32,7 @@ fn launch() -> Launch {
             entrypoint: None,
             network: Network::Bridge,
             ports: Vec::new(),
+            gpus: Vec::new(),
         }),
         files: Vec::new(),
         workdir: None,
@@ -43,6 +44,7 @@ fn launch() -> Launch {
             disk: Bytes(0),
             disk_rate: None,
             pids: 99,
+            gpus: None,
         },
         logs: LogSpec {
             max_size: Bytes(4096),
@@ -86,6 +88,18 @@ fn a_container_is_held_to_its_limits_and_has_no_rights_it_need_not_have() {
     );
     assert_eq!(labels[RUN], launch().run.to_string());
     assert_eq!(labels["loom.index"], "3");
+}
+
+#[test]
+fn gpus_are_put_into_a_container_by_their_ids() {
+    let mut launch = launch();
+    assert_eq!(made(&launch).host_config.unwrap().device_requests, None);
+    launch.container.as_mut().unwrap().gpus = vec!["GPU-a".into(), "3".into()];
+    let requests = made(&launch).host_config.unwrap().device_requests;
+    let [request] = requests.unwrap().try_into().unwrap();
+    assert_eq!(request.device_ids.unwrap(), ["GPU-a", "3"]);
+    assert_eq!(request.capabilities.unwrap(), [["gpu"]]);
+    assert_eq!((request.driver, request.count), (None, None));
 }
 
 #[test]

@@ -233,6 +233,14 @@ fn start(container: &Container, status: Option<u16>, said: &str) -> DriverError 
     if let Some(port) = taken_port(container, &lower) {
         return DriverError::Unavailable(port);
     }
+    if !container.gpus.is_empty() && is_about_gpus(&lower) {
+        let gpus = container.gpus.join(", ");
+        return DriverError::Rejected(format!(
+            "gpus {gpus}: the Docker Engine of this node cannot put them into a container: install \
+             the NVIDIA Container Toolkit there and restart the engine, or run the task as a \
+             process: {said}"
+        ));
+    }
     if lower.contains("exec format error") {
         return DriverError::Rejected(exec_format(image));
     }
@@ -271,6 +279,16 @@ fn start(container: &Container, status: Option<u16>, said: &str) -> DriverError 
         Some(400) => DriverError::Rejected(message),
         _ => DriverError::Unavailable(message),
     }
+}
+
+/// Whether the engine speaks of the devices it was asked for.
+fn is_about_gpus(lower: &str) -> bool {
+    let words = [
+        "could not select device driver",
+        "nvidia-container",
+        "unknown device",
+    ];
+    words.iter().any(|word| lower.contains(word))
 }
 
 /// The host port that somebody else has, if that is it.

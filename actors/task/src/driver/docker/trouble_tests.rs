@@ -34,6 +34,7 @@ fn started(status: Option<u16>, said: &str) -> (bool, String) {
             host: 8080,
             protocol: Protocol::Tcp,
         }],
+        gpus: vec!["GPU-1".into()],
     };
     told(start(&container, status, said))
 }
@@ -144,6 +145,12 @@ fn what_keeps_a_container_from_starting_is_told_with_advice() {
             "No command specified".to_owned(),
             true,
             "set `command`",
+        ),
+        (
+            500,
+            "could not select device driver \"\" with capabilities: [[gpu]]".to_owned(),
+            true,
+            "gpus GPU-1: the Docker Engine of this node cannot put them into a container: install",
         ),
         (500, "it hurts".to_owned(), false, "it hurts"),
     ] {

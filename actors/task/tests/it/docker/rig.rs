@@ -160,6 +160,7 @@ pub(super) fn launch(image: &str, argv: &[&str]) -> Launch {
             entrypoint: (!argv.is_empty()).then(|| argv.iter().map(word).collect()),
             network: Network::None,
             ports: Vec::new(),
+            gpus: Vec::new(),
         }),
         files: Vec::new(),
         workdir: None,
@@ -171,6 +172,7 @@ pub(super) fn launch(image: &str, argv: &[&str]) -> Launch {
             disk: Bytes(0),
             disk_rate: None,
             pids: 64,
+            gpus: None,
         },
         logs: LogSpec {
             max_size: Bytes::mib(10),

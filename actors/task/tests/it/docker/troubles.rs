@@ -38,6 +38,21 @@ async fn what_is_not_in_the_image_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_gives_no_gpus_says_so_and_what_to_do() {
+    let Some(rig) = Rig::new() else { return };
+    if docker(&["info"]).contains("nvidia") {
+        eprintln!("SKIPPED: the engine here gives gpus");
+        return;
+    }
+    let mut wanted = sh("true");
+    wanted.container.as_mut().unwrap().gpus = vec!["0".into()];
+    let (hopeless, why) = rig.refusal(&wanted).await;
+    let expected = "gpus 0: the Docker Engine of this node cannot put them into a container";
+    assert!(hopeless && why.contains(expected), "{why}");
+    assert!(why.contains("NVIDIA Container Toolkit"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn out_of_memory_is_told_of_the_main_process_and_of_a_child() {
     let Some(rig) = Rig::new() else { return };
     // tail keeps all of a line without an end.

@@ -143,6 +143,7 @@ pub(super) fn launch(argv: &[&str]) -> Launch {
             disk: Bytes(0),
             disk_rate: None,
             pids: 64,
+            gpus: None,
         },
         logs: LogSpec {
             max_size: Bytes::mib(10),
