@@ -62,8 +62,8 @@ fn a_leader_that_is_woken_answers_nothing_from_the_past() {
 
     let paused = Paused::new(first.pid());
     // They lie in its connection until it is woken: what was meant for the leader of then.
-    let mut asker = Client::connect(&server.url).unwrap();
-    asker.subscribe("_INBOX.late.*").unwrap();
+    let mut client = Client::connect(&server.url).unwrap();
+    client.subscribe("_INBOX.late.*").unwrap();
     let asked = [
         (
             "orch.job.submit",
@@ -80,7 +80,7 @@ fn a_leader_that_is_woken_answers_nothing_from_the_past() {
             "PUB {subject} _INBOX.late.{number} {}\r\n{text}\r\n",
             text.len()
         );
-        asker.write_raw(line.as_bytes()).unwrap();
+        client.write_raw(line.as_bytes()).unwrap();
     }
     wait_for_role(&server, "m2", "leader");
     thread::sleep(pause());
@@ -101,7 +101,7 @@ fn a_leader_that_is_woken_answers_nothing_from_the_past() {
     assert_eq!(role(&server, "m2"), "leader");
     // It is a standby after it has looked at all that lay there: whatever it says has come by now, or is
     // refused by the one that leads.
-    while let Some(answer) = asker.next(Duration::from_secs(2)).unwrap() {
+    while let Some(answer) = client.next(Duration::from_secs(2)).unwrap() {
         assert!(
             answer.headers.contains("Service-Error"),
             "an answer from the past: {} {}",
