@@ -247,21 +247,37 @@ mod tests {
         assert!(!exported.iter().any(|subject| subject.starts_with("$JS")));
     }
 
+    /// Whether there is a subject that is of both.
+    fn overlap(one: &str, other: &str) -> bool {
+        let (mut one, mut other) = (one.split('.'), other.split('.'));
+        loop {
+            match (one.next(), other.next()) {
+                (Some(">"), Some(_)) | (Some(_), Some(">")) | (None, None) => return true,
+                (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
+                _ => return false,
+            }
+        }
+    }
+
     #[test]
     fn a_node_may_not_say_what_only_a_manager_says() {
         for subject in [
             "orch.log",
-            "orch.assign",
-            "orch.events.job",
-            "orch.events.task",
-            "$JS",
+            "orch.log.>",
+            "orch.assign.*",
+            "orch.events.job.>",
+            "orch.events.task.>",
+            "orch.events.node.>",
+            "orch.logs.sys.*",
+            "$JS.>",
         ] {
-            let says = |said: &&&str| said.starts_with(subject) || subject.starts_with(**said);
-            assert_eq!(
-                NODE_SAYS.iter().find(says),
-                (subject == "orch.log").then_some(&"orch.logs.>")
-            );
+            let says = NODE_SAYS.iter().find(|said| overlap(said, subject));
+            assert_eq!(says, None, "{subject}");
         }
+        let of_its_own = "orch.logs.web.main.0.{{tag(node)}}.out";
+        assert!(NODE_SAYS.iter().any(|said| overlap(said, of_its_own)));
+        let of_another = "orch.logs.web.main.0.other.out";
+        assert!(!NODE_SAYS.iter().any(|said| overlap(said, of_another)));
     }
 
     #[test]
