@@ -108,6 +108,8 @@ impl Link {
 
     /// The call was made.
     pub(crate) fn called(&mut self, now: Duration, call: Call) {
+        // Whatever asks for a greeting from here on is not answered by this one: it says what was.
+        self.greet &= call != Call::Hello;
         self.in_flight = Some((call, now));
     }
 
@@ -117,20 +119,21 @@ impl Link {
             return;
         };
         if call == Call::Hello {
-            self.greet = false;
             self.withheld = false;
         }
         self.stale_since = None;
         self.failures = 0;
-        self.not_before = Duration::ZERO;
+        if !self.greet {
+            self.not_before = Duration::ZERO;
+        }
         self.last_contact = Some(self.last_contact.map_or(sent, |last| last.max(sent)));
     }
 
     /// The call in flight came to nothing; `jitter` is from 0 to 1.
     pub(crate) fn failed(&mut self, now: Duration, failure: Failure, jitter: f64) {
-        self.in_flight = None;
+        let greeted = matches!(self.in_flight.take(), Some((Call::Hello, _)));
         self.stale_since = None;
-        self.greet |= failure == Failure::Refused;
+        self.greet |= greeted || failure == Failure::Refused;
         let doubled = self
             .timings
             .back_off

@@ -26,6 +26,19 @@ fn hello_comes_first_then_reports_one_call_at_a_time() {
 }
 
 #[test]
+fn what_is_to_be_greeted_while_a_greeting_is_in_flight_is_greeted_after_it() {
+    let mut link = link();
+    link.called(SECOND, Call::Hello);
+    link.greet(SECOND, SECOND);
+    link.answered();
+    assert_eq!(link.next(SECOND, true), Step::WaitUntil(2 * SECOND));
+    assert_eq!(link.next(2 * SECOND, true), Step::Call(Call::Hello));
+    link.called(2 * SECOND, Call::Hello);
+    link.answered();
+    assert_eq!(link.next(2 * SECOND, true), Step::Call(Call::Status));
+}
+
+#[test]
 fn in_quiet_times_the_leader_is_asked_whether_it_is_there() {
     let link = welcomed(SECOND);
     assert_eq!(link.next(2 * SECOND, false), Step::WaitUntil(11 * SECOND));

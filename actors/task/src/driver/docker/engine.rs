@@ -202,6 +202,8 @@ async fn watch(engine: Weak<Engine>) {
         let Some(known) = engine.upgrade() else {
             return;
         };
+        // Before it is asked: that it is replaced by another as soon as it has answered shows here.
+        let quiet = UnixStream::connect(&known.socket).await;
         let there = known.ping().await;
         let before = match &there {
             Ok(_) => known.presence.send_replace(Presence::There),
@@ -223,10 +225,9 @@ async fn watch(engine: Weak<Engine>) {
         if there.is_ok() && before == Presence::Away {
             tracing::info!(socket = %known.socket.display(), "the Docker Engine is back");
         }
-        let socket = known.socket.clone();
         drop(known);
         if there.is_ok()
-            && let Ok(mut quiet) = UnixStream::connect(&socket).await
+            && let Ok(mut quiet) = quiet
         {
             let mut byte = [0];
             // Ends with the engine, or when it tires of a caller that asks nothing.
