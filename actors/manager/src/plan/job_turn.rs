@@ -152,6 +152,10 @@ impl Pass<'_> {
         let later = draft.state().slot(&slot);
         let changed = later != earlier.as_ref();
         turn.moved |= runs_of(later) != runs_of(earlier.as_ref());
+        // What waits at this version too leaves its place in the update to another.
+        let versions = later.zip(earlier.as_ref());
+        let versions = versions.filter(|(later, _)| later.waiting.is_some());
+        turn.more |= versions.is_some_and(|(later, earlier)| later.version != earlier.version);
         turn.changed += usize::from(changed);
         self.left -= usize::from(changed).min(self.left);
         true

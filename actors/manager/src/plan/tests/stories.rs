@@ -408,12 +408,7 @@ fn a_node_is_drained_while_it_is_silent() {
         Happens::Work,
         arrive(1),
         Happens::Silent { node: 2 },
-        Happens::Submit {
-            job: 1,
-            replicas: 3,
-            variant: 0,
-            limits: 0,
-        },
+        batch(3, 0),
         submit(3, 0b0100_0000),
         Happens::People(People::Drain {
             node: 2,
@@ -435,4 +430,21 @@ fn one_that_the_checks_of_the_version_it_is_resized_to_find_sick_does_not_serve(
         Happens::Sickens { node: 0, which: 0 },
     ];
     live(Strategy::Epvm, &story);
+}
+
+#[test]
+fn what_has_room_at_the_new_version_alone_is_on_its_way_before_others_are_turned() {
+    let story = [
+        batch(3, 0),
+        Happens::Silent { node: 1 },
+        limited(3, 0b0100_0000, 2),
+        Happens::Work,
+        Happens::Arrive {
+            from: 1,
+            count: 3,
+            again: false,
+        },
+        submit(3, 0b0000_1110),
+    ];
+    live(Strategy::Binpack, &story);
 }

@@ -188,7 +188,10 @@ impl Rollout {
         progress.missing = progress.missing.saturating_sub(1);
         progress.on_their_way += u32::from(way == Way::Moves);
         if is_fresh(record, facts.job) {
-            let waits = record.waiting.is_some();
+            // For what was tried at another version there may be room now: it is on its way until it
+            // was tried at this one.
+            let tried = record.version == facts.job.version || gate(facts) != u32::MAX;
+            let waits = record.waiting.is_some() && tried;
             progress.fresh += u32::from(!waits);
             progress.waiting += u32::from(waits);
             return;
