@@ -214,7 +214,14 @@ fn affinities_and_spreads_decide_where_runs_go_and_say_so() {
     let server = Server::start();
     let _manager = server.manager("m1");
     let nodes = ["n1", "n2", "n3"];
-    let _nodes = nodes.map(|name| server.node(name));
+    // Nodes that only play use what their tasks reserve, whatever else this host does.
+    let _nodes = nodes.map(|name| server.node_with(name, &["--driver", "sim"]));
+    let service = |name: &str, replicas: u32, more: &str| {
+        let (cpu, memory) = ("cpu: 0.05", "memory: 16MiB");
+        format!(
+            "name: {name}\nreplicas: {replicas}\n{cpu}\n{memory}\nsim: {{}}\nexec: [x]\n{more}\n"
+        )
+    };
     for (node, labels) in nodes.iter().zip([
         ["rack=a", "disk=hdd"],
         ["rack=a", "disk=ssd"],
