@@ -116,7 +116,7 @@ pub(crate) enum BusVerb {
 /// `loomctl node`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeVerb {
-    Start(start::node::NodeStart),
+    Start(Box<start::node::NodeStart>),
     Ls(commands::nodes::NodeLs),
     Status(commands::nodes::NodeStatusVerb),
     Lost(commands::nodes::NodeLost),

@@ -108,6 +108,21 @@ impl fmt::Display for Bytes {
     }
 }
 
+impl Bytes {
+    /// Reads a rate, so many bytes in a second: `50MiB/s`.
+    pub fn parse_rate(text: &str) -> Result<Self, UnitError> {
+        let Some(size) = text.strip_suffix("/s") else {
+            let size = text.split('/').next().unwrap_or(text);
+            let help = match size.parse::<Self>() {
+                Ok(_) => format!("write `{size}/s`"),
+                Err(_) => "a rate is a size in a second, such as `50MiB/s`".to_owned(),
+            };
+            return Err(wrong(text, "is not a rate", &help));
+        };
+        size.parse()
+    }
+}
+
 impl FromStr for Bytes {
     type Err = UnitError;
 

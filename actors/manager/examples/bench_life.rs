@@ -275,6 +275,8 @@ fn cluster(nodes: usize) -> State {
             cpu: MilliCores(64_000),
             memory: Bytes::mib(131_072),
             disk: Bytes(0),
+            disk_rate: None,
+            pids: None,
             ports_from: 20000,
             ports_to: 29999,
             gpus: Vec::new(),

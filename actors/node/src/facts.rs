@@ -46,6 +46,8 @@ fn capacity(options: &NodeOptions) -> Capacity {
         cpu: told.cpu.unwrap_or(measured.cpu),
         memory: told.memory.unwrap_or(measured.memory),
         disk: told.disk.unwrap_or(measured.disk),
+        disk_rate: told.disk_rate,
+        pids: told.pids.or(measured.pids),
         ports_from: *options.ports.start(),
         ports_to: *options.ports.end(),
         gpus: told.gpus.clone().unwrap_or(measured.gpus),

@@ -11,7 +11,7 @@
 //! | `greeting` | saying hello, in parts where it is large |
 //! | `gate` | what lets runs start |
 //! | `drivers`, `refusal` | what runs launches here |
-//! | `facts`, `usage`, `clock` | what the host is and has |
+//! | `facts`, `usage`, `gpus`, `pids`, `clock` | what the host is and has |
 //! | `serve` | the loops between the bus and the node's actor |
 //! | `start`, `options` | starting and stopping |
 
@@ -29,6 +29,7 @@ mod journal;
 mod ledger;
 mod link;
 mod options;
+mod pids;
 mod refusal;
 mod serve;
 mod start;

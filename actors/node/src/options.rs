@@ -77,6 +77,10 @@ pub struct CapacityOverride {
     pub memory: Option<Bytes>,
     /// Disk.
     pub disk: Option<Bytes>,
+    /// What its disks read, and write, in a second; never measured.
+    pub disk_rate: Option<Bytes>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
     /// Gpus; none at all if the list is empty.
     pub gpus: Option<Vec<Gpu>>,
 }

@@ -8,6 +8,7 @@ use loom_schemas::wire::NodeUsage;
 use sysinfo::System;
 
 use crate::gpus::{NVIDIA, listed};
+use crate::pids;
 
 /// What of the memory is kept for the host and for Loom: an eighth, at most so much.
 const MEMORY_KEPT_MAX: u64 = 1 << 30;
@@ -39,7 +40,8 @@ impl Meter {
     }
 
     /// What the host can give: its cores as this process may use them, its memory but for a
-    /// reserve, the disk that is free where the node keeps its files but for a twentieth.
+    /// reserve, the disk that is free where the node keeps its files but for a twentieth. Nobody knows how
+    /// fast a disk is: it is not counted where nobody tells.
     fn capacity(&mut self, directory: &Path) -> Capacity {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let memory = self.system.as_mut().map_or(0, |system| {
@@ -56,8 +58,10 @@ impl Meter {
                     .unwrap_or(u32::MAX)
                     .saturating_mul(1000),
             ),
-            memory: Bytes(memory - (memory / 8).min(MEMORY_KEPT_MAX)),
-            disk: Bytes(free - free / 20),
+            memory: Bytes(coarse(memory - (memory / 8).min(MEMORY_KEPT_MAX), 8)),
+            disk: Bytes(coarse(free - free / 20, 6)),
+            disk_rate: None,
+            pids: pids::most(),
             ports_from: 0,
             ports_to: 0,
             gpus: listed(Path::new(NVIDIA)),
@@ -94,6 +98,13 @@ impl Meter {
     }
 }
 
+/// The first binary digits of a number, so many, and zeros: hosts that differ by little have as much,
+/// and the scheduler has few sizes of nodes to look at.
+fn coarse(number: u64, digits: u32) -> u64 {
+    let others = (u64::BITS - number.leading_zeros()).saturating_sub(digits);
+    number >> others << others
+}
+
 struct Disk {
     free: u64,
     used: u64,
@@ -124,5 +135,14 @@ mod tests {
         assert!(capacity.memory > Bytes::mib(16) && capacity.disk > Bytes(0));
         let usage = meter.usage(directory.path());
         assert!(usage.memory > 0 && usage.disk > 0);
+    }
+
+    #[test]
+    fn of_much_the_last_digits_do_not_count() {
+        assert_eq!([0, 1, 63].map(|small| coarse(small, 6)), [0, 1, 63]);
+        assert_eq!(coarse(0b1011_0111_1111, 6), 0b1011_0100_0000);
+        assert_eq!(coarse(u64::MAX, 8), 0xff << 56);
+        let (gib, near) = (23_u64 << 30, (23_u64 << 30) + 12_345_678);
+        assert_eq!((coarse(gib, 8), coarse(near, 8)), (gib, gib));
     }
 }

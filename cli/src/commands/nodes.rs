@@ -252,6 +252,16 @@ fn gives(text: &mut String, view: &NodeSummary, now: Timestamp) {
     let (cpu, memory) = reserved(view);
     table::field(text, "Cpu", &format!("{cpu} cores reserved"));
     table::field(text, "Memory", &format!("{memory} reserved"));
+    let disk = format!("{}/{}", Bytes(view.reserved_disk), capacity.disk);
+    table::field(text, "Disk", &format!("{disk} reserved"));
+    if let Some(rate) = capacity.disk_rate {
+        let line = format!("{}/s of {rate}/s reserved", Bytes(view.reserved_disk_rate));
+        table::field(text, "Disk rate", &line);
+    }
+    if let Some(pids) = capacity.pids {
+        let line = format!("{}/{pids} reserved", view.reserved_pids);
+        table::field(text, "Pids", &line);
+    }
     let ports = format!("{}-{}", capacity.ports_from, capacity.ports_to);
     table::field(text, "Ports", &ports);
     if !capacity.gpus.is_empty() {

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::client::connect_code;
 use crate::exit::{Code, Failure, chain};
 
+mod capacity;
 pub(crate) mod dev;
 mod gpus;
 pub(crate) mod manager;

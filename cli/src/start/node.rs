@@ -10,6 +10,7 @@ use loom_node::{BusAccess, NodeOptions, TasksOnStop};
 use loom_schemas::ids::Name;
 use loom_schemas::words::DriverKind;
 
+use super::capacity::CapacityFlags;
 use super::gpus::{numbered, parse_gpus};
 use super::{
     AGENT_LOG, Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_patience, parse_ports,
@@ -49,6 +50,8 @@ pub(crate) struct NodeStart {
     /// Host ports it gives to tasks
     #[arg(long, default_value = "20000-29999", value_parser = parse_ports, value_name = "RANGE")]
     ports: RangeInclusive<u16>,
+    #[command(flatten)]
+    capacity: CapacityFlags,
     /// Gpus it gives to tasks, in place of those it finds (NVIDIA's, by model); their ids are numbers
     /// from 0; repeat for several names, 0 for none
     #[arg(long = "gpu", value_parser = parse_gpus, value_name = "NAME=COUNT")]
@@ -105,6 +108,7 @@ impl NodeStart {
         options.datacenter.clone_from(&self.datacenter);
         options.address = self.address.map(|address| address.to_string());
         options.ports = self.ports.clone();
+        options.capacity = self.capacity.told();
         options.capacity.gpus = (!self.gpus.is_empty()).then(|| numbered(&self.gpus));
         options.drivers = drivers;
         options.find_docker = self.driver.is_empty();

@@ -181,6 +181,12 @@ pub struct Capacity {
     pub memory: Bytes,
     /// Disk.
     pub disk: Bytes,
+    /// What its disks read, and write, in a second; not counted if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_rate: Option<Bytes>,
+    /// Processes and threads; not counted if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
     /// The first host port it gives out.
     pub ports_from: u16,
     /// The last.

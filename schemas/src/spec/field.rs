@@ -8,7 +8,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::problem::{Problem, shown};
+use super::problem::Problem;
 use super::reader::{FIELD, FORM, TEXT};
 use super::tree::Place;
 use crate::ids::Name;
@@ -261,16 +261,7 @@ impl<'de> Deserialize<'de> for Rate {
             type Err = UnitError;
 
             fn from_str(text: &str) -> Result<Self, UnitError> {
-                let Some(size) = text.strip_suffix("/s") else {
-                    let size = text.split('/').next().unwrap_or(text);
-                    let help = match size.parse::<Bytes>() {
-                        Ok(_) => format!("write `{size}/s`"),
-                        Err(_) => "a rate is a size in a second, such as `50MiB/s`".to_owned(),
-                    };
-                    let message = format!("`{}` is not a rate", shown(text));
-                    return Err(UnitError { message, help });
-                };
-                size.parse().map(Self)
+                Bytes::parse_rate(text).map(Self)
             }
         }
         let quantity = Quantity::<PerSecond> {

@@ -161,9 +161,10 @@ pub(crate) struct TaskFile {
     pub(crate) memory: Field<Size>,
     /// Reserved disk, and the most that its files take. Default: none, and no limit.
     pub(crate) disk: Field<Size>,
-    /// The most that is read, and that is written, in a second. Default: no limit.
+    /// Reserved of what is read, and of what is written, in a second, and the limit. Default: none, and
+    /// no limit.
     pub(crate) disk_rate: Field<Rate>,
-    /// The most processes and threads at once. Default: 512.
+    /// Reserved processes and threads, and the limit. Default: none, and a limit of 512.
     #[schemars(range(min = 1, max = 4_194_304))]
     pub(crate) pids: Field<Whole>,
     /// Gpus of its own: how many of any name, or a map of names to counts. Default: 0.

@@ -274,17 +274,28 @@ pub struct Resources {
     /// Reserved disk, and the limit where it is not 0.
     #[serde(default)]
     pub disk: Bytes,
-    /// The most that is read, and that is written, in a second; no limit if none.
+    /// Reserved of what is read, and of what is written, in a second, and the limit; none of both if
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_rate: Option<Bytes>,
-    /// The most processes and threads at once.
-    pub pids: u32,
+    /// Reserved processes and threads, and the limit; none reserved if none, and the limit is
+    /// [`PIDS_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
     /// Gpus of its own; boxed, for few runs have any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Box<Gpus>>,
 }
 
+/// The most processes and threads of a task that says nothing of them.
+pub const PIDS_DEFAULT: u32 = 512;
+
 impl Resources {
+    /// The most processes and threads at once.
+    pub fn most_pids(&self) -> u32 {
+        self.pids.unwrap_or(PIDS_DEFAULT)
+    }
+
     /// The gpus of its own.
     pub fn gpus(&self) -> &Gpus {
         self.gpus.as_deref().unwrap_or(Gpus::NONE)

@@ -10,7 +10,7 @@ use super::file::TaskFile;
 use super::lower::{Lowering, REPLICAS_MAX, entries};
 use super::problem::shown;
 use super::program::Texts;
-use super::{Gpus, Resources, TaskSpec};
+use super::{Gpus, PIDS_DEFAULT, Resources, TaskSpec};
 use crate::ids::Index;
 use crate::units::{Bytes, MilliCores};
 
@@ -47,10 +47,10 @@ pub struct ResourceChange {
     /// Reserved disk, and the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Bytes>,
-    /// The most that is read, and that is written, in a second.
+    /// Reserved of what is read, and of what is written, in a second, and the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_rate: Option<Bytes>,
-    /// The most processes and threads at once.
+    /// Reserved processes and threads, and the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
     /// Gpus of its own.
@@ -68,7 +68,7 @@ impl ResourceChange {
             memory: self.memory.unwrap_or(base.memory),
             disk: self.disk.unwrap_or(base.disk),
             disk_rate: self.disk_rate.or(base.disk_rate),
-            pids: self.pids.unwrap_or(base.pids),
+            pids: self.pids.or(base.pids),
             gpus: match &self.gpus {
                 Some(own) => (!own.is_none()).then(|| Box::new(own.clone())),
                 None => base.gpus.clone(),
@@ -133,9 +133,9 @@ pub(crate) struct IndexFile {
     memory: Field<Size>,
     /// Reserved disk, and the limit.
     disk: Field<Size>,
-    /// The most that is read, and that is written, in a second.
+    /// Reserved of what is read, and of what is written, in a second, and the limit.
     disk_rate: Field<Rate>,
-    /// The most processes and threads at once.
+    /// Reserved processes and threads, and the limit.
     #[schemars(range(min = 1, max = 4_194_304))]
     pids: Field<Whole>,
     /// Gpus of its own: how many of any name, or a map of names to counts.
@@ -176,7 +176,7 @@ impl Lowering<'_> {
             memory: Bytes::mib(128),
             disk: Bytes(0),
             disk_rate: None,
-            pids: 512,
+            pids: None,
             gpus: None,
         };
         self.change(amounts, &base).over(&base)
@@ -217,7 +217,7 @@ impl Lowering<'_> {
         let mib = Bytes::mib(1);
         self.size(amounts.memory, mib..=DISK_MAX, mib);
         self.size(amounts.disk, mib..=DISK_MAX, mib);
-        let pids = self.whole(amounts.pids, 1..=4_194_304, base.pids);
+        let pids = self.whole(amounts.pids, 1..=4_194_304, PIDS_DEFAULT);
         ResourceChange {
             cpu,
             cpu_limit,

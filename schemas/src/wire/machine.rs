@@ -36,6 +36,15 @@ pub struct NodeSummary {
     pub reserved_cpu_millis: u32,
     /// Bytes reserved.
     pub reserved_memory: u64,
+    /// Bytes of disk reserved.
+    #[serde(default)]
+    pub reserved_disk: u64,
+    /// Bytes reserved of what is read, and of what is written, in a second.
+    #[serde(default)]
+    pub reserved_disk_rate: u64,
+    /// Processes and threads reserved.
+    #[serde(default)]
+    pub reserved_pids: u64,
     /// Gpus reserved.
     #[serde(default)]
     pub reserved_gpus: u32,

@@ -91,7 +91,10 @@ pub(crate) fn info(number: usize) -> NodeInfo {
         capacity: Capacity {
             cpu: MilliCores(cores * 1000),
             memory: Bytes::mib(gib * 1024),
-            disk: Bytes(0),
+            // What is free differs from node to node; agents say it to some percent.
+            disk: Bytes::mib((64 + u64::try_from(number * 37 % 449).unwrap_or(0)) << 12),
+            disk_rate: number.is_multiple_of(2).then_some(Bytes::mib(500)),
+            pids: Some(28_672),
             ports_from: 20_000,
             ports_to: 29_999,
             gpus: Vec::new(),

@@ -112,7 +112,7 @@ fn fill(state: &State, task: &TaskSpec, mut siblings: Option<Siblings>) -> (f64,
     let cores = state
         .nodes()
         .map(|node| u64::from(node.info.capacity.cpu.0));
-    let count = (cores.sum::<u64>() as f64 * FILLED) as u64 / request.cpu;
+    let count = (cores.sum::<u64>() as f64 * FILLED) as u64 / request.amounts.cpu;
     let mut ids = counter();
     let mut took = Vec::with_capacity(count as usize);
     let begun = Instant::now();
@@ -142,16 +142,19 @@ fn plain(state: &State, task: &TaskSpec) -> f64 {
     };
     let cost = |room: &Room| {
         let capacity = &room.capacity;
-        grows(room.cpu, request.cpu, u64::from(capacity.cpu.0))
-            + grows(room.memory, request.memory, capacity.memory.0)
+        grows(
+            room.held.cpu,
+            request.amounts.cpu,
+            u64::from(capacity.cpu.0),
+        ) + grows(room.held.memory, request.amounts.memory, capacity.memory.0)
     };
     let begun = Instant::now();
     for _ in 0..PLAIN {
         let fitting = rooms.iter_mut().filter(|room| fits(room, &request).is_ok());
         let costs = fitting.map(|room| (cost(room), room));
         let (_, room) = costs.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
-        room.cpu += request.cpu;
-        room.memory += request.memory;
+        room.held.cpu += request.amounts.cpu;
+        room.held.memory += request.amounts.memory;
     }
     PLAIN as f64 / begun.elapsed().as_secs_f64()
 }

@@ -290,11 +290,11 @@ fn use_of(running: &Running<'_>) -> (f64, f64, f64) {
         let room = running.cluster.room(name).unwrap();
         let capacity = &room.capacity;
         let (cores, bytes) = (f64::from(capacity.cpu.0), capacity.memory.0 as f64);
-        let free_cpu = 1.0 - room.cpu as f64 / cores;
-        let free_memory = 1.0 - room.memory as f64 / bytes;
+        let free_cpu = 1.0 - room.held.cpu as f64 / cores;
+        let free_memory = 1.0 - room.held.memory as f64 / bytes;
         stranded += (free_cpu - free_memory).abs();
-        cpu += room.cpu as f64;
-        memory += room.memory as f64;
+        cpu += room.held.cpu as f64;
+        memory += room.held.memory as f64;
         all_cpu += cores;
         all_memory += bytes;
     }

@@ -143,7 +143,7 @@ mod tests {
                 Change::Resize,
             ),
             ("memory", |t| t.resources.memory = Bytes(1), Change::Resize),
-            ("pids", |t| t.resources.pids = 1, Change::Resize),
+            ("pids", |t| t.resources.pids = Some(1), Change::Resize),
             (
                 "disk_rate",
                 |t| t.resources.disk_rate = Some(Bytes(1)),
@@ -152,7 +152,7 @@ mod tests {
             (
                 "two of them and a field that is read anew",
                 |t| {
-                    t.resources.pids = 1;
+                    t.resources.pids = Some(1);
                     t.resources.memory = Bytes(1);
                     t.restart.attempts = 9;
                 },
@@ -173,7 +173,7 @@ mod tests {
             (
                 "a limit and an argument",
                 |t| {
-                    t.resources.pids = 1;
+                    t.resources.pids = Some(1);
                     t.args.push("x".into());
                 },
                 Change::Replace,

@@ -3,6 +3,7 @@
 use loom_schemas::spec::Resources;
 
 use crate::scheduler::{Cause, Room};
+use crate::state::Held;
 
 /// Whether a node has room for a run of it that holds `held` to hold `wanted`; why not, if not. Less
 /// than before always has room.
@@ -10,17 +11,14 @@ pub fn grows(room: &Room, held: &Resources, wanted: &Resources) -> Result<(), Ca
     if !room.up {
         return Err(Cause::Down);
     }
-    let over = |all: u64, held: u64, wanted: u64, most: u64| {
-        wanted > held && all.saturating_sub(held).saturating_add(wanted) > most
-    };
-    let (cpu, memory) = (u64::from(room.capacity.cpu.0), room.capacity.memory.0);
-    if over(room.cpu, held.cpu.0.into(), wanted.cpu.0.into(), cpu) {
-        return Err(Cause::Cpu);
-    }
-    if over(room.memory, held.memory.0, wanted.memory.0, memory) {
-        return Err(Cause::Memory);
-    }
-    Ok(())
+    room.has_left(&growth(held, wanted))
+}
+
+/// How much more of each is wanted than is held.
+fn growth(held: &Resources, wanted: &Resources) -> Held {
+    let mut more = Held::of(wanted);
+    more.sub(&Held::of(held));
+    more
 }
 
 /// What a run reserves while its limits change: of each the more, until the new ones hold.
@@ -29,18 +27,17 @@ pub(super) fn both(held: &Resources, wanted: &Resources) -> Resources {
         cpu: held.cpu.max(wanted.cpu),
         memory: held.memory.max(wanted.memory),
         disk: held.disk.max(wanted.disk),
+        disk_rate: held.disk_rate.max(wanted.disk_rate),
+        pids: held.pids.max(wanted.pids),
         ..wanted.clone()
     }
 }
 
 /// A node's room once a run of it that held `held` holds `wanted`.
 pub fn grown(room: &Room, held: &Resources, wanted: &Resources) -> Room {
-    let after = both(held, wanted);
-    Room {
-        cpu: room.cpu + u64::from(after.cpu.0) - u64::from(held.cpu.0),
-        memory: room.memory + after.memory.0 - held.memory.0,
-        ..room.clone()
-    }
+    let mut room = room.clone();
+    room.held.add(&growth(held, wanted));
+    room
 }
 
 #[cfg(test)]
@@ -63,8 +60,11 @@ mod tests {
         let state = with_nodes(1, 4);
         let room = Room::of(state.node(&name("node-1")).unwrap(), None);
         Room {
-            cpu,
-            memory: Bytes::mib(memory).0,
+            held: Held {
+                cpu,
+                memory: Bytes::mib(memory).0,
+                ..Held::default()
+            },
             ..room
         }
     }
@@ -100,6 +100,9 @@ mod tests {
     fn until_new_limits_hold_the_larger_ones_are_reserved() {
         assert_eq!(both(&of(2000, 10), &of(1000, 20)), of(2000, 20));
         let after = grown(&room(3000, 100), &of(2000, 10), &of(1000, 20));
-        assert_eq!((after.cpu, after.memory), (3000, Bytes::mib(110).0));
+        assert_eq!(
+            (after.held.cpu, after.held.memory),
+            (3000, Bytes::mib(110).0)
+        );
     }
 }

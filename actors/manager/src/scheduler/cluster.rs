@@ -13,12 +13,13 @@ use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::Strategy;
 
 use super::constraint::Attributes;
-use super::fits::{Request, Room, choose_ports, fits};
+use super::fits::{Room, choose_ports, fits};
 use super::floor::Floor;
 use super::gpus::choose_gpus;
 use super::pick::{self, Chosen, Failures};
 use super::queue::Queue;
 use super::ranking::OUT;
+use super::request::Request;
 use super::shape::{Shape, Shapes};
 use super::spacing::Spacing;
 use super::why::{Cause, WhyNot};

@@ -9,7 +9,9 @@ use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Gpu, RunRecord};
 use loom_schemas::spec::GPU_NAMES_MAX;
 
-use super::fits::{DIMENSIONS, Request, Room, suits};
+use super::fits::{DIMENSIONS, Room, suits};
+use super::request::Request;
+use crate::state::Held;
 
 /// What can be short on a node: the resources, ports of its range, and gpus of each name asked for.
 const NEEDS: usize = DIMENSIONS + 1 + GPU_NAMES_MAX;
@@ -42,18 +44,12 @@ pub struct Sacrifice(usize, Vec<(u8, Reverse<Timestamp>)>);
 impl Candidate {
     /// A run of a job of this priority.
     pub fn of(slot: Arc<Slot>, run: &RunRecord, priority: u8) -> Self {
-        let held = &run.reserved;
         Self {
             slot,
             placement: run.placement,
             priority,
             placed_at: run.placed_at,
-            held: [
-                u64::from(held.cpu.0),
-                held.memory.0,
-                held.disk.0,
-                run.own_gpus().len() as u64,
-            ],
+            held: Held::of(&run.reserved).by_dimension(),
             ports: run.ports.values().copied().collect(),
             gpus: run.own_gpus().to_vec(),
         }

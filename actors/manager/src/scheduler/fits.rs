@@ -3,53 +3,36 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use loom_schemas::ids::{Index, Name, RunId, Slot};
+use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{Capacity, Gpu, NodeRecord, NodeStatus, RunRecord};
-use loom_schemas::spec::{Attribute, Constraint, Gpus, JobSpec, Resources, TaskSpec, Toleration};
+use loom_schemas::spec::{Gpus, TaskSpec};
 use loom_schemas::words::DriverKind;
 
 use super::constraint::{Attributes, Rule};
 use super::gpus::{self, TakenGpus};
+use super::request::Request;
 use super::why::Cause;
-use crate::state::{Load, State};
+use crate::state::{Held, Load, State};
 
-/// How many resources are counted; they come in this order everywhere: cpu, memory, disk, gpus.
-pub(super) const DIMENSIONS: usize = 4;
+/// How many resources are counted; they come in this order everywhere: cpu, memory, disk, disk rate,
+/// pids, gpus.
+pub(super) const DIMENSIONS: usize = 6;
 
-/// What a run needs of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Request {
-    /// What runs it.
-    pub driver: DriverKind,
-    /// Thousandths of a core.
-    pub cpu: u64,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Bytes of disk.
-    pub disk: u64,
-    /// Gpus of its own.
-    pub gpus: Gpus,
-    /// Host ports that must be free.
-    pub fixed_ports: Vec<u16>,
-    /// How many more ports it takes from the node's range.
-    pub free_ports: usize,
-    /// Where the node has to be; anywhere if none.
-    pub datacenters: Vec<String>,
-    /// What the node has to be.
-    pub rules: Vec<Rule>,
-    /// The taints that it puts up with.
-    pub tolerations: Vec<Toleration>,
-    /// How replicas have to be apart.
-    pub apart: Vec<Apart>,
-}
+/// What a node has of a resource that it does not count.
+pub(super) const UNCOUNTED: u64 = u64::MAX;
 
-/// How the replicas of a task have to be apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Apart {
-    /// No two on one node.
-    Hosts,
-    /// At most so many where an attribute is the same, none where it is missing.
-    Property(Attribute, u32),
+impl Held {
+    pub(super) fn by_dimension(&self) -> [u64; DIMENSIONS] {
+        let Self {
+            cpu,
+            memory,
+            disk,
+            disk_rate,
+            pids,
+            gpus,
+        } = *self;
+        [cpu, memory, disk, disk_rate, pids, gpus]
+    }
 }
 
 /// What a node has left.
@@ -65,14 +48,10 @@ pub struct Room {
     pub attributes: Attributes,
     /// What it has in all.
     pub capacity: Capacity,
-    /// Thousandths of a core that are reserved.
-    pub cpu: u64,
+    /// How much of each resource is reserved, or kept for those that wait.
+    pub held: Held,
     /// Thousandths of a core that were in use lately, smoothed; 0 where nobody measured.
     pub measured_cpu: u64,
-    /// Bytes of memory that are reserved.
-    pub memory: u64,
-    /// Bytes of disk that are reserved.
-    pub disk: u64,
     /// Ports that are taken.
     pub ports: OrdMap<u16, u32>,
     /// Gpus that are taken.
@@ -81,110 +60,15 @@ pub struct Room {
     pub kept_gpus: Gpus,
 }
 
-impl Request {
-    /// What a task needs.
-    pub fn of(task: &TaskSpec) -> Self {
-        let Resources {
-            cpu, memory, disk, ..
-        } = &task.resources;
-        let mut fixed_ports: Vec<u16> = task.ports.values().filter_map(|port| port.host).collect();
-        fixed_ports.sort_unstable();
-        Self {
-            driver: task.driver(),
-            cpu: u64::from(cpu.0),
-            memory: memory.0,
-            disk: disk.0,
-            gpus: task.resources.gpus().clone(),
-            free_ports: task.ports.len() - fixed_ports.len(),
-            fixed_ports,
-            datacenters: Vec::new(),
-            rules: rules(task),
-            tolerations: task.tolerations.clone(),
-            apart: task.constraints.iter().filter_map(Apart::of).collect(),
-        }
-    }
-
-    /// The same, on nodes of these datacenters; of any if none.
-    #[must_use]
-    pub fn within(self, datacenters: &[String]) -> Self {
-        Self {
-            datacenters: datacenters.to_vec(),
-            ..self
-        }
-    }
-
-    /// What the slot of this index of a task of the job needs.
-    pub fn of_slot(job: &JobSpec, task: &TaskSpec, index: &Index) -> Self {
-        let request = if task.has_own(index) {
-            Self::of(&task.of_index(index))
-        } else {
-            Self::of(task)
-        };
-        request.within(&job.datacenters)
-    }
-}
-
-/// What a task asks of its nodes by themselves.
-fn rules(task: &TaskSpec) -> Vec<Rule> {
-    let predicates = task
-        .constraints
-        .iter()
-        .filter_map(|constraint| match constraint {
-            Constraint::Node(predicate) => Some(predicate.clone()),
-            Constraint::DistinctHosts | Constraint::DistinctProperty { .. } => None,
-        });
-    predicates.map(Rule::new).collect()
-}
-
-impl Apart {
-    fn of(constraint: &Constraint) -> Option<Self> {
-        match constraint {
-            Constraint::Node(_) => None,
-            Constraint::DistinctHosts => Some(Self::Hosts),
-            Constraint::DistinctProperty { attribute, most } => {
-                Some(Self::Property(attribute.clone(), *most))
-            }
-        }
-    }
-
-    /// As a cause why a node is out.
-    pub(super) fn cause(&self) -> Cause {
-        let constraint = match self {
-            Self::Hosts => Constraint::DistinctHosts,
-            Self::Property(attribute, most) => Constraint::DistinctProperty {
-                attribute: attribute.clone(),
-                most: *most,
-            },
-        };
-        Cause::Constraint(constraint.to_string().into())
-    }
-}
-
-impl Request {
-    /// Whether a node is apart from those on which the other replicas are, as far as it has to be.
-    pub fn is_apart(&self, node: &Arc<NodeRecord>, others: &[Arc<NodeRecord>]) -> bool {
-        self.apart.iter().all(|apart| match apart {
-            Apart::Hosts => others.iter().all(|other| other.name != node.name),
-            Apart::Property(attribute, most) => {
-                let value = |node| Attributes::of(node).text(attribute);
-                let here = value(node);
-                let same = others.iter().filter(|other| value(other) == here);
-                here.is_some() && same.count() < *most as usize
-            }
-        })
-    }
-
-    /// What is asked for of each dimension.
-    pub(super) fn asked(&self) -> [u64; DIMENSIONS] {
-        let gpus = u64::from(self.gpus.count());
-        [self.cpu, self.memory, self.disk, gpus]
-    }
-}
-
 impl Room {
     /// What is reserved of each dimension.
     pub(super) fn held(&self) -> [u64; DIMENSIONS] {
-        [self.cpu, self.memory, self.disk, self.held_gpus()]
+        let held = Held {
+            // Which of them are taken is what counts: of a gpu that is gone nothing is held.
+            gpus: self.held_gpus(),
+            ..self.held
+        };
+        held.by_dimension()
     }
 
     /// What there is of each dimension.
@@ -193,16 +77,46 @@ impl Room {
             cpu,
             memory,
             disk,
+            disk_rate,
+            pids,
+            ports_from: _,
+            ports_to: _,
             gpus,
-            ..
         } = &self.capacity;
-        [u64::from(cpu.0), memory.0, disk.0, gpus.len() as u64]
+        let all = Held {
+            cpu: u64::from(cpu.0),
+            memory: memory.0,
+            disk: disk.0,
+            disk_rate: disk_rate.map_or(UNCOUNTED, |rate| rate.0),
+            pids: pids.map_or(UNCOUNTED, u64::from),
+            gpus: gpus.len() as u64,
+        };
+        all.by_dimension()
     }
 
     /// What is free of each dimension.
     pub(super) fn free(&self) -> [u64; DIMENSIONS] {
         let (all, held) = (self.all(), self.held());
         std::array::from_fn(|d| all[d].saturating_sub(held[d]))
+    }
+
+    /// Whether so much of each resource is left, but of gpus, which are not all the same; if not, the
+    /// first of which there is not.
+    pub fn has_left(&self, more: &Held) -> Result<(), Cause> {
+        let (held, asked, all) = (self.held(), more.by_dimension(), self.all());
+        let causes = [
+            Cause::Cpu,
+            Cause::Memory,
+            Cause::Disk,
+            Cause::DiskRate,
+            Cause::Pids,
+        ];
+        for (d, cause) in causes.into_iter().enumerate() {
+            if asked[d] > 0 && held[d].saturating_add(asked[d]) > all[d] {
+                return Err(cause);
+            }
+        }
+        Ok(())
     }
 
     /// What a node has left under a load, less what is kept free for those that wait.
@@ -230,9 +144,7 @@ impl Room {
         let mut kept_gpus = Gpus::default();
         for (_, claim) in claims.iter().filter(|(slot, _)| respected(slot)) {
             let kept = load.kept_free(claim);
-            load.cpu += kept.cpu;
-            load.memory += kept.memory;
-            load.disk += kept.disk;
+            load.held.add(&kept);
             kept_gpus.add(&load.kept_gpus(claim));
             for port in &claim.ports {
                 load.ports.entry(*port).or_insert(1);
@@ -244,10 +156,8 @@ impl Room {
             datacenter: node.info.datacenter.clone(),
             attributes: Attributes::of(node),
             capacity: node.info.capacity.clone(),
-            cpu: load.cpu,
+            held: load.held,
             measured_cpu: 0,
-            memory: load.memory,
-            disk: load.disk,
             ports: load.ports,
             gpus: load.gpus,
             kept_gpus,
@@ -277,9 +187,7 @@ impl Room {
         gpus: &[Gpu],
     ) {
         gpus::take(&mut self.gpus, gpus);
-        self.cpu += request.cpu;
-        self.memory += request.memory;
-        self.disk += request.disk;
+        self.held.add(&request.amounts);
         for port in ports {
             *self.ports.entry(port).or_insert(0) += 1;
         }
@@ -293,9 +201,7 @@ impl Room {
         gpus: &[Gpu],
     ) {
         gpus::give_back(&mut self.gpus, gpus);
-        self.cpu = self.cpu.saturating_sub(request.cpu);
-        self.memory = self.memory.saturating_sub(request.memory);
-        self.disk = self.disk.saturating_sub(request.disk);
+        self.held.sub(&request.amounts);
         for port in ports {
             match self.ports.get(&port) {
                 Some(&count) if count > 1 => self.ports.insert(port, count - 1),
@@ -306,10 +212,7 @@ impl Room {
 
     /// Has what a run holds be free.
     pub fn give_up(&mut self, run: &RunRecord) {
-        let held = &run.reserved;
-        self.cpu = self.cpu.saturating_sub(u64::from(held.cpu.0));
-        self.memory = self.memory.saturating_sub(held.memory.0);
-        self.disk = self.disk.saturating_sub(held.disk.0);
+        self.held.sub(&Held::of(&run.reserved));
         for port in run.ports.values() {
             self.ports.remove(port);
         }
@@ -365,13 +268,7 @@ pub(super) fn suits(room: &Room, request: &Request) -> Result<(), Cause> {
 
 /// Whether the node has left what the request needs.
 pub(super) fn has_room(room: &Room, request: &Request) -> Result<(), Cause> {
-    let (held, asked, all) = (room.held(), request.asked(), room.all());
-    let causes = [Cause::Cpu, Cause::Memory, Cause::Disk];
-    for (d, cause) in causes.into_iter().enumerate() {
-        if asked[d] > 0 && held[d].saturating_add(asked[d]) > all[d] {
-            return Err(cause);
-        }
-    }
+    room.has_left(&request.amounts)?;
     room.has_gpus(request)?;
     if let Some(port) = request
         .fixed_ports

@@ -7,9 +7,10 @@ use loom_schemas::record::{Claim, Gpu};
 use loom_schemas::spec::Attribute;
 use loom_schemas::words::Strategy;
 
-use super::fits::{DIMENSIONS, Request, Room, has_room, suits};
+use super::fits::{DIMENSIONS, Room, has_room, suits};
 use super::gpus;
 use super::ranking::OUT;
+use super::request::Request;
 use super::score::{self, Pull, Standing, Terms};
 use super::select::{Selection, Values, bits};
 use super::shape::{Shape, View};
@@ -132,9 +133,7 @@ impl Floor {
     pub(super) fn open_claim(&mut self, seat: usize, load: &Load, claim: &Claim) {
         let kept = load.kept_free(claim);
         let room = &mut self.rooms[seat];
-        room.cpu = room.cpu.saturating_sub(kept.cpu);
-        room.memory = room.memory.saturating_sub(kept.memory);
-        room.disk = room.disk.saturating_sub(kept.disk);
+        room.held.sub(&kept);
         room.kept_gpus = gpus::less(&room.kept_gpus, &load.kept_gpus(claim));
         for port in &claim.ports {
             room.ports.remove(port);

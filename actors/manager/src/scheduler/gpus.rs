@@ -7,7 +7,8 @@ use loom_schemas::ids::Name;
 use loom_schemas::record::Gpu;
 use loom_schemas::spec::Gpus;
 
-use super::fits::{Request, Room};
+use super::fits::Room;
+use super::request::Request;
 use super::why::Cause;
 
 /// The gpus of a node that are taken, by their ids, with the number of placements that hold each

@@ -1,5 +1,6 @@
 //! Laws of placing: over whole histories here, of one choice after the other in [`pick`].
 
+mod drawn;
 mod oracle;
 mod pick;
 
@@ -303,10 +304,13 @@ proptest! {
                 let capacity = &record.info.capacity;
                 // A node that came back smaller keeps what it had.
                 let shrunk = matches!(&event, Event::Up(..));
-                let before = state.load(&record.name).map_or((0, 0), |load| (load.cpu, load.memory));
-                let cpu = load.cpu <= before.0.max(u64::from(capacity.cpu.0));
-                let memory = load.memory <= before.1.max(capacity.memory.0);
-                prop_assert!(shrunk || (cpu && memory), "{} {load:?}", record.name);
+                let before = state.load(&record.name).map(|load| load.held).unwrap_or_default();
+                let no_more = |held: u64, before: u64, all: u64| held <= before.max(all);
+                let held = load.held;
+                let within = no_more(held.cpu, before.cpu, capacity.cpu.0.into())
+                    && no_more(held.memory, before.memory, capacity.memory.0)
+                    && no_more(held.pids, before.pids, capacity.pids.map_or(u64::MAX, u64::from));
+                prop_assert!(shrunk || within, "{} {load:?}", record.name);
                 // A gpu is never of two runs, and only of one that the node had.
                 let mut twice = load.gpus.iter().filter(|(_, runs)| **runs != 1);
                 prop_assert_eq!(twice.next(), None, "{}", record.name);

@@ -12,7 +12,8 @@ use imbl::OrdSet;
 use imbl::ordset::DiffItem;
 use loom_schemas::ids::{Name, Slot};
 
-use super::fits::{DIMENSIONS, Request, Room, fits};
+use super::fits::{DIMENSIONS, Room, fits};
+use super::request::Request;
 
 type Classes = BTreeMap<[u64; DIMENSIONS], HashMap<Arc<Request>, BTreeSet<Slot>>>;
 

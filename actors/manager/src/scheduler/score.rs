@@ -6,7 +6,8 @@
 
 use loom_schemas::words::Strategy;
 
-use super::fits::{DIMENSIONS, Request, Room};
+use super::fits::{DIMENSIONS, Room, UNCOUNTED};
+use super::request::Request;
 
 /// How much of a node is in use, dimension by dimension.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,7 +21,7 @@ pub(super) struct Standing {
 /// What a request is on nodes of one size, dimension by dimension.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Terms {
-    /// 1 where something is asked for that such nodes have, 0 elsewhere.
+    /// 1 where something is asked for that such nodes have and count, 0 elsewhere.
     counts: [f64; DIMENSIONS],
     /// The share asked for.
     asked: [f64; DIMENSIONS],
@@ -69,7 +70,7 @@ impl Terms {
         };
         let mut count = 0.0;
         for d in 0..DIMENSIONS {
-            if asked[d] > 0 && all[d] > 0 {
+            if asked[d] > 0 && all[d] > 0 && all[d] != UNCOUNTED {
                 terms.counts[d] = 1.0;
                 terms.asked[d] = ratio(asked[d], all[d]);
                 terms.gain[d] = (terms.asked[d] * ln_n).exp_m1();

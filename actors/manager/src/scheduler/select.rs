@@ -10,7 +10,8 @@ use loom_schemas::spec::{Attribute, Toleration};
 use loom_schemas::words::DriverKind;
 
 use super::constraint::Rule;
-use super::fits::{Request, Room};
+use super::fits::Room;
+use super::request::Request;
 
 /// So many lines are kept; past that all are forgotten and asked anew.
 const LINES_KEPT: usize = 4096;

@@ -6,9 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use loom_schemas::words::Strategy;
 
 use super::affinity::Affinities;
-use super::fits::Request;
 use super::floor::Floor;
 use super::ranking::Ranking;
+use super::request::Request;
 use super::score::Terms;
 use super::select::Seats;
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use loom_schemas::ids::Name;
 use loom_schemas::spec::Attribute;
 
-use super::fits::{Apart, Request};
 use super::floor::Floor;
+use super::request::{Apart, Request};
 use super::siblings::Siblings;
 use super::why::Cause;
 

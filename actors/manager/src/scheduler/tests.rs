@@ -7,8 +7,8 @@ use loom_schemas::words::{DriverKind, Strategy};
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
-use crate::state::State;
 use crate::state::fixture::{info, name, run_id, task, with_nodes};
+use crate::state::{Held, State};
 
 const GIB: u64 = 1024 * 1024 * 1024;
 
@@ -26,10 +26,12 @@ fn room(cpu: (u32, f64), memory: (u64, u64)) -> Room {
         up: true,
         drivers: vec![DriverKind::Process],
         capacity: info(cpu.0, memory.0).capacity,
-        cpu: used,
+        held: Held {
+            cpu: used,
+            memory: memory.1 * GIB,
+            ..Held::default()
+        },
         measured_cpu: 0,
-        memory: memory.1 * GIB,
-        disk: 0,
         ports: imbl::OrdMap::new(),
         gpus: imbl::OrdMap::new(),
         kept_gpus: Gpus::default(),
@@ -47,8 +49,16 @@ fn place(cluster: &mut Cluster, task: &TaskSpec, number: u64) -> Result<Name, Wh
 fn epvm(machines: usize, room: &Room, request: &Request) -> f64 {
     let n = machines.max(2) as f64;
     let dimensions = [
-        (room.cpu, request.cpu, u64::from(room.capacity.cpu.0)),
-        (room.memory, request.memory, room.capacity.memory.0),
+        (
+            room.held.cpu,
+            request.amounts.cpu,
+            u64::from(room.capacity.cpu.0),
+        ),
+        (
+            room.held.memory,
+            request.amounts.memory,
+            room.capacity.memory.0,
+        ),
     ];
     let cost = |(used, asked, all): (u64, u64, u64)| {
         let (used, asked, all) = (used as f64, asked as f64, all as f64);
@@ -232,8 +242,8 @@ proptest! {
             let costs: BTreeMap<Name, f64> = rooms
                 .iter()
                 .filter(|(_, room)| {
-                    room.cpu + request.cpu <= u64::from(room.capacity.cpu.0)
-                        && room.memory + request.memory <= room.capacity.memory.0
+                    room.held.cpu + request.amounts.cpu <= u64::from(room.capacity.cpu.0)
+                        && room.held.memory + request.amounts.memory <= room.capacity.memory.0
                 })
                 .map(|(name, room)| (name.clone(), epvm(rooms.len(), room, &request)))
                 .collect();
@@ -246,8 +256,8 @@ proptest! {
                     // The oracle counts otherwise, so its last digits are others.
                     prop_assert!(costs[&node] <= least * (1.0 + 1e-9), "{costs:?} {node}");
                     let room = rooms.get_mut(&node).unwrap();
-                    room.cpu += request.cpu;
-                    room.memory += request.memory;
+                    room.held.cpu += request.amounts.cpu;
+                    room.held.memory += request.amounts.memory;
                 }
                 (Err(why), None) => prop_assert_eq!(why.counts.values().sum::<usize>(), rooms.len()),
                 (picked, least) => panic!("{picked:?} {least:?}"),

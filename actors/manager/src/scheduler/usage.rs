@@ -58,7 +58,7 @@ pub fn noticed(state: &State, measured: &OrdMap<Name, Smoothed>) -> Vec<(Name, O
             continue;
         };
         let cores = u64::from(node.info.capacity.cpu.0);
-        let reserved = state.load(name).map_or(0, |load| load.cpu);
+        let reserved = state.load(name).map_or(0, |load| load.held.cpu);
         let noted = state.node_uses().get(name);
         let noted = noted.map_or(0, |noted| u64::from(noted.cpu.0));
         let now = u64::from(smoothed.millicores());

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use loom_schemas::ids::Name;
 use loom_schemas::words::DriverKind;
 
-use super::fits::{Request, Room, fits};
+use super::fits::{Room, fits};
+use super::request::Request;
 use crate::state::State;
 
 /// Why one node does not fit.
@@ -31,6 +32,10 @@ pub enum Cause {
     Memory,
     /// Too little disk is left.
     Disk,
+    /// Its disks are to read or to write too much already.
+    DiskRate,
+    /// Too few processes and threads are left.
+    Pids,
     /// Too few gpus are left, of a name or in all.
     Gpus(Option<Name>),
     /// A host port that the task fixes is taken.
@@ -51,6 +56,8 @@ impl fmt::Display for Cause {
             Self::Cpu => f.write_str("not enough cpu"),
             Self::Memory => f.write_str("not enough memory"),
             Self::Disk => f.write_str("not enough disk"),
+            Self::DiskRate => f.write_str("not enough disk rate"),
+            Self::Pids => f.write_str("not enough pids"),
             Self::Gpus(None) => f.write_str("not enough gpus"),
             Self::Gpus(Some(name)) => write!(f, "not enough {name} gpus"),
             Self::PortTaken(port) => write!(f, "port {port} taken"),

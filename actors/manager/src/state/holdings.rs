@@ -8,7 +8,7 @@ use loom_schemas::spec::Resources;
 use super::State;
 
 /// An amount of each resource that is shared out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Held {
     /// Thousandths of a core.
     pub cpu: u64,
@@ -16,6 +16,10 @@ pub struct Held {
     pub memory: u64,
     /// Bytes of disk.
     pub disk: u64,
+    /// Bytes read, and bytes written, in a second.
+    pub disk_rate: u64,
+    /// Processes and threads.
+    pub pids: u64,
     /// Gpus.
     pub gpus: u64,
 }
@@ -34,12 +38,15 @@ impl Held {
             cpu: u64::from(resources.cpu.0),
             memory: resources.memory.0,
             disk: resources.disk.0,
+            disk_rate: resources.disk_rate.map_or(0, |rate| rate.0),
+            pids: resources.pids.map_or(0, u64::from),
             gpus: u64::from(resources.gpus().count()),
         }
     }
 
     /// The greatest share of any one resource: the dominant share of Ghodsi et al., "Dominant
-    /// Resource Fairness" (NSDI 2011). Of what there is none of, nobody has a share.
+    /// Resource Fairness" (NSDI 2011). Of what there is none of, nobody has a share; nor of what not
+    /// every node counts.
     pub fn dominant_share(&self, of: &Self) -> f64 {
         let pairs = [
             (self.cpu, of.cpu),
@@ -61,22 +68,37 @@ impl Held {
             cpu: u64::from(all.cpu.0),
             memory: all.memory.0,
             disk: all.disk.0,
+            disk_rate: all.disk_rate.map_or(0, |rate| rate.0),
+            pids: all.pids.map_or(0, u64::from),
             gpus: all.gpus.len() as u64,
         }
     }
 
-    fn add(&mut self, other: &Self) {
-        self.cpu += other.cpu;
-        self.memory += other.memory;
-        self.disk += other.disk;
-        self.gpus += other.gpus;
+    /// So much more.
+    pub fn add(&mut self, other: &Self) {
+        self.each(other, u64::saturating_add);
     }
 
-    pub(super) fn sub(&mut self, other: &Self) {
-        self.cpu = self.cpu.saturating_sub(other.cpu);
-        self.memory = self.memory.saturating_sub(other.memory);
-        self.disk = self.disk.saturating_sub(other.disk);
-        self.gpus = self.gpus.saturating_sub(other.gpus);
+    /// So much less; of what there is not so much, nothing.
+    pub fn sub(&mut self, other: &Self) {
+        self.each(other, u64::saturating_sub);
+    }
+
+    fn each(&mut self, other: &Self, op: impl Fn(u64, u64) -> u64) {
+        let Self {
+            cpu,
+            memory,
+            disk,
+            disk_rate,
+            pids,
+            gpus,
+        } = other;
+        self.cpu = op(self.cpu, *cpu);
+        self.memory = op(self.memory, *memory);
+        self.disk = op(self.disk, *disk);
+        self.disk_rate = op(self.disk_rate, *disk_rate);
+        self.pids = op(self.pids, *pids);
+        self.gpus = op(self.gpus, *gpus);
     }
 }
 

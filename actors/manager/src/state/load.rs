@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Claim, RunRecord, SlotRecord};
-use loom_schemas::spec::{Gpus, Resources};
+use loom_schemas::spec::Gpus;
 
 use super::Held;
 use crate::scheduler::gpus::{self, TakenGpus};
@@ -13,12 +13,8 @@ use crate::scheduler::gpus::{self, TakenGpus};
 /// What is reserved on a node, and by which placements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Thousandths of a core.
-    pub cpu: u64,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Bytes of disk.
-    pub disk: u64,
+    /// How much of each resource.
+    pub held: Held,
     /// Host ports, with the number of placements that hold each (more than one only where two
     /// records of a rewound log overlap).
     pub ports: OrdMap<u16, u32>,
@@ -60,12 +56,7 @@ impl Load {
     }
 
     pub(super) fn hold(&mut self, slot: &Arc<Slot>, run: &RunRecord) {
-        let Resources {
-            cpu, memory, disk, ..
-        } = &run.reserved;
-        self.cpu += u64::from(cpu.0);
-        self.memory += memory.0;
-        self.disk += disk.0;
+        self.held.add(&Held::of(&run.reserved));
         for port in run.ports.values() {
             *self.ports.entry(*port).or_insert(0) += 1;
         }
@@ -74,12 +65,7 @@ impl Load {
     }
 
     pub(super) fn release(&mut self, run: &RunRecord) {
-        let Resources {
-            cpu, memory, disk, ..
-        } = &run.reserved;
-        self.cpu = self.cpu.saturating_sub(u64::from(cpu.0));
-        self.memory = self.memory.saturating_sub(memory.0);
-        self.disk = self.disk.saturating_sub(disk.0);
+        self.held.sub(&Held::of(&run.reserved));
         for port in run.ports.values() {
             match self.ports.get(port) {
                 Some(&count) if count > 1 => self.ports.insert(*port, count - 1),

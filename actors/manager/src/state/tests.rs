@@ -50,7 +50,7 @@ fn the_changes_of_a_draft_lead_a_follower_to_the_same_state() {
         assert_eq!(records(&leader), records(&follower));
     }
     assert_eq!(leader.load(&name("node-1")), follower.load(&name("node-1")));
-    assert_eq!(leader.load(&name("node-1")).unwrap().cpu, 3000);
+    assert_eq!(leader.load(&name("node-1")).unwrap().held.cpu, 3000);
 }
 
 #[test]

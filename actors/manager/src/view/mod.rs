@@ -297,11 +297,15 @@ fn bare_summary(job: &JobRecord) -> JobSummary {
 fn node_summary(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) -> NodeSummary {
     let load = state.load(&node.name);
     let runs = load.map_or(0, |load| load.placements.len());
+    let held = load.map(|load| load.held).unwrap_or_default();
     NodeSummary {
         node: node.clone(),
         heartbeat,
-        reserved_cpu_millis: load.map_or(0, |l| u32::try_from(l.cpu).unwrap_or(u32::MAX)),
-        reserved_memory: load.map_or(0, |load| load.memory),
+        reserved_cpu_millis: u32::try_from(held.cpu).unwrap_or(u32::MAX),
+        reserved_memory: held.memory,
+        reserved_disk: held.disk,
+        reserved_disk_rate: held.disk_rate,
+        reserved_pids: held.pids,
         reserved_gpus: load.map_or(0, |l| u32::try_from(l.gpus.len()).unwrap_or(u32::MAX)),
         runs: u32::try_from(runs).unwrap_or(u32::MAX),
     }

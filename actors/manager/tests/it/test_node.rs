@@ -376,6 +376,8 @@ fn info(name: &Name) -> NodeInfo {
             cpu: MilliCores(64_000),
             memory: Bytes::mib(1024 * 1024),
             disk: Bytes::mib(1024 * 1024),
+            disk_rate: None,
+            pids: None,
             ports_from: 20_000,
             ports_to: 29_999,
             gpus: Vec::new(),

@@ -38,7 +38,7 @@ fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
             memory: Bytes::mib(16),
             disk: Bytes(0),
             disk_rate: None,
-            pids: 64,
+            pids: Some(64),
             gpus: None,
         },
         ports: BTreeMap::new(),

@@ -315,7 +315,7 @@ impl World {
             1 => {
                 // Half of it was done.
                 let half = Resources {
-                    pids: 7,
+                    pids: Some(7),
                     ..limits.clone()
                 };
                 self.kernel.insert(run, half);

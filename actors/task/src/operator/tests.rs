@@ -209,7 +209,7 @@ fn a_slot_is_launched_as_its_index_says() {
     task.slot.index = 2.into();
     let launch = launched(&task).unwrap();
     assert_eq!(argv(&task), ["srv", "own"]);
-    assert_eq!((&*launch.env["A"], launch.resources.pids), ("2", 7));
+    assert_eq!((&*launch.env["A"], launch.resources.pids), ("2", Some(7)));
 }
 #[test]
 fn a_task_is_told_which_gpus_are_its_own() {

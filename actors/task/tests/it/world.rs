@@ -229,7 +229,7 @@ pub(crate) fn bash(text: &str) -> Assigned {
             resources: Resources {
                 cpu: MilliCores(100),
                 memory: Bytes::mib(128),
-                pids: 512,
+                pids: Some(512),
                 ..Resources::default()
             },
             ports: BTreeMap::new(),

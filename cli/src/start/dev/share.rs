@@ -11,6 +11,9 @@ use crate::start::gpus::{numbered, parse};
 /// Host ports are shared out between the nodes of one process.
 const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
 
+/// The most processes and threads that a kernel of 64 bits allows.
+const PIDS_MAX: u32 = 4_194_304;
+
 /// What node `number` of `nodes`, from 1, has of this machine.
 pub(super) fn share(number: u16, nodes: u16, data_dir: &Path) -> CapacityOverride {
     let host = loom_node::host_capacity(data_dir);
@@ -18,6 +21,8 @@ pub(super) fn share(number: u16, nodes: u16, data_dir: &Path) -> CapacityOverrid
         cpu: Some(MilliCores(host.cpu.0 / u32::from(nodes))),
         memory: Some(Bytes(host.memory.0 / u64::from(nodes))),
         disk: Some(Bytes(host.disk.0 / u64::from(nodes))),
+        disk_rate: host.disk_rate,
+        pids: host.pids.map(|pids| pids / u32::from(nodes)),
         gpus: Some(gpu_share(host.gpus, number, nodes)),
     }
 }
@@ -42,6 +47,7 @@ pub(super) fn port_share(number: u16, nodes: u16) -> std::ops::RangeInclusive<u1
 pub(super) fn parse_shape(text: &str) -> Result<CapacityOverride, String> {
     let mut shape = CapacityOverride {
         disk: Some(Bytes::mib(1024 * 1024)),
+        pids: Some(PIDS_MAX),
         gpus: Some(Vec::new()),
         ..Default::default()
     };
@@ -52,13 +58,21 @@ pub(super) fn parse_shape(text: &str) -> Result<CapacityOverride, String> {
             "cpu" => shape.cpu = Some(quantity(&value)?),
             "memory" => shape.memory = Some(quantity(&value)?),
             "disk" => shape.disk = Some(quantity(&value)?),
+            "disk_rate" => {
+                let rate = Bytes::parse_rate(&value).map_err(|error| error.to_string())?;
+                shape.disk_rate = Some(rate);
+            }
+            "pids" => shape.pids = Some(quantity(&value)?),
             "gpus" => {
                 let (name, count) = value.split_once(':').unwrap_or((&value, ""));
                 gpus.push(parse(name, count).map_err(|why| {
                     format!("`{value}`: {why}; write a name and a count, as in gpus=a100:4")
                 })?);
             }
-            _ => return Err(format!("`{key}`: expected cpu, memory, disk or gpus")),
+            _ => {
+                let expected = "expected cpu, memory, disk, disk_rate, pids or gpus";
+                return Err(format!("`{key}`: {expected}"));
+            }
         }
     }
     shape.gpus = Some(numbered(&gpus));
@@ -92,6 +106,10 @@ mod tests {
             Some(Vec::new()),
             "those of this machine are not played"
         );
+        assert_eq!((shape.disk_rate, shape.pids), (None, Some(PIDS_MAX)));
+        let shape = parse_shape("cpu=16,disk_rate=200MiB/s,pids=9000").unwrap();
+        let told = (shape.disk_rate, shape.pids);
+        assert_eq!(told, (Some(Bytes::mib(200)), Some(9000)));
         let shape = parse_shape("cpu=16,gpus=a100:2,gpus=t4:1").unwrap();
         let gpus = shape.gpus.unwrap();
         let ids: Vec<String> = gpus.iter().map(ToString::to_string).collect();
@@ -109,6 +127,8 @@ mod tests {
             "gpu=1",
             "gpus=4",
             "gpus=a100:x",
+            "disk_rate=200MiB",
+            "pids=many",
         ] {
             assert!(parse_shape(bad).is_err(), "{bad}");
         }

@@ -165,7 +165,7 @@ fn a_slot_has_what_its_index_says() {
         memory: Bytes(1 << 30),
         disk: Bytes(2 << 30),
         disk_rate: Some(Bytes::mib(5)),
-        pids: 9,
+        pids: Some(9),
         gpus: Some(Box::new(gpus(0, &[("a100", 2), ("t4", 1)]))),
     };
     assert_eq!(one.resources, expected);

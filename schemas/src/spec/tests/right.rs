@@ -34,7 +34,7 @@ fn all_defaults_are_filled_in() {
             memory: Bytes::mib(128),
             disk: Bytes(0),
             disk_rate: None,
-            pids: 512,
+            pids: None,
             gpus: None,
         },
         ports: BTreeMap::new(),
@@ -156,7 +156,7 @@ fn every_field_of_a_task_arrives() {
             memory: Bytes(1 << 30),
             disk: Bytes(0),
             disk_rate: None,
-            pids: 10,
+            pids: Some(10),
             gpus: None,
         }
     );

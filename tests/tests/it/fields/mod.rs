@@ -9,6 +9,7 @@ mod gpus;
 mod kept;
 mod limits;
 mod placed;
+mod reserved;
 mod started;
 mod table;
 mod turns;

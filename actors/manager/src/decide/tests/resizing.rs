@@ -234,7 +234,7 @@ fn what_has_no_room_where_it_is_moves_and_plan_says_so() {
     assert_eq!(moving.len(), 1, "both nodes are full");
     for node in ["node-1", "node-2"] {
         let load = leader.state.load(&name(node)).unwrap();
-        assert!(load.memory <= Bytes::mib(8 * 1024).0);
+        assert!(load.held.memory <= Bytes::mib(8 * 1024).0);
     }
 }
 
@@ -248,7 +248,7 @@ fn plan_names_what_changes_in_place() {
     };
     let limits = with(2, |main| {
         main.resources.cpu = MilliCores(500);
-        main.resources.pids = 9;
+        main.resources.pids = Some(9);
         main.restart.attempts = 9;
     });
     let expected = "cpu, pids, restart.attempts";
@@ -260,7 +260,7 @@ fn plan_names_what_changes_in_place() {
         (PlanAction::InPlace, expected)
     );
     let both = with(2, |main| {
-        main.resources.pids = 9;
+        main.resources.pids = Some(9);
         main.args.push("x".into());
     });
     assert_eq!(row(&both), (PlanAction::Replace, "args".to_owned()));
@@ -273,7 +273,7 @@ fn a_batch_goes_on_with_other_limits() {
     let mut leader = Leader::new(1);
     leader.running(&job("sum", Kind::Batch, task(1)));
     let mut main = task(1);
-    main.resources.pids = 9;
+    main.resources.pids = Some(9);
     leader.submit(&job("sum", Kind::Batch, main)).unwrap();
     leader.plan(3);
     let sum = slot("sum", 0);

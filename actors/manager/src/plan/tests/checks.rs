@@ -51,16 +51,21 @@ impl World {
             let Some(load) = self.state.load(&node.name) else {
                 continue;
             };
-            assert!(
-                load.cpu <= u64::from(node.info.capacity.cpu.0),
-                "cpu of {}",
-                node.name
-            );
-            assert!(
-                load.memory <= node.info.capacity.memory.0,
-                "memory of {}",
-                node.name
-            );
+            let all = &node.info.capacity;
+            for (what, held, all) in [
+                ("cpu", load.held.cpu, Some(all.cpu.0.into())),
+                ("memory", load.held.memory, Some(all.memory.0)),
+                ("disk", load.held.disk, Some(all.disk.0)),
+                (
+                    "disk rate",
+                    load.held.disk_rate,
+                    all.disk_rate.map(|it| it.0),
+                ),
+                ("pids", load.held.pids, all.pids.map(u64::from)),
+            ] {
+                let within = all.is_none_or(|all| held <= all);
+                assert!(within, "{what} of {}", node.name);
+            }
             assert!(
                 load.ports.values().all(|count| *count == 1),
                 "a port is held twice"

@@ -328,7 +328,7 @@ proptest! {
             for node in leader.state.nodes() {
                 let Some(load) = leader.state.load(&node.name) else { continue };
                 let all = &node.info.capacity;
-                prop_assert!(load.cpu <= u64::from(all.cpu.0) && load.memory <= all.memory.0);
+                prop_assert!(load.held.cpu <= u64::from(all.cpu.0) && load.held.memory <= all.memory.0);
             }
         }
         for _ in 0..60 {

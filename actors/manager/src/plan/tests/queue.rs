@@ -185,7 +185,7 @@ proptest! {
         for (cores, gib, used) in nodes {
             let mut room = Room::of(record, None);
             room.capacity = info(cores, gib).capacity;
-            room.cpu = used;
+            room.held.cpu = used;
             let free = (u64::from(cores) * 1000).saturating_sub(used);
             let fit = known.iter().filter(|(_, (cpu, mib))| *cpu <= free && *mib <= gib * 1024);
             let expected: BTreeSet<Name> = fit.map(|(slot, _)| slot.job.clone()).collect();

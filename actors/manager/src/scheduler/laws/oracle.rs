@@ -16,13 +16,17 @@ pub(super) struct Machine {
     pub(super) rack: Option<&'static str>,
     pub(super) ssd: bool,
     pub(super) taint: GpuTaint,
+    pub(super) disk_gib: u64,
+    /// Mebibytes in a second, and processes, where they are counted.
+    pub(super) disk_rate: Option<u64>,
+    pub(super) pids: Option<u32>,
     /// Gpus of the first and of the second name.
     pub(super) gpus: [u32; 2],
     pub(super) standing: Standing,
     /// Percent of its cores that were measured to be in use.
     pub(super) busy: u32,
-    /// Thousandths of a core, and bytes, that are reserved.
-    pub(super) used: [u64; 2],
+    /// What is reserved, as [`Wish::amounts`] has it.
+    pub(super) used: [u64; AMOUNTS],
     /// Gpus that runs have.
     pub(super) used_gpus: [u32; 2],
 }
@@ -51,6 +55,10 @@ pub(super) enum Standing {
 pub(super) struct Wish {
     pub(super) millicores: u32,
     pub(super) mib: u64,
+    /// 0 where nothing is said of them.
+    pub(super) disk_mib: u64,
+    pub(super) disk_rate: u64,
+    pub(super) pids: u32,
     /// Gpus, wherever they are, or of a name.
     pub(super) gpus: u32,
     pub(super) gpus_of: Option<usize>,
@@ -66,6 +74,34 @@ pub(super) struct Wish {
     pub(super) towards_large: Option<i8>,
     /// Over racks, with the targets of the first and the second.
     pub(super) spread: Option<(i8, Option<(u8, u8)>)>,
+}
+
+/// Cores in thousandths, memory and disk in bytes, what disks do in a second in mebibytes, processes.
+pub(super) const AMOUNTS: usize = 5;
+
+impl Wish {
+    pub(super) fn amounts(&self) -> [u64; AMOUNTS] {
+        [
+            self.millicores.into(),
+            self.mib * MIB,
+            self.disk_mib * MIB,
+            self.disk_rate,
+            self.pids.into(),
+        ]
+    }
+}
+
+impl Machine {
+    /// None of what it does not count.
+    fn amounts(&self) -> [Option<u64>; AMOUNTS] {
+        [
+            Some(u64::from(self.cores) * 1000),
+            Some(self.gib * 1024 * MIB),
+            Some(self.disk_gib * 1024 * MIB),
+            self.disk_rate,
+            self.pids.map(u64::from),
+        ]
+    }
 }
 
 /// What gpus are called.
@@ -142,11 +178,11 @@ fn against(wish: &Wish, place: &Place<'_>, places: &[Place<'_>]) -> Option<Strin
     let too_many = wish
         .most_in_rack
         .filter(|most| machine.rack.is_none() || in_rack(machine.rack) >= *most);
-    let asked = [u64::from(wish.millicores), wish.mib * MIB];
-    let all = [u64::from(machine.cores) * 1000, machine.gib * 1024 * MIB];
+    let (asked, all) = (wish.amounts(), machine.amounts());
     let idle: [u32; 2] = std::array::from_fn(|d| machine.gpus[d] - machine.used_gpus[d]);
     let of_name = |name: usize| wish.gpus_of == Some(name) && idle[name] < wish.gpus;
-    let short = |d: usize| machine.used[d] + asked[d] > all[d];
+    let short =
+        |d: usize| asked[d] > 0 && all[d].is_some_and(|all| machine.used[d] + asked[d] > all);
     let causes = [
         (machine.standing == Standing::Down, "down".to_owned()),
         (
@@ -181,6 +217,9 @@ fn against(wish: &Wish, place: &Place<'_>, places: &[Place<'_>]) -> Option<Strin
         ),
         (short(0), "not enough cpu".to_owned()),
         (short(1), "not enough memory".to_owned()),
+        (short(2), "not enough disk".to_owned()),
+        (short(3), "not enough disk rate".to_owned()),
+        (short(4), "not enough pids".to_owned()),
         (of_name(0), format!("not enough {} gpus", GPU_NAMES[0])),
         (of_name(1), format!("not enough {} gpus", GPU_NAMES[1])),
         (idle[0] + idle[1] < wish.gpus, "not enough gpus".to_owned()),
@@ -243,25 +282,21 @@ fn spread(wish: &Wish, machine: &Machine, all: &[Place<'_>], fitting: &[Place<'_
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn cost(strategy: Strategy, wish: &Wish, place: &Place<'_>, machines: f64, favour: f64) -> f64 {
     let machine = place.machine;
-    let all = [
-        f64::from(machine.cores) * 1000.0,
-        (machine.gib * 1024 * MIB) as f64,
-        f64::from(machine.gpus[0] + machine.gpus[1]),
-    ];
-    let used = [
-        machine.used[0] as f64,
-        machine.used[1] as f64,
-        f64::from(machine.used_gpus[0] + machine.used_gpus[1]),
-    ];
-    let asked = [
-        f64::from(wish.millicores),
-        (wish.mib * MIB) as f64,
-        f64::from(wish.gpus),
-    ];
-    // Only what is asked for counts.
-    let count = if wish.gpus > 0 { 3 } else { 2 };
-    let shares = |of: [f64; 3]| -> Vec<f64> { (0..count).map(|d| of[d] / all[d]).collect() };
-    let (used, asked) = (shares(used), shares(asked));
+    let gpus = (
+        Some(u64::from(machine.gpus[0] + machine.gpus[1])),
+        u64::from(machine.used_gpus[0] + machine.used_gpus[1]),
+        u64::from(wish.gpus),
+    );
+    let amounts = machine.amounts().into_iter().zip(machine.used);
+    let amounts = amounts.zip(wish.amounts());
+    let amounts = amounts.map(|((all, used), asked)| (all, used, asked));
+    // Only what is asked for and counted counts.
+    let counted = amounts.chain([gpus]).filter_map(|(all, used, asked)| {
+        let all = all.filter(|_| asked > 0)? as f64;
+        Some((used as f64 / all, asked as f64 / all))
+    });
+    let (used, asked): (Vec<f64>, Vec<f64>) = counted.unzip();
+    let count = used.len();
     let after: Vec<f64> = (0..count).map(|d| used[d] + asked[d]).collect();
     let mean = after.iter().sum::<f64>() / f64::from(u32::try_from(count).unwrap());
     let stranded = |used: &[f64]| {

@@ -92,7 +92,7 @@ pub(super) fn limits(wanted: &Resources) -> HostConfig {
         cpu_shares: Some((i64::from(wanted.cpu.0) * 1024 / 1000).clamp(2, 262_144)),
         cpu_period: cap.map(|_| PERIOD_US),
         cpu_quota: cap.map(|cap| (i64::from(cap.0) * PERIOD_US / 1000).max(1000)),
-        pids_limit: Some(i64::from(wanted.pids)).filter(|pids| *pids > 0),
+        pids_limit: Some(i64::from(wanted.most_pids())),
         ..HostConfig::default()
     }
 }

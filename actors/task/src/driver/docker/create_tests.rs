@@ -43,7 +43,7 @@ fn launch() -> Launch {
             memory: Bytes::mib(64),
             disk: Bytes(0),
             disk_rate: None,
-            pids: 99,
+            pids: Some(99),
             gpus: None,
         },
         logs: LogSpec {

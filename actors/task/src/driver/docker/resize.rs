@@ -89,7 +89,7 @@ mod tests {
             cpu: MilliCores(500),
             cpu_limit: Some(MilliCores(1500)),
             memory: Bytes::mib(64),
-            pids: 9,
+            pids: Some(9),
             ..Resources::default()
         };
         let told = body(&wanted);

@@ -11,7 +11,7 @@ fn before() -> Resources {
     Resources {
         cpu: MilliCores(100),
         memory: Bytes::mib(64),
-        pids: 20,
+        pids: Some(20),
         ..Resources::default()
     }
 }
@@ -30,7 +30,7 @@ async fn every_limit_changes_in_the_same_container_and_goes_back() {
         cpu: MilliCores(500),
         cpu_limit: Some(MilliCores(1500)),
         memory: Bytes::mib(256),
-        pids: 40,
+        pids: Some(40),
         disk_rate: Some(Bytes(rate)),
         ..before()
     };

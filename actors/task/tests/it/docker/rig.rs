@@ -171,7 +171,7 @@ pub(super) fn launch(image: &str, argv: &[&str]) -> Launch {
             memory: Bytes::mib(32),
             disk: Bytes(0),
             disk_rate: None,
-            pids: 64,
+            pids: Some(64),
             gpus: None,
         },
         logs: LogSpec {

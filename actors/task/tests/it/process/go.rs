@@ -32,7 +32,7 @@ fn launch(program: &str, args: &[&str], path: &str) -> Launch {
     assigned.task.args = args.iter().map(|&arg| arg.to_owned()).collect();
     // Go's own tools need more than most programs.
     assigned.task.resources.memory = Bytes::mib(1024);
-    assigned.task.resources.pids = 1000;
+    assigned.task.resources.pids = Some(1000);
     let node = Name::new("node-1").unwrap();
     let place = Place {
         node: &node,

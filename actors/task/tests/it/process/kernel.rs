@@ -127,11 +127,11 @@ async fn no_more_processes_than_allowed() {
     }
     // The shell and three more.
     let mut wanted = sh("for i in 1 2 3 4 5 6; do sleep 300 & done 2>/dev/null; echo all");
-    wanted.resources.pids = 4;
+    wanted.resources.pids = Some(4);
     let ended = rig.run(&wanted).await;
     assert_ne!(ended.exit.code, Some(0), "the fourth fork fails");
     let mut wanted = sh("for i in 1 2 3; do sleep 300 & done; echo all");
-    wanted.resources.pids = 4;
+    wanted.resources.pids = Some(4);
     rig.run(&wanted).await;
     assert_eq!(rig.text(wanted.run).await, ["all"]);
 }

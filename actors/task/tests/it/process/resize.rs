@@ -13,7 +13,7 @@ fn before() -> Resources {
     Resources {
         cpu: MilliCores(100),
         memory: Bytes::mib(64),
-        pids: 20,
+        pids: Some(20),
         ..Resources::default()
     }
 }
@@ -37,7 +37,7 @@ async fn every_limit_changes_under_the_same_process_and_goes_back() {
         cpu: MilliCores(500),
         cpu_limit: Some(MilliCores(1500)),
         memory: Bytes::mib(256),
-        pids: 40,
+        pids: Some(40),
         disk_rate: Some(Bytes(rate)),
         ..before()
     };

@@ -142,7 +142,7 @@ pub(super) fn launch(argv: &[&str]) -> Launch {
             memory: Bytes::mib(128),
             disk: Bytes(0),
             disk_rate: None,
-            pids: 64,
+            pids: Some(64),
             gpus: None,
         },
         logs: LogSpec {

@@ -65,12 +65,9 @@ impl Cgroups {
     }
 
     pub(super) fn limit_pids(&self, run: &str, wanted: &Resources, made: &mut RunGroups) {
-        if wanted.pids == 0 {
-            return;
-        }
         match &self.pids {
             Some(hierarchy) => {
-                let limit = self.most_pids(hierarchy, wanted.pids);
+                let limit = self.most_pids(hierarchy, wanted.most_pids());
                 set(
                     &hierarchy.path.join(run),
                     "pids.max",

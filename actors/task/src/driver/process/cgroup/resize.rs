@@ -44,7 +44,7 @@ impl Cgroups {
             notes.push(format!("cpu limit: {}", self.reason()));
         }
         if let Some(hierarchy) = self.group(self.pids.as_ref(), run, "pids limit", &mut notes) {
-            let most = self.most_pids(hierarchy, wanted.pids);
+            let most = self.most_pids(hierarchy, wanted.most_pids());
             put(&hierarchy.path.join(run), "pids.max", &most, "pids limit")?;
         }
         notes.extend(self.resize_io(run, wanted.disk_rate, tree, shim)?);
@@ -200,7 +200,7 @@ mod tests {
             cpu: MilliCores(500),
             cpu_limit: Some(MilliCores(1500)),
             memory: Bytes::mib(64),
-            pids: 9,
+            pids: Some(9),
             ..Resources::default()
         }
     }

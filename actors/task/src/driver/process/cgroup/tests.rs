@@ -34,7 +34,7 @@ fn without_groups_every_limit_is_said_not_to_hold() {
         cpu: loom_schemas::units::MilliCores(100),
         cpu_limit: Some(loom_schemas::units::MilliCores(200)),
         memory: loom_schemas::units::Bytes::mib(1),
-        pids: 5,
+        pids: Some(5),
         ..Resources::default()
     };
     let made = none.make("r", &wanted);
