@@ -48,9 +48,15 @@ impl Message {
 }
 
 impl Client {
-    /// Connects without credentials to `nats://host:port`.
+    /// Connects to `nats://host:port`, or as somebody to `nats://user:password@host:port`.
     pub fn connect(url: &str) -> io::Result<Self> {
         let address = url.trim_start_matches("nats://");
+        let (login, address) = match address.rsplit_once('@') {
+            Some((login, address)) => (login.split_once(':'), address),
+            None => (None, address),
+        };
+        let login =
+            login.map(|(user, password)| format!("\"user\":\"{user}\",\"pass\":\"{password}\","));
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let mut client = Self {
@@ -61,10 +67,12 @@ impl Client {
             errors: Vec::new(),
             pongs: 0,
         };
-        client.write(
-            b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\
-              \"no_responders\":true,\"name\":\"plain\",\"lang\":\"text\",\"version\":\"0\"}\r\n",
-        )?;
+        let connect = format!(
+            "CONNECT {{{}\"verbose\":false,\"pedantic\":false,\"headers\":true,\
+             \"no_responders\":true,\"name\":\"plain\",\"lang\":\"text\",\"version\":\"0\"}}\r\n",
+            login.unwrap_or_default()
+        );
+        client.write(connect.as_bytes())?;
         client.flush()?;
         Ok(client)
     }

@@ -42,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     pub(crate) parts: Parts,
     view: watch::Sender<View>,
+    beginning: watch::Sender<Beginning>,
     /// What nodes said that the log does not know.
     loss: Mutex<Option<Loss>>,
     /// Where reads come in.
@@ -65,6 +66,27 @@ pub(crate) struct View {
     pub(crate) replica: Replica<State>,
     /// What this manager is.
     pub(crate) role: ManagerRole,
+}
+
+/// Whether this manager has come to stand on the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// It reads, or the bus is away.
+    #[default]
+    UnderWay,
+    /// It has read the log once, or waits for somebody to give the log its state back.
+    Done,
+    /// It cannot read the log, however often it tries.
+    Hopeless(Unreadable),
+}
+
+/// Why a manager can make nothing of the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Unreadable {
+    /// Whether a newer build wrote it.
+    pub newer: bool,
+    what: String,
 }
 
 /// One of a manager's actors.
@@ -120,6 +142,12 @@ impl Parts {
     }
 }
 
+impl Unreadable {
+    pub(crate) fn new(newer: bool, what: String) -> Self {
+        Self { newer, what }
+    }
+}
+
 impl Shared {
     /// Why the bus cannot write now, as far as anybody here knows.
     pub(crate) fn trouble(&self) -> Option<String> {
@@ -152,6 +180,7 @@ impl Shared {
             hearts: Hearts::default(),
             parts: Parts::default(),
             view: watch::Sender::new(view),
+            beginning: watch::Sender::default(),
             loss: Mutex::new(None),
             reads: Mutex::new(None),
         })
@@ -200,6 +229,30 @@ impl Shared {
     /// More became durable.
     pub(crate) fn publish(&self, replica: Replica<State>) {
         self.view.send_modify(|view| view.replica = replica);
+    }
+
+    /// Whether this manager stands on the log, as that changes.
+    pub(crate) fn beginning(&self) -> watch::Receiver<Beginning> {
+        self.beginning.subscribe()
+    }
+
+    /// This manager knows the log, or knows that others have to mend it.
+    pub(crate) fn begun(&self) {
+        self.beginning.send_if_modified(|beginning| {
+            std::mem::replace(beginning, Beginning::Done) != Beginning::Done
+        });
+    }
+
+    /// The log cannot be read, which matters to whoever starts a manager: one that has read it once
+    /// stays, for the bus may get another build's manager that leads.
+    pub(crate) fn cannot_begin(&self, why: Unreadable) {
+        self.beginning.send_if_modified(|beginning| {
+            let under_way = *beginning == Beginning::UnderWay;
+            if under_way {
+                *beginning = Beginning::Hopeless(why);
+            }
+            under_way
+        });
     }
 
     /// This manager is something else now.

@@ -14,7 +14,8 @@ use loom_schemas::subject;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::MissedTickBehavior;
 
-use crate::context::{Context, Part};
+use crate::context::{Context, Part, Unreadable};
+use crate::retry::{Obstacle, Retry};
 use crate::root::RootMessage;
 use crate::serve::ping;
 use crate::standby::{Cause, Pinged, Watch};
@@ -24,9 +25,6 @@ use crate::work::{Worker, carry_out};
 
 /// A leader that was quiet for so long is asked whether it lives.
 const QUIET: Duration = Duration::from_millis(500);
-
-/// The pause before the log is read again after it could not be.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Applies the log.
 pub(crate) struct Follower;
@@ -101,6 +99,7 @@ impl Actor for Follower {
 async fn stand_by(context: Context, not_before: Instant) -> Elected {
     let mut replica = context.view().replica;
     let mut said = String::new();
+    let mut retry = Retry::default();
     loop {
         if let Some(loss) = context.take_loss()
             && let Err(error) = restore_for_nodes(&context, &mut replica, &loss).await
@@ -118,7 +117,13 @@ async fn stand_by(context: Context, not_before: Instant) -> Elected {
             tracing::warn!("this manager cannot stand by: {now}");
             said = now;
         }
-        if error.wants_reload() {
+        let obstacle = error.obstacle();
+        let next = retry.next(obstacle, replica.position.sequence);
+        if next.is_hopeless {
+            let newer = obstacle == Obstacle::Newer;
+            context.cannot_begin(Unreadable::new(newer, error.cause()));
+        }
+        if next.reload {
             replica = Replica::default();
         }
         if error.wants_streams()
@@ -127,6 +132,8 @@ async fn stand_by(context: Context, not_before: Instant) -> Elected {
             tracing::warn!("the log is gone and cannot be made anew: {}", chain(&error));
         }
         if error.wants_restore() {
+            // Whoever waits for the log's state gets it from others, or from a person.
+            context.begun();
             match restore(&context, &mut replica).await {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -135,7 +142,7 @@ async fn stand_by(context: Context, not_before: Instant) -> Elected {
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(next.pause).await;
     }
 }
 
@@ -149,9 +156,21 @@ enum FollowError {
 }
 
 impl FollowError {
-    /// Whether what was applied is of no more use.
-    fn wants_reload(&self) -> bool {
-        matches!(self, Self::Log(LogError::Apply(_)))
+    /// What stands in the way.
+    fn obstacle(&self) -> Obstacle {
+        match self {
+            Self::Log(error) => Obstacle::of(error),
+            Self::Bus(_) => Obstacle::Other,
+        }
+    }
+
+    /// What is said to whoever starts a manager on such a log.
+    fn cause(&self) -> String {
+        match self {
+            Self::Log(LogError::Apply(error)) => chain(error),
+            Self::Log(error) => chain(error),
+            Self::Bus(error) => chain(error),
+        }
     }
 
     /// Whether the stream itself is gone: an empty one is what a state can be given back to.
@@ -190,6 +209,7 @@ async fn follow(
     loop {
         context.log.catch_up(replica).await?;
         context.publish(replica.clone());
+        context.begun();
         let Some(cause) = standing.watch(replica).await? else {
             // The consumer says that it cannot go on: begin anew from the stream.
             continue;

@@ -16,7 +16,7 @@
 //! | [`plan`] | reconcile and place for what changed; assignments (pure) |
 //! | [`decide`] | each request and each fact from a node, as edits of a draft (pure) |
 //! | [`view`] | the answers of the read API (pure) |
-//! | `standby`, `liveness`, `leader/outbox` | when to lead, who is silent, who is told what (pure) |
+//! | `standby`, `retry`, `liveness`, `leader/outbox` | when to lead, when to read again, who is silent, who is told what (pure) |
 //! | `root` | the actors' tree: follows or leads, restarts what ends |
 //! | `follower`, `term` | applies the log, and leads when nobody does |
 //! | `leader` | the manager actor and its children |
@@ -40,6 +40,7 @@ mod follower;
 mod leader;
 mod liveness;
 mod options;
+mod retry;
 mod root;
 mod serve;
 mod size;
@@ -49,6 +50,6 @@ mod start;
 mod term;
 mod work;
 
-pub use context::Part;
+pub use context::{Part, Unreadable};
 pub use options::{Limits, ManagerOptions, Timings};
 pub use start::{ManagerHandle, StartError, start};

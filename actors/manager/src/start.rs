@@ -16,7 +16,7 @@ use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef, SpawnErr};
 use tokio::task::JoinHandle;
 
-use crate::context::{Context, Part, Shared, Streams};
+use crate::context::{Beginning, Context, Part, Shared, Streams, Unreadable};
 use crate::options::ManagerOptions;
 use crate::root::{Root, RootMessage};
 
@@ -56,6 +56,9 @@ pub enum StartError {
     /// The log cannot be opened.
     #[error("cannot open the log")]
     Log(#[from] LogError),
+    /// What is in the log is nothing this build can read.
+    #[error("the log cannot be read")]
+    Unreadable(#[source] Unreadable),
     /// The actors do not come up.
     #[error("the manager's actors do not start")]
     Actors(#[from] SpawnErr),
@@ -81,8 +84,8 @@ impl std::fmt::Debug for ManagerHandle {
     }
 }
 
-/// Starts a manager: resolves once it listens and follows the log. Whether it leads is told by
-/// [`ManagerHandle::leads`].
+/// Starts a manager: resolves once it listens and the log is open. Whether it can read the log is told
+/// by [`ManagerHandle::begun`], whether it leads by [`ManagerHandle::leads`].
 pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, StartError> {
     let path = options.data_dir.clone();
     tokio::fs::create_dir_all(&path)
@@ -185,6 +188,20 @@ impl ManagerHandle {
     /// Whether it leads now, as far as it knows.
     pub fn leads(&self) -> bool {
         self.context.pulse.leads()
+    }
+
+    /// Resolves once this manager has read the log, or knows that it was rewound and has to be given
+    /// its state back; an error if this build cannot read it. It goes on trying all the same.
+    pub async fn begun(&self) -> Result<(), StartError> {
+        let mut beginning = self.context.beginning();
+        // The sender lives in the context, which lives in this handle.
+        match beginning.wait_for(|now| *now != Beginning::UnderWay).await {
+            Ok(now) => match &*now {
+                Beginning::Hopeless(why) => Err(StartError::Unreadable(why.clone())),
+                Beginning::UnderWay | Beginning::Done => Ok(()),
+            },
+            Err(_) => Ok(()),
+        }
     }
 
     /// Resolves once this manager leads, or knows who else does.

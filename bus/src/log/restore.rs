@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use loom_schemas::ids::Name;
 
 use super::entry::{Checksum, Entry, EntryKind, Restored};
-use super::replica::{Committed, Fold, Position, Replica};
+use super::replica::{ApplyError, Committed, Fold, Position, Replica};
 use super::store::{Log, LogError};
 use super::writer::Writer;
 use crate::connection::Bus;
@@ -81,10 +81,14 @@ impl Log {
         let mut replica = Replica::default();
         let mut entries = Box::pin(self.raw_entries(extent.first, extent.last));
         while let Some(read) = entries.next().await {
-            if let (sequence, Some(raw)) = read?
-                && let Ok(committed) = Committed::read(sequence, &raw)
-            {
-                replica.salvage(&committed);
+            let (sequence, Some(raw)) = read? else {
+                continue;
+            };
+            match Committed::read(sequence, &raw) {
+                Ok(committed) => replica.salvage(&committed),
+                // What is not understood is not lost: whoever wrote it can still be asked.
+                Err(error @ ApplyError::Newer { .. }) => return Err(LogError::Apply(error)),
+                Err(_) => {}
             }
         }
         Ok(replica)

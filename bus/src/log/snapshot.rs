@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::entry::ENTRY_BYTES_MAX;
 use super::replica::{Fold, Position, Replica};
 
-/// The first bytes of a snapshot; the last of them is the version of the file's form.
-const MAGIC: &[u8; 9] = b"LOOMSNAP\x01";
+/// The first bytes of a snapshot; the version of the file's form follows.
+const MAGIC: &[u8; 8] = b"LOOMSNAP";
+/// The version of the file's form.
+const FORM: u8 = 1;
 /// The most bytes of a header.
 const HEADER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -34,9 +36,12 @@ pub enum FileError {
     /// Reading or writing failed, or the file ends too early.
     #[error("the snapshot cannot be read or written")]
     Io(#[from] io::Error),
-    /// It does not begin like a snapshot, or was written in another form.
-    #[error("this is not a snapshot of this version of Loom")]
+    /// It does not begin like a snapshot.
+    #[error("this is not a snapshot of Loom")]
     Magic,
+    /// A newer build wrote it.
+    #[error("the snapshot has format {0}, this build reads up to {FORM}")]
+    Newer(u8),
     /// Its header cannot be encoded.
     #[error("the header of the snapshot cannot be written")]
     Encode(#[source] rmp_serde::encode::Error),
@@ -67,6 +72,7 @@ pub fn write<F: Fold>(replica: &Replica<F>, mut to: impl Write) -> Result<(), Fi
         hash: replica.hash(),
     };
     to.write_all(MAGIC)?;
+    to.write_all(&[FORM])?;
     let mut packed = zstd::stream::write::Encoder::new(to, 1)?;
     packed.include_checksum(true)?;
     let text = rmp_serde::to_vec_named(&header).map_err(FileError::Encode)?;
@@ -85,10 +91,12 @@ pub fn write<F: Fold>(replica: &Replica<F>, mut to: impl Write) -> Result<(), Fi
 
 /// Reads a replica and checks it whole. Never call it on an I/O thread.
 pub fn read<F: Fold>(mut from: impl Read) -> Result<Replica<F>, FileError> {
-    let mut magic = [0; MAGIC.len()];
-    from.read_exact(&mut magic)?;
-    if &magic != MAGIC {
-        return Err(FileError::Magic);
+    let mut begins = [0; MAGIC.len() + 1];
+    from.read_exact(&mut begins)?;
+    match begins.strip_prefix(MAGIC) {
+        Some([FORM]) => {}
+        Some([form]) if *form > FORM => return Err(FileError::Newer(*form)),
+        _ => return Err(FileError::Magic),
     }
     let mut packed = zstd::stream::read::Decoder::new(from)?;
     let text = read_block(&mut packed, HEADER_BYTES_MAX)?;

@@ -74,6 +74,13 @@ pub enum SnapshotError {
     Cancelled(#[source] JoinError),
 }
 
+impl SnapshotError {
+    /// Whether a newer build wrote it, who can still be asked.
+    pub(super) fn is_newer(&self) -> bool {
+        matches!(self, Self::File(FileError::Newer(_)))
+    }
+}
+
 impl Snapshots {
     pub(super) async fn open(js: JetStream, options: Arc<LogOptions>) -> Result<Self, StreamError> {
         let objects = Objects::new(js.clone());
@@ -152,14 +159,21 @@ impl Snapshots {
                 current: Bytes::new(),
                 hash: blake3::Hasher::new(),
             };
-            let replica = snapshot::read(&mut reader)?;
-            Ok::<_, FileError>((replica, reader.hash.finalize().to_hex().to_string()))
+            let read = match snapshot::read(&mut reader) {
+                // A hurt byte is not another format: the digest of the whole tells.
+                Err(newer @ FileError::Newer(_)) => {
+                    io::copy(&mut reader, &mut io::sink())?;
+                    Err(newer)
+                }
+                read => Ok(read?),
+            };
+            Ok::<_, FileError>((read, reader.hash.finalize().to_hex().to_string()))
         });
         let (got, decoded) = futures::join!(self.objects.get(&object, into, 0), decode);
         got?;
-        let (replica, found) = decoded.map_err(SnapshotError::Cancelled)??;
+        let (read, found) = decoded.map_err(SnapshotError::Cancelled)??;
         is_digest(name, object.blake3(), found)?;
-        Ok(replica)
+        Ok(read?)
     }
 
     /// What may be started from, the most advanced first. Whether an object is sound shows when
@@ -178,6 +192,7 @@ impl Snapshots {
             match self.load(&candidate.name, None).await {
                 Ok(replica) => return Ok(Some(replica)),
                 Err(SnapshotError::Stream(error)) => return Err(error.into()),
+                Err(error) if error.is_newer() => return Err(error),
                 Err(error) => {
                     tracing::warn!(name = %candidate.name, %error, "a snapshot cannot be used");
                 }

@@ -25,6 +25,8 @@ impl Log {
             let replica: Replica<F> = match self.snapshots().load(&candidate.name, None).await {
                 Ok(replica) => replica,
                 Err(SnapshotError::Stream(error)) => return Err(error.into()),
+                // Whoever wrote it writes a log that this build cannot read either.
+                Err(error) if error.is_newer() => return Err(error.into()),
                 Err(error) => {
                     let name = &candidate.name;
                     tracing::warn!(%name, error = &error as &dyn std::error::Error,

@@ -138,6 +138,15 @@ impl LogError {
         matches!(self, Self::Rewound { .. })
     }
 
+    /// Whether a newer build wrote what this one would have to read.
+    pub fn is_newer(&self) -> bool {
+        match self {
+            Self::Apply(error) => matches!(error, ApplyError::Newer { .. }),
+            Self::Snapshot(error) => error.is_newer(),
+            _ => false,
+        }
+    }
+
     /// Whether the log is shorter than it was, as far as its leader knows at this moment.
     fn is_shorter(&self) -> bool {
         matches!(self, Self::Rewound { applied, last, .. } if *last < applied.sequence)

@@ -14,7 +14,7 @@ use super::entry::{
     event_message,
 };
 use super::replica::{ApplyError, Fold, Replica};
-use super::snapshot;
+use super::snapshot::{self, FileError};
 
 /// Records as they are.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -292,6 +292,20 @@ fn an_entry_in_a_newer_format_is_refused() {
     };
     let refused = author.replica.apply(2, &entry.encode().unwrap());
     assert!(matches!(refused, Err(ApplyError::Newer { .. })));
+}
+
+#[test]
+fn a_snapshot_in_a_newer_format_is_told_from_none() {
+    let mut author = Author::default();
+    author.lead("m1");
+    let mut file = Vec::new();
+    snapshot::write(&author.replica, &mut file).unwrap();
+    file[8] += 1;
+    let refused = snapshot::read::<Records>(file.as_slice());
+    assert!(matches!(refused, Err(FileError::Newer(2))));
+    file[0] += 1;
+    let refused = snapshot::read::<Records>(file.as_slice());
+    assert!(matches!(refused, Err(FileError::Magic)));
 }
 
 #[test]

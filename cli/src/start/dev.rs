@@ -16,7 +16,7 @@ use self::left::left_behind;
 use self::share::{parse_shape, port_share, share};
 use super::manager::Scheduling;
 use super::node::found_drivers;
-use super::own_bus::{OwnBus, refuse_other_bus};
+use super::own_bus::{OwnBus, not_started, refuse_other_bus};
 use super::{Ready, StopSignals, data_dir, log_to_stderr, raise_open_files, write_ready};
 use crate::cli::Global;
 use crate::commands::run::submit;
@@ -190,10 +190,10 @@ impl Dev {
         options.strategy = self.scheduling.strategy.into();
         options.system = Some(bus.system("doctor"));
         options.trouble = Some(bus.trouble());
-        let manager = loom_manager::start(options)
-            .await
-            .map_err(|error| Failure::error(chain(&error)))?;
-        cluster.manager = Some(manager);
+        let cannot = |error| not_started(&error, Some(data_dir));
+        let manager = loom_manager::start(options).await.map_err(cannot)?;
+        let manager = cluster.manager.insert(manager);
+        manager.begun().await.map_err(cannot)?;
         let failed = |error: loom_bus::ConnectError| Failure::error(chain(&error));
         let access = BusAccess::Shared {
             control: Bus::connect(bus.orch("nodes")).await.map_err(failed)?,

@@ -12,7 +12,7 @@ use loom_manager::{ManagerHandle, ManagerOptions, StartError};
 use loom_schemas::ids::Name;
 use loom_schemas::words::Strategy;
 
-use super::own_bus::{OwnBus, refuse_other_bus, write_agents_file};
+use super::own_bus::{OwnBus, not_started, refuse_other_bus, write_agents_file};
 use super::{
     AGENT_LOG, BUS_WAIT, Ready, StopSignals, data_dir, host_name, log_to_stderr, parse_patience,
     raise_open_files, wait_for_bus, write_ready,
@@ -164,8 +164,9 @@ impl ManagerStart {
             None => self.join(global, name, data_dir).await?,
         };
         let url = options.bus.shown_url();
+        let own_dir = own.is_some().then_some(data_dir);
         let manager = tokio::select! {
-            manager = started(options) => manager?,
+            manager = started(options, own_dir) => manager?,
             () = signals.next() => return Err(Failure::silent(Code::Done)),
         };
         output::note(&format!("manager {name} is up on {url}"));
@@ -303,18 +304,25 @@ fn agents_file(data_dir: &Path) -> PathBuf {
 }
 
 /// Starts it, for a while again and again where the bus cannot make the streams: a server of it
-/// may still be coming.
-async fn started(options: ManagerOptions) -> Result<ManagerHandle, Failure> {
+/// may still be coming. Resolves once it follows the log; `own_dir` is where it keeps its own bus.
+async fn started(
+    options: ManagerOptions,
+    own_dir: Option<&Path>,
+) -> Result<ManagerHandle, Failure> {
     let begun = tokio::time::Instant::now();
+    let cannot = |error| not_started(&error, own_dir);
     loop {
         match loom_manager::start(options.clone()).await {
-            Ok(manager) => return Ok(manager),
+            Ok(manager) => {
+                manager.begun().await.map_err(cannot)?;
+                return Ok(manager);
+            }
             Err(error @ (StartError::Streams(_) | StartError::Log(_)))
                 if begun.elapsed() < BUS_WAIT =>
             {
                 tracing::info!("{}; trying again", chain(&error));
             }
-            Err(error) => return Err(Failure::error(chain(&error))),
+            Err(error) => return Err(cannot(error)),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use loom_bus::server::{Embedded, EmbeddedOptions};
 use loom_bus::{ConnectOptions, Login};
+use loom_manager::StartError;
 use tokio::sync::watch;
 
 use crate::cli::Global;
@@ -193,6 +194,25 @@ impl OwnBus {
 async fn start(options: &EmbeddedOptions) -> Result<Embedded, Failure> {
     let started = Embedded::start(options.clone()).await;
     started.map_err(|error| Failure::error(chain(&error)))
+}
+
+/// Why a manager does not start, with what to do; `data_dir` is its own where the bus is.
+pub(super) fn not_started(error: &StartError, data_dir: Option<&Path>) -> Failure {
+    let StartError::Unreadable(why) = error else {
+        return Failure::error(chain(error));
+    };
+    let (place, elsewhere) = match data_dir {
+        Some(path) => (format!(" in {}", path.display()), ", or another --data-dir"),
+        None => (" on the bus".to_owned(), ""),
+    };
+    let what_to_do = if why.newer {
+        "use the loomctl that wrote it"
+    } else {
+        "put a copy of the store back"
+    };
+    Failure::error(format!(
+        "the log{place} cannot be read: {why}; {what_to_do}{elsewhere}"
+    ))
 }
 
 /// Writes what managers and nodes need in their environment to come in, for its owner's eyes only.

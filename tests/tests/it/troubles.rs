@@ -7,6 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
 use loom_tests::cluster::{Dev, run_alone};
+use loom_tests::nats::Client;
+use loom_tests::parts::Server;
+use loom_tests::wait::PATIENCE;
+use serde_json::Value;
 
 /// `loomctl dev` that cannot start: its code and its one line.
 fn refused(arguments: &[&str]) -> String {
@@ -170,4 +174,68 @@ fn later_fields_say_not_yet() {
             said.err
         );
     }
+}
+
+/// A client that may write the log of a cluster.
+fn managers_client(dev: &Dev) -> Client {
+    let text = fs::read(dev.data_dir().join("bus/passwords.json")).unwrap();
+    let passwords: Value = serde_json::from_slice(&text).unwrap();
+    let password = passwords["orch"].as_str().unwrap();
+    let address = dev.bus.strip_prefix("nats://").unwrap();
+    Client::connect(&format!("nats://loom:{password}@{address}")).unwrap()
+}
+
+#[test]
+fn a_log_of_a_newer_loomctl_is_refused_with_what_to_do() {
+    let mut dev = Dev::start(&[]);
+    let mut client = managers_client(&dev);
+    client.subscribe("orch.log").unwrap();
+    client.flush_round_trip().unwrap();
+    dev.run("name: first\nkind: batch\nbash: 'true'\n", &[])
+        .expect_code(0);
+    let entry = client.next(PATIENCE).unwrap().unwrap();
+    let mut raw = entry.payload;
+    let key = b"\xa6format";
+    let at = raw.windows(key.len()).position(|part| part == key).unwrap() + key.len();
+    raw[at] += 1;
+    // The answer says that it is stored.
+    client.request("orch.log", &raw).unwrap();
+    dev.kill();
+
+    let data = dev.data_dir();
+    let data = data.to_str().unwrap();
+    let said = run_alone(&["dev", "--listen", "127.0.0.1:0", "--data-dir", data]).expect_code(1);
+    let line = said.err.lines().last().unwrap();
+    for words in [
+        &format!("loomctl: the log in {data} cannot be read: entry "),
+        " has format 2, this build reads up to 1; use the loomctl that wrote it, or another --data-dir",
+    ] {
+        assert!(line.contains(words), "{}", said.err);
+    }
+    // Nothing runs that another start would have to stop.
+    fs::remove_dir_all(data).unwrap();
+}
+
+#[test]
+fn a_log_with_a_foreign_entry_ends_a_manager_that_starts() {
+    let server = Server::start();
+    let mut manager = server.manager("m1");
+    manager.kill();
+    let mut client = Client::connect(&server.url).unwrap();
+    // The answer says that it is stored.
+    client.request("orch.log", b"no entry").unwrap();
+    let data = server.path("m1");
+    let data = data.to_str().unwrap();
+    let said = server
+        .ctl(&["manager", "start", "--name", "m1", "--data-dir", data])
+        .expect_code(1);
+    let line = said.err.lines().last().unwrap();
+    assert!(
+        line.starts_with("loomctl: the log on the bus cannot be read: entry ")
+            && line.contains("not that of an entry")
+            && line.ends_with("; put a copy of the store back"),
+        "{}",
+        said.err
+    );
+    assert!(!said.err.contains("is up"), "{}", said.err);
 }

@@ -1,15 +1,18 @@
 //! A log that is older than what nodes know, or gone: nothing is stopped, and what can be known is
 //! known again.
 
+use bytes::Bytes;
 use loom_bus::call::CallError;
-use loom_manager::ManagerHandle;
+use loom_bus::connection::Bus;
+use loom_bus::log::{Entry, Log, LogOptions};
+use loom_manager::{ManagerHandle, StartError};
 use loom_schemas::error::ErrorCode;
 use loom_schemas::ids::{Epoch, RunId};
 use loom_schemas::record::NodeStatus;
 use loom_schemas::wire::{Hello, JobGet, JobView, ManagerRole, NodeChanged, NodeRequest, Welcome};
 use loom_schemas::words::{JobStatus, RunState};
 
-use super::cluster::{Client, Cluster, name, until};
+use super::cluster::{CALL, Client, Cluster, name, until};
 use super::test_node::{Seen, TestNode};
 
 const WEB: &str = "name: web\nexec: [sleep, \"1000\"]\nreplicas: 2\n";
@@ -293,4 +296,54 @@ async fn a_log_without_beginning_and_snapshot_is_rebuilt_too() {
     recovered_with_two(&second, &client).await;
     assert_eq!(node.running(), before, "nothing was stopped or started");
     assert!(second.state_hash().0.incarnation > incarnation);
+}
+
+/// Appends to the log what this build cannot read; gives where it is.
+async fn append(log: &Log, bus: &Bus, raw: Bytes) -> u64 {
+    let before = log.last_sequence().await.unwrap();
+    bus.call_bytes("orch.log", raw, &[], CALL).await.unwrap();
+    before + 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_read_is_told_to_who_starts_and_waited_out_by_who_runs() {
+    for newer in [true, false] {
+        let (cluster, running, client) = Cluster::with_leader().await;
+        running.begun().await.unwrap();
+        client.submit(WEB).await.unwrap();
+        let bus = cluster.own_bus().await;
+        let log = Log::open(&bus, LogOptions::default()).await.unwrap();
+        let last = log.last_sequence().await.unwrap();
+        let entry = log.entry(last).await.unwrap().unwrap();
+        let raw = if newer {
+            let format = entry.format + 1;
+            Entry { format, ..entry }.encode().unwrap()
+        } else {
+            Bytes::from("garbage")
+        };
+        let at = append(&log, &bus, raw).await;
+        until("the leader met it", async || {
+            let refused = client.submit("name: next\nexec: [\"true\"]\n").await;
+            refused.is_err() && !running.leads()
+        })
+        .await;
+
+        let started = cluster.manager("m2").await;
+        let error = started.begun().await.unwrap_err();
+        let StartError::Unreadable(why) = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(why.newer, newer);
+        let words = format!(
+            "entry {at} {}",
+            if newer {
+                "has format 2"
+            } else {
+                "cannot be read"
+            }
+        );
+        assert!(why.to_string().contains(&words), "{why}");
+        running.begun().await.unwrap();
+        assert_eq!(client.job("web").await.summary.status, JobStatus::Pending);
+    }
 }

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use loom_bus::log::entry::ENTRY_BYTES_MAX;
 use loom_bus::log::{AppendError, Change, Commit, Entry, Log, LogError, LogOptions};
 use loom_bus::stream::StreamError;
+use loom_schemas::wire::FORMAT;
 use tokio::time::timeout;
 
-use super::{Manager, put, quick};
+use super::{Manager, Records, put, quick};
 use crate::support::{Server, connect};
+
+/// How long the server may take to store something.
+const CALL: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_commit_is_one_entry_and_every_replica_has_it() {
@@ -323,4 +328,43 @@ async fn a_foreign_message_in_the_log_stops_it() {
     let unreadable = leader.catch_up().await.unwrap_err();
     assert!(matches!(unreadable, LogError::Apply(_)), "{unreadable}");
     assert_eq!(leader.value("a").unwrap(), "1");
+}
+
+#[tokio::test]
+async fn what_a_newer_build_wrote_is_neither_read_again_and_again_nor_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let mut leader = Manager::started(&server.url, "m1", quick()).await;
+    leader.lead().await;
+    for n in 0..40 {
+        leader.put(&format!("a-{n}"), "1").await.unwrap();
+    }
+    let last = leader.log.last_sequence().await.unwrap();
+    let newer = Entry {
+        format: FORMAT + 1,
+        ..leader.log.entry(last).await.unwrap().unwrap()
+    };
+    let raw = newer.encode().unwrap();
+    let stored = leader.bus.call_bytes("orch.log", raw, &[], CALL).await;
+    stored.unwrap();
+
+    let mut standby = Manager::new(&server.url, "m2", quick()).await;
+    let refused = standby.catch_up().await.unwrap_err();
+    assert!(refused.is_newer(), "{refused}");
+    assert_eq!(standby.replica.hash(), leader.replica.hash());
+    let reads = "$JS.API.STREAM.MSG.GET.ORCH_LOG";
+    let client = async_nats::connect(&server.url).await.unwrap();
+    let mut asked = client.subscribe(reads).await.unwrap();
+    client.flush().await.unwrap();
+    assert!(standby.catch_up().await.unwrap_err().is_newer());
+    client.publish(reads, "end".into()).await.unwrap();
+    let mut count = 0;
+    while asked.next().await.unwrap().payload != "end" {
+        count += 1;
+    }
+    assert!((1..=3).contains(&count), "{count} entries were read again");
+
+    // Nor is what is left taken for all there is to restore.
+    let salvaged = standby.log.salvage::<Records>().await.unwrap_err();
+    assert!(salvaged.is_newer(), "{salvaged}");
 }
