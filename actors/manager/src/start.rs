@@ -1,6 +1,7 @@
 //! Starting and stopping a manager.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loom_bus::call::CallError;
@@ -14,6 +15,7 @@ use loom_schemas::subject;
 use loom_schemas::wire::{ManagerRole, Pong};
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef, SpawnErr};
+use tokio::fs::DirBuilder;
 use tokio::task::JoinHandle;
 
 use crate::context::{Beginning, Context, Part, Shared, Streams, Unreadable};
@@ -45,7 +47,7 @@ pub enum StartError {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A manager of that name lives.
     #[error("a manager named {0} is there already: choose another name with --name")]
@@ -88,7 +90,7 @@ impl std::fmt::Debug for ManagerHandle {
 /// by [`ManagerHandle::begun`], whether it leads by [`ManagerHandle::leads`].
 pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, StartError> {
     let path = options.data_dir.clone();
-    tokio::fs::create_dir_all(&path)
+    make_directory(&path)
         .await
         .map_err(|source| StartError::DataDirectory { path, source })?;
     // Four handshakes at once are a large future.
@@ -98,6 +100,18 @@ pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, StartError>
     let (_, ended) = Actor::spawn(None, Root, context.clone()).await?;
     let guardian = tokio::spawn(guard(context.clone(), ended));
     Ok(ManagerHandle { context, guardian })
+}
+
+/// Makes a directory that only this user may enter, and what is missing above it as usual.
+async fn make_directory(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        tokio::fs::create_dir_all(parent).await?;
+    }
+    let made = DirBuilder::new().mode(0o700).create(path).await;
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 /// Nobody supervises the root, so this does.

@@ -19,12 +19,14 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use loom_schemas::ids::Name;
+use loom_task::private::{OWN_FILE, PASSAGE, make_directory, tighten};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
@@ -88,7 +90,7 @@ impl Store {
                 source,
             }
         };
-        fs::create_dir_all(directory).map_err(io("making it"))?;
+        make_directory(directory, PASSAGE).map_err(io("making it"))?;
         let lock = File::open(directory).map_err(io("opening it"))?;
         lock_soon(&lock).map_err(|error| {
             if error == Errno::WOULDBLOCK {
@@ -112,6 +114,9 @@ impl Store {
                 wanted: node.clone(),
             });
         }
+        // A build before this one may have left them open; it is this node's own by what it says.
+        tighten(&path, OWN_FILE).map_err(io("closing its state to others"))?;
+        tighten(directory, PASSAGE).map_err(io("closing it to others"))?;
         let length = contents.good as u64;
         let shared = Arc::new(Shared {
             limit: AtomicU64::new(least),
@@ -322,6 +327,8 @@ fn renew(path: &Path, ledger: &Ledger) -> io::Result<(File, u64)> {
         .create(true)
         .truncate(true)
         .write(true)
+        // What is assigned may hold secrets.
+        .mode(OWN_FILE)
         .open(&temporary)?;
     file.write_all(&bytes)?;
     file.sync_all()?;

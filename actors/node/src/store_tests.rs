@@ -32,6 +32,36 @@ async fn what_is_kept_is_there_for_the_next_agent() {
 }
 
 #[tokio::test]
+async fn only_the_agents_user_reads_what_is_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("node-1");
+    let state = directory.join(FILE);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let open_up = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (store, ledger, alive) = open(&directory, "node-1").unwrap();
+    assert_eq!((mode(&directory), mode(&state)), (0o711, 0o600));
+    store.renew(ledger);
+    store.kept().await.unwrap();
+    assert_eq!(mode(&state), 0o600);
+    close(store, alive).await;
+
+    // An earlier build left them open.
+    open_up(&directory, 0o755);
+    open_up(&state, 0o644);
+    let (store, _, alive) = open(&directory, "node-1").unwrap();
+    assert_eq!((mode(&directory), mode(&state)), (0o711, 0o600));
+    close(store, alive).await;
+
+    // What is no node's own is left as it is.
+    open_up(&directory, 0o755);
+    let refused = open(&directory, "node-2").err().unwrap();
+    assert!(matches!(refused, StoreError::OtherNode { .. }), "{refused}");
+    assert_eq!(mode(&directory), 0o755);
+}
+
+#[tokio::test]
 async fn a_file_that_has_grown_is_written_anew_and_says_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let (store, mut ledger, _alive) = open(directory.path(), "node-1").unwrap();

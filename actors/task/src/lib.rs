@@ -9,6 +9,7 @@
 //! | [`driver`] | what runs launches: processes, and `sim` |
 //! | [`shim`] | the program between the agent and a process, which outlives the agent |
 //! | [`output`] | what a run wrote |
+//! | [`private`] | what others on the host see of all that: nothing |
 //! | [`actor`] | the task actor: one placement, its commands, its output on the bus |
 //! | [`limits`] | how many files an agent and its programs may have open |
 //! | [`signals`] | signals as people write them |
@@ -21,6 +22,7 @@ pub mod limits;
 pub mod machine;
 pub mod operator;
 pub mod output;
+pub mod private;
 pub mod shim;
 pub mod signals;
 

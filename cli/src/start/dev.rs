@@ -10,6 +10,7 @@ use loom_node::{BusAccess, CapacityOverride, NodeHandle, NodeOptions, TasksOnSto
 use loom_schemas::ids::Name;
 use loom_schemas::spec::Sets;
 use loom_schemas::words::DriverKind;
+use loom_task::private::{PASSAGE, make_directory};
 use nix::unistd::geteuid;
 
 use self::left::left_behind;
@@ -181,6 +182,13 @@ impl Dev {
 
     /// Starts every part; those that were started are in `cluster`, also when it fails.
     async fn start(&self, cluster: &mut Cluster, data_dir: &Path) -> Result<(), Failure> {
+        // Tasks of other users work below it; a bus that made it would let nobody pass.
+        make_directory(data_dir, PASSAGE).map_err(|error| {
+            Failure::error(format!(
+                "make the directory {}: {error}",
+                data_dir.display()
+            ))
+        })?;
         let bus = OwnBus::start(self.bus_options(data_dir)).await?;
         let bus = cluster.bus.insert(bus);
         let name = fixed_name("manager-1")?;

@@ -26,6 +26,7 @@ mod jobs;
 mod kills;
 mod kinds;
 mod machines;
+mod modes;
 mod own_bus;
 mod parts;
 mod paused;

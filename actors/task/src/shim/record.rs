@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::tree::Tree;
+use crate::private;
 
 /// The name of the file a shim is started from.
 pub(crate) const LAUNCH: &str = "launch";
@@ -312,7 +313,7 @@ impl StatusRecord {
 /// Puts a file in place whole; without a sync, see the module of the shim.
 pub(crate) fn put(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
-    fs::write(&temporary, bytes)?;
+    private::write(&temporary, bytes)?;
     fs::rename(temporary, directory.join(name))
 }
 

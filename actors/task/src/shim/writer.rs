@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::lines::Piece;
 use crate::output::segment;
+use crate::private::OUTPUT;
 
 /// What has gathered is written at this size, or when nothing more is in the pipes.
 const BATCH: usize = 32 * 1024;
@@ -225,7 +227,8 @@ impl Writer {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(OUTPUT).open(path)
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::private::OWN_FILE;
 
 const FILE: &str = "shipped";
 
@@ -36,7 +39,12 @@ impl Cursor {
         };
         let (new, file) = (directory.join("shipped.new"), directory.join(FILE));
         let saved = async {
-            tokio::fs::write(&new, text).await?;
+            let mut options = tokio::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            let mut opened = options.mode(OWN_FILE).open(&new).await?;
+            opened.write_all(&text).await?;
+            // The file does nothing of that by itself before it is asked.
+            opened.flush().await?;
             tokio::fs::rename(&new, &file).await
         };
         if let Err(error) = saved.await {

@@ -56,6 +56,7 @@ use self::run::Run;
 use super::usage::Usage;
 use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started, Tell};
 use crate::launch::Launch;
+use crate::private::{OWN_DIRECTORY, make_runs};
 
 /// The directory of the runs in the data directory of a node.
 pub const CONTAINERS: &str = "containers";
@@ -126,7 +127,7 @@ impl DockerDriver {
     /// leader first spoke to the node, see [`belong_to`](Self::belong_to).
     pub fn new(options: DockerOptions, cluster: Option<String>) -> Result<Self, DriverError> {
         let directory = options.data_dir.join(CONTAINERS);
-        let made = fs::create_dir_all(&directory).and_then(|()| directory.canonicalize());
+        let made = make_runs(&directory, OWN_DIRECTORY).and_then(|()| directory.canonicalize());
         let directory = made.map_err(|source| DriverError::Failed {
             context: format!("make the directory {}", directory.display()),
             source,

@@ -1,6 +1,5 @@
 //! The start of a container, and what an earlier agent's has become.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use super::{Inner, create, end, image, name_of, trouble};
 use crate::driver::{Adopted, DriverError, Started};
 use crate::launch::{Container, Launch};
 use crate::output::last;
+use crate::private::{OWN_DIRECTORY, make_directory};
 
 /// How long a start waits until the engine is through with what died before.
 const CLOSED: Duration = Duration::from_secs(5);
@@ -104,7 +104,8 @@ async fn begin(
 
 /// Writes down which container a run has.
 fn keep(run: RunId, directory: &Path, record: &ContainerRecord) -> Result<(), DriverError> {
-    let kept = fs::create_dir_all(directory).and_then(|()| record.write(directory));
+    let made = make_directory(directory, OWN_DIRECTORY);
+    let kept = made.and_then(|_| record.write(directory));
     kept.map_err(|source| not_kept(run, directory, source))
 }
 

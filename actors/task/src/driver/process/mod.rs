@@ -34,6 +34,7 @@ use self::run::Run;
 use super::{Adopted, Driver, DriverError, Ended, ExecOutcome, Started, disk};
 use crate::driver::usage::Usage;
 use crate::launch::Launch;
+use crate::private::{PASSAGE, make_runs};
 use crate::shim::record::ShimLaunch;
 
 /// How a [`ProcessDriver`] is set up.
@@ -100,7 +101,7 @@ impl ProcessDriver {
     /// directory cannot be written.
     pub fn new(options: ProcessOptions) -> Result<Self, DriverError> {
         let directory = options.data_dir.join("runs");
-        fs::create_dir_all(&directory).map_err(failed(|| {
+        make_runs(&directory, PASSAGE).map_err(failed(|| {
             format!("make the directory {}", directory.display())
         }))?;
         // A run's files are named to other processes, which start elsewhere.

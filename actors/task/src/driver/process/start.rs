@@ -22,6 +22,7 @@ use super::{Inner, adopt, failed, work};
 use crate::driver::{DriverError, RESULT};
 use crate::launch::{Launch, LaunchFile};
 use crate::limits::{OPEN_FILES, open_files_before};
+use crate::private::{self, OWN_DIRECTORY, OWN_FILE, PASSAGE, make_directory};
 use crate::shim::SHIM_WORD;
 use crate::shim::record::{LAUNCH, ShimLaunch, StartedRecord};
 
@@ -157,7 +158,8 @@ fn prepare(directory: &Path, launch: &Launch, user: Option<&User>) -> Result<(),
         }
         _ => {}
     }
-    fs::create_dir_all(&work).map_err(failed(context))?;
+    make_directory(directory, PASSAGE).map_err(failed(context))?;
+    make_directory(&work, OWN_DIRECTORY).map_err(failed(context))?;
     let own = |path: &Path| match user {
         Some(user) => chown(path, Some(user.uid), Some(user.gid)),
         None => Ok(()),
@@ -182,8 +184,9 @@ fn prepare(directory: &Path, launch: &Launch, user: Option<&User>) -> Result<(),
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::write(&path, contents)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
+            private::write(&path, contents)?;
+            // For the task's user alone: a container's may be any.
+            fs::set_permissions(&path, fs::Permissions::from_mode(*mode & 0o700))?;
             own(&path)
         };
         write().map_err(failed(|| format!("write {}", path.display())))?;
@@ -274,7 +277,7 @@ fn write_launch(path: &Path, bytes: &[u8]) -> io::Result<File> {
         .create(true)
         .truncate(true)
         // Its environment may hold secrets.
-        .mode(0o600)
+        .mode(OWN_FILE)
         .open(&temporary)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     file.write_all(bytes)?;
