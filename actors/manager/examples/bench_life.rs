@@ -282,6 +282,7 @@ fn cluster(nodes: usize) -> State {
             gpus: Vec::new(),
         },
         drivers: vec![DriverKind::Process],
+        log_dirs: Vec::new(),
         attributes: BTreeMap::new(),
         format: 1,
     };

@@ -323,6 +323,7 @@ mod tests {
     fn it_runs_once_on_every_node_that_matches() {
         let sim = NodeInfo {
             drivers: vec![DriverKind::Sim],
+            log_dirs: Vec::new(),
             ..info(4, 8)
         };
         let small = info(0, 8);

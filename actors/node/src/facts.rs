@@ -35,6 +35,7 @@ pub(crate) async fn gather(options: &NodeOptions, drivers: Vec<DriverKind>) -> N
         capacity: capacity(options),
         drivers,
         attributes: attributes(&release),
+        log_dirs: Vec::new(),
         format: FORMAT,
     }
 }

@@ -41,6 +41,9 @@ pub struct NodeOptions {
     pub find_docker: bool,
     /// Whether tasks may run as plain processes on this host.
     pub allow_process: bool,
+    /// Directories in which tasks may have their output (`logs.to`), made if they are not there; none
+    /// by default.
+    pub log_dirs: Vec<PathBuf>,
     /// What it offers in place of what the host has.
     pub capacity: CapacityOverride,
     /// The program that the process driver executes as the shim; if none, `loom-shim` beside the
@@ -156,6 +159,7 @@ impl NodeOptions {
             drivers: vec![DriverKind::Process],
             find_docker: false,
             allow_process: false,
+            log_dirs: Vec::new(),
             capacity: CapacityOverride::default(),
             shim: None,
             docker_socket: None,

@@ -8,7 +8,7 @@ use loom_bus::call::CallError;
 use loom_bus::connection::{Bus, ConnectError};
 use loom_schemas::ids::Name;
 use loom_schemas::subject;
-use loom_task::NodeLabels;
+use loom_task::{LogDirs, NodeLabels};
 use ractor::{Actor, ActorCell, ActorRef};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -58,6 +58,15 @@ pub enum StartError {
     /// A driver cannot be set up.
     #[error("cannot set up the drivers")]
     Drivers(#[source] loom_task::driver::DriverError),
+    /// A directory for the output of tasks cannot be made or found.
+    #[error("--log-dir {}: cannot use this directory", path.display())]
+    LogDir {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The options make no sense.
     #[error("{0}")]
     Options(String),
@@ -144,7 +153,10 @@ async fn start_actors(
     let drivers = Drivers::new(&options, cluster).map_err(StartError::Drivers)?;
     let (bus, bulk) = connect(&options).await?;
     refuse_namesake(&bus, &options.name).await?;
+    let log_dirs = LogDirs::open(&options.log_dirs)
+        .map_err(|(path, source)| StartError::LogDir { path, source })?;
     let mut info = facts::gather(&options, drivers.kinds()).await;
+    info.log_dirs = log_dirs.names();
     if let Some(attributes) = drivers.engine_attributes().await {
         offer_containers(&mut info, attributes);
     }
@@ -166,6 +178,7 @@ async fn start_actors(
         store,
         boot_id: clock::boot_id(),
         data_dir: options.data_dir,
+        log_dirs,
         found,
         phase,
         longest_grace,

@@ -181,6 +181,7 @@ pub(crate) fn info() -> NodeInfo {
             gpus: Vec::new(),
         },
         drivers: Vec::new(),
+        log_dirs: Vec::new(),
         attributes: BTreeMap::new(),
         format: 1,
     }

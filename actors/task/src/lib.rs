@@ -31,3 +31,4 @@ pub use actor::{
     TaskArguments, TaskMessage, TaskNotice, TaskRef, Verb, spawn,
 };
 pub use machine::Progress;
+pub use output::LogDirs;

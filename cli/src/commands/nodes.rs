@@ -205,6 +205,9 @@ fn told(text: &mut String, view: &NodeSummary, now: Timestamp) {
     for (key, value) in &node.info.attributes {
         table::field(text, "Attribute", &format!("{key}={value}"));
     }
+    for directory in &node.info.log_dirs {
+        table::field(text, "Output to", directory);
+    }
     for (key, value) in node.merged_labels() {
         let agents = node.info.labels.get(&key);
         let from = match (node.labels.contains_key(&key), agents) {

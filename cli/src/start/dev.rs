@@ -57,6 +57,10 @@ pub(crate) struct Dev {
     /// Size of each sim node
     #[arg(long, default_value = "cpu=16,memory=64GiB", value_name = "SHAPE", value_parser = parse_shape)]
     sim_shape: CapacityOverride,
+    /// A directory beneath which tasks may have their output go (`logs: {to: ...}`), beside `logs` in
+    /// the data directory; repeat for several
+    #[arg(long = "log-dir", value_name = "DIR")]
+    log_dirs: Vec<PathBuf>,
     #[command(flatten)]
     scheduling: Scheduling,
     /// Leave the tasks running at the end; the next start adopts them
@@ -183,12 +187,7 @@ impl Dev {
     /// Starts every part; those that were started are in `cluster`, also when it fails.
     async fn start(&self, cluster: &mut Cluster, data_dir: &Path) -> Result<(), Failure> {
         // Tasks of other users work below it; a bus that made it would let nobody pass.
-        make_directory(data_dir, PASSAGE).map_err(|error| {
-            Failure::error(format!(
-                "make the directory {}: {error}",
-                data_dir.display()
-            ))
-        })?;
+        made(data_dir)?;
         let bus = OwnBus::start(self.bus_options(data_dir)).await?;
         let bus = cluster.bus.insert(bus);
         let name = fixed_name("manager-1")?;
@@ -224,12 +223,16 @@ impl Dev {
         data_dir: &Path,
     ) -> Result<Vec<NodeOptions>, Failure> {
         let drivers = found_drivers(true).await;
+        let own = data_dir.join("logs");
+        made(&own)?;
+        let log_dirs = [&[own], self.log_dirs.as_slice()].concat();
         let mut all = Vec::new();
         for number in 1..=self.nodes {
             let name = fixed_name(&format!("node-{number}"))?;
             let directory = data_dir.join(name.as_str());
             let mut options = NodeOptions::new(name, access.clone(), directory);
             options.allow_process = true;
+            options.log_dirs.clone_from(&log_dirs);
             options.drivers.clone_from(&drivers);
             options.find_docker = true;
             options.address = Some(announced(self.listen.ip()).to_string());
@@ -364,6 +367,13 @@ impl Cluster {
             bus.stop().await;
         }
     }
+}
+
+/// A directory that others may pass and not look into.
+fn made(path: &Path) -> Result<(), Failure> {
+    let made = make_directory(path, PASSAGE);
+    let failed = |error| Failure::error(format!("make the directory {}: {error}", path.display()));
+    made.map(drop).map_err(failed)
 }
 
 fn fixed_name(text: &str) -> Result<Name, Failure> {

@@ -47,6 +47,10 @@ pub(crate) struct NodeStart {
     /// Let tasks run as plain processes on this machine
     #[arg(long)]
     allow_process: bool,
+    /// A directory beneath which tasks may have their output go (`logs: {to: ...}`), as the user of this
+    /// process; repeat for several. Without one they may nowhere but in the node's own directory
+    #[arg(long = "log-dir", value_name = "DIR")]
+    log_dirs: Vec<PathBuf>,
     /// Host ports it gives to tasks
     #[arg(long, default_value = "20000-29999", value_parser = parse_ports, value_name = "RANGE")]
     ports: RangeInclusive<u16>,
@@ -113,6 +117,7 @@ impl NodeStart {
         options.drivers = drivers;
         options.find_docker = self.driver.is_empty();
         options.allow_process = self.allow_process;
+        options.log_dirs.clone_from(&self.log_dirs);
         options.timings.lost_after = self.lost_after;
         options
     }

@@ -168,6 +168,9 @@ pub struct NodeInfo {
     /// `docker.version`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+    /// The directories beneath which the output of tasks may go, for `logs.to`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_dirs: Vec<String>,
     /// Newest format of log and messages it reads.
     pub format: u32,
 }

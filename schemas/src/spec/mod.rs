@@ -57,7 +57,7 @@ pub use placement::{
 pub use policy::SimScript;
 pub use problem::{Problem, ProblemKind, Report};
 pub use read::{embed_files, read, read_set, read_with_files};
-pub use reference::ResultUse;
+pub use reference::{ResultUse, may_lie_beneath};
 pub use resources::{IndexSpec, ResourceChange};
 pub use schedule::{Overlap, ScheduleSpec};
 pub use schema::json_schema;
@@ -441,7 +441,7 @@ pub struct LogSpec {
     pub keep: u32,
     /// Whether the lines are published and kept on the bus.
     pub ship: bool,
-    /// Where the files are on the node, as a pattern; the run's own directory if none.
+    /// Where the files are on a node that lets them, as a pattern; the run's own directory if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }

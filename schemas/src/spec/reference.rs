@@ -324,6 +324,16 @@ fn reference(text: &str) -> Result<Reference, ReferenceError> {
     Err(ReferenceError::Unknown(shown(text)))
 }
 
+/// Whether output to a path, a pattern as in `logs.to`, can come to lie beneath one of these
+/// directories, as far as it says before its first reference.
+pub fn may_lie_beneath(to: &str, directories: &[String]) -> bool {
+    let known = to.split('$').next().unwrap_or_default();
+    directories.iter().any(|directory| {
+        let directory = format!("{}/", directory.trim_end_matches('/'));
+        known.starts_with(&directory) || known.len() < to.len() && directory.starts_with(known)
+    })
+}
+
 /// Whether a text can be the key of a label.
 pub(super) fn is_label(key: &str) -> bool {
     let valid = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);

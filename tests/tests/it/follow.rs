@@ -223,7 +223,7 @@ fn output_that_is_not_shipped_is_spoken_of() {
         said.err
     );
 
-    let file = dev.path("kept.log");
+    let file = dev.data_dir().join("logs/kept.log");
     let job = format!(
         "name: kept\nlogs: {{ship: false, to: {}}}\nbash: echo at hand; sleep 300\n",
         file.display()

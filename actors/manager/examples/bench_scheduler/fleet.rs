@@ -100,6 +100,7 @@ pub(crate) fn info(number: usize) -> NodeInfo {
             gpus: Vec::new(),
         },
         drivers: vec![DriverKind::Process],
+        log_dirs: Vec::new(),
         attributes: BTreeMap::new(),
         format: 1,
     }

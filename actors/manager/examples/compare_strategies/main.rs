@@ -173,6 +173,7 @@ fn nodes() -> Vec<(Name, Room)> {
                     ..Capacity::default()
                 },
                 drivers: vec![DriverKind::Process],
+                log_dirs: Vec::new(),
                 attributes: BTreeMap::new(),
                 format: 1,
             };

@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use loom_schemas::record::{NodeRecord, Taint};
 use loom_schemas::spec::{
-    Attribute, AttributeKind, Comparison, Predicate, Toleration, Version, VersionRange, regexp,
-    words,
+    Attribute, AttributeKind, Comparison, Predicate, Toleration, Version, VersionRange,
+    may_lie_beneath, regexp, words,
 };
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::words::{DriverKind, TaintEffect};
@@ -96,6 +96,12 @@ impl Attributes {
             }
             Value::Number(number) => number.to_string(),
         })
+    }
+
+    /// Whether output may go there beside the node's own directories.
+    pub fn takes_output(&self, to: &str) -> bool {
+        let node = self.0.as_ref();
+        node.is_some_and(|node| may_lie_beneath(to, &node.info.log_dirs))
     }
 
     /// Whether its runs are to leave it.

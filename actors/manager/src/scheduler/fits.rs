@@ -256,6 +256,10 @@ pub(super) fn suits(room: &Room, request: &Request) -> Result<(), Cause> {
     if !room.drivers.contains(&request.driver) {
         return Err(Cause::Driver(request.driver));
     }
+    let refused = |to: &&Arc<str>| !room.attributes.takes_output(to);
+    if let Some(to) = request.output.as_ref().filter(refused) {
+        return Err(Cause::LogDir(Arc::clone(to)));
+    }
     let unlike = |rule: &&Rule| !rule.holds(&room.attributes);
     if let Some(rule) = request.rules.iter().find(unlike) {
         return Err(Cause::Constraint(rule.text().clone()));

@@ -27,6 +27,8 @@ pub struct Request {
     pub free_ports: usize,
     /// Where the node has to be; anywhere if none.
     pub datacenters: Vec<String>,
+    /// Where its output is to go beside the node's own directories.
+    pub output: Option<Arc<str>>,
     /// What the node has to be.
     pub rules: Vec<Rule>,
     /// The taints that it puts up with.
@@ -56,6 +58,7 @@ impl Request {
             free_ports: task.ports.len() - fixed_ports.len(),
             fixed_ports,
             datacenters: Vec::new(),
+            output: output(task),
             rules: rules(task),
             tolerations: task.tolerations.clone(),
             apart: task.constraints.iter().filter_map(Apart::of).collect(),
@@ -80,6 +83,13 @@ impl Request {
         };
         request.within(&job.datacenters)
     }
+}
+
+/// Where a task wants its output, if it has any: what only plays has none.
+fn output(task: &TaskSpec) -> Option<Arc<str>> {
+    let to = task.logs.to.as_deref();
+    to.filter(|_| task.driver() != DriverKind::Sim)
+        .map(Arc::from)
 }
 
 /// What a task asks of its nodes by themselves.

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use loom_schemas::ids::Name;
-use loom_schemas::spec::{Gpus, PortSpec, Protocol, TaskSpec};
+use loom_schemas::spec::{Gpus, PortSpec, Protocol, SimScript, TaskSpec};
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::words::{DriverKind, Strategy};
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
@@ -264,4 +265,26 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_task_goes_only_where_its_output_may_go() {
+    let mut task = task(1);
+    task.logs.to = Some("/var/log/app/web-${task.index}.log".to_owned());
+    let request = Request::of(&task);
+    let lets = |dirs: &[&str]| {
+        let mut node = (**with_nodes(1, 8).nodes().next().unwrap()).clone();
+        node.info.log_dirs = dirs.iter().map(ToString::to_string).collect();
+        fits(&Room::of(&Arc::new(node), None), &request)
+    };
+    for dirs in [&["/var/log"][..], &["/srv", "/var/log/app/"], &["/"]] {
+        assert_eq!(lets(dirs), Ok(()), "{dirs:?}");
+    }
+    for dirs in [&[][..], &["/var/log/other", "/var/lo"]] {
+        let why = lets(dirs).unwrap_err().to_string();
+        assert_eq!(why, "no --log-dir for /var/log/app/web-${task.index}.log");
+    }
+    // A task that only plays has no output.
+    task.sim = Some(SimScript::default());
+    assert_eq!(Request::of(&task).output, None);
 }

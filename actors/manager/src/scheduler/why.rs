@@ -22,6 +22,8 @@ pub enum Cause {
     Datacenter,
     /// It lacks the driver.
     Driver(DriverKind),
+    /// It lets no output go to this path.
+    LogDir(Arc<str>),
     /// It is not what a constraint asks for.
     Constraint(Arc<str>),
     /// It has a taint that the task does not tolerate.
@@ -51,6 +53,7 @@ impl fmt::Display for Cause {
             Self::Draining => f.write_str("draining"),
             Self::Datacenter => f.write_str("in another datacenter"),
             Self::Driver(driver) => write!(f, "no {driver} driver"),
+            Self::LogDir(path) => write!(f, "no --log-dir for {path}"),
             Self::Constraint(text) => write!(f, "constraint {text}"),
             Self::Taint(taint) => write!(f, "taint {taint}"),
             Self::Cpu => f.write_str("not enough cpu"),

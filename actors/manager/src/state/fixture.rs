@@ -165,6 +165,7 @@ pub(crate) fn info(cores: u32, gib: u64) -> NodeInfo {
             gpus: Vec::new(),
         },
         drivers: vec![DriverKind::Process],
+        log_dirs: Vec::new(),
         attributes: std::collections::BTreeMap::new(),
         format: 1,
     }

@@ -383,6 +383,7 @@ fn info(name: &Name) -> NodeInfo {
             gpus: Vec::new(),
         },
         drivers: vec![DriverKind::Process],
+        log_dirs: Vec::new(),
         attributes: std::collections::BTreeMap::new(),
         format: 1,
     }

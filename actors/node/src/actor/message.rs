@@ -128,6 +128,8 @@ pub(crate) struct Context {
     /// None for a node that only plays: its tasks use nothing.
     pub(crate) meter: Option<Arc<Mutex<Meter>>>,
     pub(crate) data_dir: std::path::PathBuf,
+    /// Where the output of tasks may go beside that.
+    pub(crate) log_dirs: loom_task::LogDirs,
     /// What the drivers had something of before the agent began anything.
     pub(crate) found: Vec<RunId>,
     pub(crate) phase: watch::Sender<Phase>,

@@ -294,6 +294,7 @@ impl State {
                 name: context.name.clone(),
                 address: context.info.address.clone(),
                 labels: context.labels.clone(),
+                log_dirs: context.log_dirs.clone(),
             },
             driver,
             bus: context.bus.clone(),

@@ -99,6 +99,7 @@ impl State {
             node: &self.node.name,
             address: &self.node.address,
             labels: &labels,
+            log_dirs: &self.node.log_dirs,
         };
         let probe = Probe::new(&self.assigned, place, self.driver.kind());
         let driver = self.driver.clone();

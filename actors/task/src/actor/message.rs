@@ -17,6 +17,7 @@ use super::Internal;
 use super::verb::Verb;
 use crate::driver::Driver;
 use crate::machine::Progress;
+use crate::output::LogDirs;
 
 /// What a task actor is told.
 pub enum TaskMessage {
@@ -142,6 +143,8 @@ pub struct NodeFacts {
     pub address: String,
     /// Its labels, for `${node.label.x}`.
     pub labels: NodeLabels,
+    /// Where the output of tasks may go, for `logs.to`.
+    pub log_dirs: LogDirs,
 }
 
 /// What a task actor is started with.

@@ -178,6 +178,7 @@ impl State {
             node: &self.node.name,
             address: &self.node.address,
             labels: &labels,
+            log_dirs: &self.node.log_dirs,
         };
         operator::launch(&self.assigned, run, place)
             .map_err(|error| StartError::Rejected(chain(&error)))

@@ -18,14 +18,16 @@ mod environment;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::spec::reference::{Context, Reference, ReferenceError, ResultUse, Template};
 use loom_schemas::spec::{HealthCheck, Operator, Script, TaskSpec, shell};
 use loom_schemas::wire::Assigned;
+use loom_schemas::words::DriverKind;
 
 use crate::launch::{Launch, LaunchFile, Word};
+use crate::output::LogDirs;
 
 /// Scripts are read by the task's user, whoever that is.
 const SCRIPT_MODE: u32 = 0o755;
@@ -46,6 +48,8 @@ pub struct Place<'a> {
     pub address: &'a str,
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
+    /// Where the output of tasks may go on it.
+    pub log_dirs: &'a LogDirs,
 }
 
 /// Why no launch can be made of a task; such a run is rejected.
@@ -101,6 +105,16 @@ pub enum OperatorError {
         /// What was wanted.
         of: ResultUse,
     },
+    /// Output that is to go where the node lets none go.
+    #[error("logs.to: node {node} lets no output go to `{path}`: {}; start it with `--log-dir` and a directory above that", allowed(.dirs))]
+    LogDir {
+        /// The node.
+        node: Name,
+        /// Where to.
+        path: String,
+        /// Where it may go.
+        dirs: Vec<String>,
+    },
     /// No program to execute.
     #[error("`exec` names no program")]
     Empty,
@@ -145,7 +159,8 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
     let user = user.map(|text| fill.text("user", text)).transpose()?;
     let mut logs = task.logs.clone();
     if let Some(pattern) = &logs.to {
-        logs.to = Some(fill.text("logs.to", pattern)?);
+        let path = fill.text("logs.to", pattern)?;
+        logs.to = Some(log_place(path, task.driver(), place)?);
     }
     let result = container.is_some() && (task.result || !files.is_empty());
     Ok(Launch {
@@ -164,6 +179,27 @@ pub fn launch(assigned: &Assigned, run: RunId, place: Place<'_>) -> Result<Launc
         filled: fill.filled.into_inner(),
         sim: task.sim.clone(),
     })
+}
+
+/// The real place of a task's output, if it may go there; what only plays has none.
+fn log_place(path: String, driver: DriverKind, place: Place<'_>) -> Result<String, OperatorError> {
+    if driver == DriverKind::Sim {
+        return Ok(path);
+    }
+    let real = place.log_dirs.place(Path::new(&path));
+    let real = real.and_then(|real| real.into_os_string().into_string().ok());
+    real.ok_or_else(|| OperatorError::LogDir {
+        node: place.node.clone(),
+        path,
+        dirs: place.log_dirs.names(),
+    })
+}
+
+fn allowed(dirs: &[String]) -> String {
+    match dirs {
+        [] => "to none but its own directories".to_owned(),
+        dirs => format!("only beneath {}", dirs.join(", ")),
+    }
 }
 
 /// The program of a task with its first arguments; the files and variables it needs are added.

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use loom_schemas::record::Gpu;
-use loom_schemas::spec::{ImageSpec, IndexSpec, Pull, ResourceChange};
+use loom_schemas::spec::{ImageSpec, IndexSpec, Pull, ResourceChange, SimScript};
 
 use super::*;
 use crate::machine::samples::{assigned, id};
@@ -14,12 +14,17 @@ fn script(text: &str) -> Script {
 }
 
 fn launched(assigned: &Assigned) -> Result<Launch, OperatorError> {
+    launched_with(assigned, &LogDirs::default())
+}
+
+fn launched_with(assigned: &Assigned, log_dirs: &LogDirs) -> Result<Launch, OperatorError> {
     let node = Name::new("node-1").unwrap();
     let address = "10.0.0.7";
     let place = Place {
         node: &node,
         address,
         labels: &BTreeMap::from([("disk.type".to_owned(), "ssd".to_owned())]),
+        log_dirs,
     };
     launch(assigned, id(5), place)
 }
@@ -29,6 +34,34 @@ fn argv(assigned: &Assigned) -> Vec<String> {
     argv.into_iter()
         .map(|word| word.into_string().unwrap())
         .collect()
+}
+
+#[test]
+fn output_goes_only_where_the_node_lets_it() {
+    let place = tempfile::tempdir().unwrap();
+    let there = place.path().canonicalize().unwrap();
+    let dirs = LogDirs::open(std::slice::from_ref(&there)).unwrap();
+    let mut task = assigned();
+    let within = there.join("a-${task.index}.log");
+    task.task.logs.to = Some(within.display().to_string());
+    let to = launched_with(&task, &dirs).unwrap().logs.to.unwrap();
+    assert_eq!(Path::new(&to), there.join("a-0.log"));
+    let why = launched(&task).unwrap_err().to_string();
+    assert_eq!(
+        why,
+        format!(
+            "logs.to: node node-1 lets no output go to `{to}`: to none but its own directories; start \
+             it with `--log-dir` and a directory above that"
+        )
+    );
+    task.task.logs.to = Some(format!("{}/../x", there.display()));
+    let why = launched_with(&task, &dirs).unwrap_err().to_string();
+    let only = format!("only beneath {}; start", there.display());
+    assert!(why.contains(&only), "{why}");
+    // What only plays writes nothing.
+    task.task.sim = Some(SimScript::default());
+    task.task.operator = Operator::Exec(vec!["true".into()]);
+    launched(&task).unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::watch::Watch;
-use super::{Line, Place, parse, place, segment};
+use super::{Line, Place, held, parse, place, segment};
 
 /// The most that is read at once, and so about the size of a batch.
 const CHUNK: usize = 64 * 1024;
@@ -119,7 +119,7 @@ impl OutputReader {
         for _ in 0..16 {
             let ends = segment::ends(&self.place.current);
             if let Some(end) = ends.iter().copied().find(|end| *end > self.position()) {
-                let Ok(file) = File::open(segment::name(&self.place.current, end)) else {
+                let Ok(file) = held::read(&segment::name(&self.place.current, end)) else {
                     continue;
                 };
                 let Ok(data) = file.metadata() else { continue };
@@ -130,7 +130,7 @@ impl OutputReader {
                 });
                 return true;
             }
-            let Ok(file) = File::open(&self.place.current) else {
+            let Ok(file) = held::read(&self.place.current) else {
                 return false;
             };
             let watch = Watch::new(&self.place.current).ok();

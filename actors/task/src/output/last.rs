@@ -1,12 +1,11 @@
 //! Where the output of a run ends: what a writer that goes on has to know.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Stream, parse, segment};
+use super::{Stream, held, parse, segment};
 
 /// How much of the newest files is looked at, in bytes.
 const WINDOW: u64 = 1024 * 1024;
@@ -38,7 +37,9 @@ pub(crate) fn last(current: &Path, base: u64) -> Last {
         if room == 0 {
             break;
         }
-        let Ok(file) = File::open(path) else { continue };
+        let Ok(file) = held::read(&path) else {
+            continue;
+        };
         let size = file.metadata().map_or(0, |data| data.len());
         let first = end.map_or(begin, |end| end.saturating_sub(size));
         let from = size.saturating_sub(room);

@@ -3,13 +3,16 @@
 //! The files are written by the run's shim ([`crate::shim`] says in which form); readers only look.
 //! At idle a reader costs nothing: it is woken by the kernel when the file grows.
 
+mod dirs;
 mod follow;
+pub(crate) mod held;
 pub(crate) mod last;
 mod parse;
 pub(crate) mod segment;
 mod tail;
 mod watch;
 
+pub use dirs::LogDirs;
 pub use follow::OutputReader;
 pub use tail::tail;
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::{Line, parse, place, segment};
+use super::{Line, held, parse, place, segment};
 
 /// How much of a file is read at first; twice that if it is not enough, and so on.
 const WINDOW: u64 = 64 * 1024;
@@ -27,7 +27,7 @@ pub fn tail(directory: &Path, count: usize) -> io::Result<Vec<Line>> {
         if missing == 0 || end.is_some_and(|end| end <= place.base) {
             break;
         }
-        let Ok(file) = File::open(&path) else {
+        let Ok(file) = held::read(&path) else {
             continue;
         };
         let size = file.metadata()?.len();

@@ -1,16 +1,15 @@
 //! The output files of a run: one writer, rotated, never a reason for the task to stop.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use super::lines::Piece;
+use crate::output::held::{self, Held};
 use crate::output::segment;
-use crate::private::OUTPUT;
 
 /// What has gathered is written at this size, or when nothing more is in the pipes.
 const BATCH: usize = 32 * 1024;
@@ -37,6 +36,8 @@ impl Stream {
 /// The writer of the output files.
 pub(crate) struct Writer {
     path: PathBuf,
+    /// The directory of the files; none of a writer that has not come to it yet.
+    held: Option<Held>,
     max_size: u64,
     keep: u32,
     file: Option<File>,
@@ -58,14 +59,16 @@ impl Writer {
     /// Opens the current file, after what an earlier run left in it.
     pub(crate) fn open(path: PathBuf, max_size: u64, keep: u32) -> io::Result<Self> {
         let mut writer = Self::closed(path, max_size, keep);
-        if let Some(directory) = writer.path.parent() {
-            fs::create_dir_all(directory)?;
+        let current = writer.current()?;
+        let file = held::append(&current)?;
+        if !held::is_output(&file)? {
+            let why = "a file is there that is no task's output";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
-        let file = create(&writer.path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         writer.size = file.metadata()?.len();
-        writer.base = segment::ends(&writer.path).last().copied().unwrap_or(0);
-        writer.torn = writer.size > 0 && !segment::ends_with_line_break(&writer.path);
+        writer.base = segment::ends(&current).last().copied().unwrap_or(0);
+        writer.torn = writer.size > 0 && !segment::ends_with_line_break(&current);
         writer.file = Some(file);
         Ok(writer)
     }
@@ -81,6 +84,7 @@ impl Writer {
         };
         Self {
             path,
+            held: None,
             max_size: max_size.max(1),
             keep,
             file: None,
@@ -92,6 +96,16 @@ impl Writer {
             why: String::new(),
             torn: false,
         }
+    }
+
+    /// The current file, by a path that nobody can bend; its directory is made if need be.
+    fn current(&mut self) -> io::Result<PathBuf> {
+        let name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let held = match &mut self.held {
+            Some(held) => held,
+            none => none.insert(Held::open(&self.path)?),
+        };
+        Ok(held.path(name))
     }
 
     /// The current file.
@@ -150,7 +164,8 @@ impl Writer {
     /// On failure the error and how many lines were written whole before it.
     fn write(&mut self, batch: &[u8]) -> Result<(), (io::Error, u64)> {
         if self.file.is_none() {
-            let file = create(&self.path).map_err(|error| (error, 0))?;
+            let current = self.current().map_err(|error| (error, 0))?;
+            let file = held::append(&current).map_err(|error| (error, 0))?;
             // Another writer's lock only means that no reader is told of our end.
             let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
             self.size = file.metadata().map_or(0, |data| data.len());
@@ -201,34 +216,30 @@ impl Writer {
     /// Puts the full file aside under the offset of its end, and removes the oldest beyond `keep`.
     fn rotate(&mut self) -> io::Result<()> {
         let end = self.base + self.size;
-        let aside = segment::name(&self.path, end);
+        let current = self.current()?;
+        let aside = segment::name(&current, end);
         // First the room, then the new file: on a full disk the other order would stop here.
-        let ends = segment::ends(&self.path);
+        let ends = segment::ends(&current);
         let kept = self.keep.saturating_sub(2) as usize;
         for old in &ends[..ends.len().saturating_sub(kept)] {
-            let _ = fs::remove_file(segment::name(&self.path, *old));
+            let _ = fs::remove_file(segment::name(&current, *old));
         }
-        let fresh = segment::fresh(&self.path);
+        let fresh = segment::fresh(&current);
         let _ = fs::remove_file(&fresh);
-        let file = create(&fresh)?;
+        let file = held::append(&fresh)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        if fs::hard_link(&self.path, &aside).is_err() {
+        if fs::hard_link(&current, &aside).is_err() {
             // Without hard links there is a moment without a current file.
-            fs::rename(&self.path, &aside)?;
+            fs::rename(&current, &aside)?;
         }
         // The old file loses a name by this, which is how readers notice.
-        fs::rename(&fresh, &self.path)?;
+        fs::rename(&fresh, &current)?;
         self.file = Some(file);
         self.base = end;
         self.size = 0;
         self.torn = false;
         Ok(())
     }
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.create(true).append(true).mode(OUTPUT).open(path)
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {

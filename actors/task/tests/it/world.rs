@@ -16,8 +16,8 @@ use loom_schemas::wire::{Assigned, CommandReply, CommandRow, RunReport, TaskComm
 use loom_schemas::words::{Kind, RunState};
 use loom_task::driver::Driver;
 use loom_task::{
-    NodeFacts, NodeLabels, NoticeSender, OpenGate, Progress, TaskArguments, TaskNotice, TaskRef,
-    spawn,
+    LogDirs, NodeFacts, NodeLabels, NoticeSender, OpenGate, Progress, TaskArguments, TaskNotice,
+    TaskRef, spawn,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tempfile::TempDir;
@@ -108,6 +108,7 @@ impl World {
                 name: Name::new("node-1").unwrap(),
                 address: "127.0.0.1".into(),
                 labels: NodeLabels::default(),
+                log_dirs: LogDirs::default(),
             },
             driver,
             bus: self.bus.clone(),

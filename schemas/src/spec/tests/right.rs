@@ -194,6 +194,24 @@ fn every_field_of_a_task_arrives() {
 }
 
 #[test]
+fn output_can_lie_beneath_a_directory_as_far_as_its_path_says() {
+    let directories = ["/var/log".to_owned(), "/srv/logs/".to_owned()];
+    for (to, can) in [
+        ("/var/log/a", true),
+        ("/srv/logs/${job.name}.log", true),
+        ("/var/${var.where}/a", true),
+        ("/srv/${var.where}", true),
+        ("/var/log", false),
+        ("/var/logs/a", false),
+        ("/etc/passwd", false),
+        ("/etc/${var.where}", false),
+    ] {
+        assert_eq!(may_lie_beneath(to, &directories), can, "{to}");
+    }
+    assert!(!may_lie_beneath("/a", &[]));
+}
+
+#[test]
 fn restarts_and_limits_arrive_in_short_and_in_full() {
     assert_eq!(task("bash: x\nrestart: never").restart.on, RestartOn::Never);
     let restart =

@@ -27,7 +27,7 @@ fn files(place: &Path) -> Vec<(String, u64)> {
 #[test]
 fn output_is_kept_in_files_of_the_size_number_and_place_the_task_says() {
     let dev = Dev::start(&[]);
-    let logs = dev.path("logs");
+    let logs = dev.data_dir().join("logs");
     let job = |name: &str, keep: &str| {
         format!(
             "name: {name}\nkind: batch\n\
@@ -55,6 +55,61 @@ fn output_is_kept_in_files_of_the_size_number_and_place_the_task_says() {
             "{kept:?}"
         );
     }
+}
+
+#[test]
+fn output_goes_nowhere_that_a_node_does_not_let_it() {
+    let dev = Dev::start(&[]);
+    let elsewhere = dev.path("elsewhere");
+    let job = |name: &str, to: &str| {
+        format!("name: {name}\nkind: batch\nlogs: {{to: '{to}'}}\nbash: echo said\n")
+    };
+    let to = elsewhere.join("a.log").display().to_string();
+    dev.run(&job("out", &to), &["--detach"]).expect_code(0);
+    let words = format!("no node fits: 1 no --log-dir for {to}");
+    until("it says why it waits", || {
+        let said = dev.ctl(&["status", "out"]).out;
+        if said.contains(&words) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    // A var may say anything: what it comes to is looked at on the node.
+    let wanted = format!(
+        "{}/${{var.up}}/a.log",
+        dev.data_dir().join("logs").display()
+    );
+    let job = format!("{}restart: never\nvars: {{up: '..'}}\n", job("up", &wanted));
+    dev.run(&job, &[]).expect_code(1);
+    let said = dev.ctl(&["status", "up"]).out;
+    assert!(said.contains("lets no output go to `"), "{said}");
+    assert!(!elsewhere.exists() && !dev.data_dir().join("a.log").exists());
+    let node = dev.ctl(&["node", "status", "node-1"]).expect_code(0).out;
+    let logs = dev.data_dir().join("logs").display().to_string();
+    assert!(node.contains(&logs), "{node}");
+    dev.ctl(&["stop", "out"]).expect_code(0);
+}
+
+#[test]
+fn output_goes_where_log_dir_lets_it() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("made");
+    let dev = Dev::start(&["--log-dir", directory.to_str().unwrap()]);
+    let file = directory.join("below/a.log");
+    let job = format!(
+        "name: out\nkind: batch\nlogs: {{to: '{}'}}\nbash: echo said\n",
+        file.display()
+    );
+    dev.run(&job, &[]).expect_code(0);
+    until("the line is there", || {
+        let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        if text.ends_with(" stdout F said\n") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
 }
 
 #[test]

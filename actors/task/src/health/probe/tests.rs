@@ -65,6 +65,7 @@ fn probe(assigned: &Assigned, kind: DriverKind) -> Result<Option<Probe>, String>
         node: &node,
         address,
         labels: &std::collections::BTreeMap::new(),
+        log_dirs: &crate::output::LogDirs::default(),
     };
     Probe::new(assigned, place, kind)
 }

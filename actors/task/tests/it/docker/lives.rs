@@ -1,7 +1,10 @@
 //! What a container does from its start to its end, and under the next agent.
 
+use std::fs;
+
 use loom_schemas::ids::Name;
 use loom_schemas::spec::{Network, Protocol};
+use loom_schemas::units::Bytes;
 use loom_task::driver::{Adopted, Driver, DriverError};
 use loom_task::launch::{LaunchFile, PublishedPort, Word};
 use loom_tests::docker::{IMAGE, docker};
@@ -43,6 +46,28 @@ async fn a_container_runs_ends_and_leaves_its_output() {
         rig.driver.adopt(wanted.run).await,
         Ok(Adopted::Gone)
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_output_takes_the_place_of_no_other_file() {
+    let Some(rig) = Rig::new() else { return };
+    let there = rig.directory.path().canonicalize().unwrap();
+    let secret = there.join("passwd");
+    fs::write(&secret, "root:x:0:0\n").unwrap();
+    fs::create_dir(there.join("logs")).unwrap();
+    std::os::unix::fs::symlink(&secret, there.join("logs/link.log")).unwrap();
+    for to in ["passwd", "logs/link.log"] {
+        let mut wanted = sh("echo said; yes | head -c 20000");
+        wanted.logs.to = Some(format!("{}/{to}", there.display()));
+        wanted.logs.max_size = Bytes(4096);
+        wanted.logs.keep = 1;
+        let started = rig.start(&wanted).await;
+        let note = started.unenforced.iter().find(|note| note.contains(to));
+        assert!(note.is_some(), "{to}: {:?}", started.unenforced);
+        rig.end(wanted.run).await;
+        assert_eq!(rig.text(wanted.run).await.last().unwrap(), "y", "{to}");
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "root:x:0:0\n");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,7 @@ fn launch(program: &str, args: &[&str], path: &str) -> Launch {
         node: &node,
         address: "127.0.0.1",
         labels: &std::collections::BTreeMap::new(),
+        log_dirs: &loom_task::LogDirs::default(),
     };
     let mut launch = operator::launch(&assigned, RunId(Uuid::now_v7()), place).unwrap();
     launch.env.insert("PATH".into(), path.into());

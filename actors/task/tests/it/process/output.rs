@@ -210,6 +210,54 @@ async fn output_goes_where_the_job_wants_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_output_stays_as_it_is_and_no_link_is_followed() {
+    let rig = Rig::new();
+    let there = rig.directory.path().canonicalize().unwrap();
+    let secret = there.join("passwd");
+    fs::write(&secret, "root:x:0:0\n").unwrap();
+    fs::create_dir(there.join("logs")).unwrap();
+    std::os::unix::fs::symlink(&secret, there.join("logs/link.log")).unwrap();
+    std::os::unix::fs::symlink(&there, there.join("logs/away")).unwrap();
+    for to in [
+        "passwd",
+        "logs/link.log",
+        "logs/away/new.log",
+        "logs/../passwd",
+    ] {
+        let mut wanted = sh("echo said; yes | head -c 20000");
+        wanted.logs.to = Some(format!("{}/{to}", there.display()));
+        wanted.logs.max_size = Bytes(4096);
+        wanted.logs.keep = 1;
+        let started = rig.start(&wanted).await;
+        let note = started.unenforced.iter().find(|note| note.contains(to));
+        assert!(note.is_some(), "{to}: {:?}", started.unenforced);
+        rig.end(wanted.run).await;
+        // Its output is kept all the same, in its own directory.
+        assert_eq!(rig.text(wanted.run).await.last().unwrap(), "y", "{to}");
+        assert!(rig.directory_of(wanted.run).join("output.log").exists());
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "root:x:0:0\n");
+        assert!(!there.join("new.log").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_put_in_the_place_of_output_is_not_read() {
+    let rig = Rig::new();
+    let there = rig.directory.path().canonicalize().unwrap();
+    let secret = there.join("secret");
+    fs::write(&secret, "2026-01-02T03:04:05.000006Z stdout F secret\n").unwrap();
+    let logs = there.join("logs/a.log");
+    let mut wanted = sh("echo said");
+    wanted.logs.to = Some(logs.display().to_string());
+    rig.run(&wanted).await;
+    assert_eq!(rig.text(wanted.run).await, ["said"]);
+    fs::remove_file(&logs).unwrap();
+    std::os::unix::fs::symlink(&secret, &logs).unwrap();
+    assert_eq!(tail(&rig.directory_of(wanted.run), 9).unwrap(), []);
+    assert_eq!(rig.text(wanted.run).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_single_file_may_be_all_that_is_kept() {
     let rig = Rig::new();
     let mut wanted = sh("i=0; while [ $i -lt 2000 ]; do echo \"line $i\"; i=$((i+1)); done");
