@@ -22,7 +22,7 @@ use crate::wire::SubmitOutcome;
 use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 
 pub use child::{MadeBy, Parent, ScheduleRecord};
-pub use claim::Claim;
+pub use claim::{Claim, HeldGang};
 pub use decision::{Bias, Decision, RunnerUp, Score};
 pub use node::{Capacity, Drain, Gpu, NodeInfo, NodeRecord, NodeStatus, Taint, UseRecord};
 pub use resize::{Limits, PendingResize, Resize};
@@ -84,6 +84,9 @@ pub struct JobRecord {
     /// How far its schedule is, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleRecord>,
+    /// Tasks whose runs are placed and held: gangs that are larger than one commit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<Name, HeldGang>,
 }
 
 /// Whether a job is wanted.
@@ -152,6 +155,9 @@ pub struct SlotRecord {
     /// The room that is made for it while it waits.
     #[serde(default, skip_serializing_if = "Seldom::is_none")]
     pub claim: Seldom<Claim>,
+    /// The room that is kept for the gang of which it is the first that waits, a claim a node.
+    #[serde(default, skip_serializing_if = "Seldom::is_none")]
+    pub reservation: Seldom<Vec<Claim>>,
 }
 
 /// One execution of a slot.

@@ -41,6 +41,7 @@ pub(crate) fn task() -> TaskSpec {
         args: Vec::new(),
         replicas: 1,
         per_index: BTreeMap::new(),
+        gang: false,
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),

@@ -32,7 +32,7 @@ pub(crate) const JOB_FIELDS: [&str; 12] = [
 ];
 
 /// The fields of a task.
-pub(crate) const TASK_FIELDS: [&str; 35] = [
+pub(crate) const TASK_FIELDS: [&str; 36] = [
     "image",
     "bash",
     "python",
@@ -43,6 +43,7 @@ pub(crate) const TASK_FIELDS: [&str; 35] = [
     "args",
     "replicas",
     "per_index",
+    "gang",
     "env",
     "params",
     "result",
@@ -139,6 +140,8 @@ pub(crate) struct TaskFile {
     pub(crate) replicas: Field<Whole>,
     /// What single replicas have otherwise, by index. Default: nothing.
     pub(crate) per_index: Field<Entries<IndexFile>>,
+    /// Whether all replicas start together or not at all. Default: false.
+    pub(crate) gang: Field<bool>,
     /// Environment variables beside those that Loom sets. Default: none.
     pub(crate) env: Field<Entries<Text>>,
     /// Values handed to it as `LOOM_PARAM_<NAME>`. Default: none.

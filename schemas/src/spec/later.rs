@@ -18,7 +18,6 @@ const LATER: &[(&str, &str)] = &[
     (TASK, "lost_after"),
     (TASK, "on_return"),
     (TASK, "when_cut_off"),
-    (TASK, "gang"),
 ];
 
 /// The fields or values of a type that are on the list.

@@ -259,6 +259,7 @@ impl<'a> Lowering<'a> {
         let workdir = self.absolute(task.workdir, &texts);
         let user = self.user(task.user);
         let per_index = self.per_index(task.per_index, &resources, replicas, &texts);
+        let gang = self.gang(&task.gang, kind);
         let params = self.params(task.params, &texts);
         let constraints = self.constraints(task.constraints, kind);
         let affinities = self.affinities(task.affinities, kind);
@@ -291,6 +292,7 @@ impl<'a> Lowering<'a> {
             args,
             replicas,
             per_index,
+            gang,
             env,
             params,
             vars,

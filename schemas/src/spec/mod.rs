@@ -42,7 +42,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Name;
-use crate::units::{Bytes, MilliCores, Millis};
+use crate::units::{Bytes, Millis};
 use crate::words::{DriverKind, Kind, Strategy};
 
 pub use attribute::{Attribute, AttributeKind};
@@ -58,7 +58,7 @@ pub use policy::SimScript;
 pub use problem::{Problem, ProblemKind, Report};
 pub use read::{embed_files, read, read_set, read_with_files};
 pub use reference::{ResultUse, may_lie_beneath};
-pub use resources::{IndexSpec, ResourceChange};
+pub use resources::{IndexSpec, PIDS_DEFAULT, ResourceChange, Resources};
 pub use schedule::{Overlap, ScheduleSpec};
 pub use schema::json_schema;
 pub use signals::nearest_signal;
@@ -143,6 +143,9 @@ pub struct TaskSpec {
     /// What single slots have otherwise; see [`of_index`](Self::of_index).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub per_index: BTreeMap<u32, IndexSpec>,
+    /// Whether its slots start together or not at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gang: bool,
     /// Environment beside what Loom sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -259,47 +262,6 @@ pub struct Script {
     /// The file it was read from by the client, for messages; none if it stood in the job file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-}
-
-/// What a task reserves on its node, each dimension apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
-    /// Reserved cores.
-    pub cpu: MilliCores,
-    /// Hard cap on cores; none if it may use what is idle.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_limit: Option<MilliCores>,
-    /// Reserved memory, and the limit.
-    pub memory: Bytes,
-    /// Reserved disk, and the limit where it is not 0.
-    #[serde(default)]
-    pub disk: Bytes,
-    /// Reserved of what is read, and of what is written, in a second, and the limit; none of both if
-    /// none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk_rate: Option<Bytes>,
-    /// Reserved processes and threads, and the limit; none reserved if none, and the limit is
-    /// [`PIDS_DEFAULT`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pids: Option<u32>,
-    /// Gpus of its own; boxed, for few runs have any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpus: Option<Box<Gpus>>,
-}
-
-/// The most processes and threads of a task that says nothing of them.
-pub const PIDS_DEFAULT: u32 = 512;
-
-impl Resources {
-    /// The most processes and threads at once.
-    pub fn most_pids(&self) -> u32 {
-        self.pids.unwrap_or(PIDS_DEFAULT)
-    }
-
-    /// The gpus of its own.
-    pub fn gpus(&self) -> &Gpus {
-        self.gpus.as_deref().unwrap_or(Gpus::NONE)
-    }
 }
 
 /// One port of a task.

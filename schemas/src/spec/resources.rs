@@ -1,4 +1,4 @@
-//! Lowering of what a task reserves, and of what single slots of it have otherwise.
+//! What a task reserves, and what single slots of it have otherwise; their lowering.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,71 @@ use super::file::TaskFile;
 use super::lower::{Lowering, REPLICAS_MAX, entries};
 use super::problem::shown;
 use super::program::Texts;
-use super::{Gpus, PIDS_DEFAULT, Resources, TaskSpec};
+use super::{Gpus, TaskSpec};
 use crate::ids::Index;
 use crate::units::{Bytes, MilliCores};
+use crate::words::Kind;
 
 const CORES_MAX: MilliCores = MilliCores(4_096_000);
 const DISK_MAX: Bytes = Bytes(1 << 50);
+
+/// What a task reserves on its node, each dimension apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Reserved cores.
+    pub cpu: MilliCores,
+    /// Hard cap on cores; none if it may use what is idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<MilliCores>,
+    /// Reserved memory, and the limit.
+    pub memory: Bytes,
+    /// Reserved disk, and the limit where it is not 0.
+    #[serde(default)]
+    pub disk: Bytes,
+    /// Reserved of what is read, and of what is written, in a second, and the limit; none of both if
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_rate: Option<Bytes>,
+    /// Reserved processes and threads, and the limit; none reserved if none, and the limit is
+    /// [`PIDS_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    /// Gpus of its own; boxed, for few runs have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Box<Gpus>>,
+}
+
+/// The most processes and threads of a task that says nothing of them.
+pub const PIDS_DEFAULT: u32 = 512;
+
+impl Resources {
+    /// The most processes and threads at once.
+    pub fn most_pids(&self) -> u32 {
+        self.pids.unwrap_or(PIDS_DEFAULT)
+    }
+
+    /// So much more of all that is reserved; limits are of one run and stay as they are.
+    pub fn add(&mut self, other: &Self) {
+        self.cpu.0 = self.cpu.0.saturating_add(other.cpu.0);
+        self.memory.0 = self.memory.0.saturating_add(other.memory.0);
+        self.disk.0 = self.disk.0.saturating_add(other.disk.0);
+        if let Some(rate) = other.disk_rate {
+            let sum = self.disk_rate.unwrap_or_default().0.saturating_add(rate.0);
+            self.disk_rate = Some(Bytes(sum));
+        }
+        if let Some(pids) = other.pids {
+            self.pids = Some(self.pids.unwrap_or_default().saturating_add(pids));
+        }
+        if !other.gpus().is_none() {
+            self.gpus.get_or_insert_default().add(other.gpus());
+        }
+    }
+
+    /// The gpus of its own.
+    pub fn gpus(&self) -> &Gpus {
+        self.gpus.as_deref().unwrap_or(Gpus::NONE)
+    }
+}
 
 /// What one slot of a task has otherwise than the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +286,16 @@ impl Lowering<'_> {
             pids: amounts.pids.value.map(|_| pids),
             gpus: self.gpus(amounts.gpus),
         }
+    }
+
+    /// Whether the replicas of a task start together.
+    pub(super) fn gang(&mut self, field: &Field<bool>, kind: Kind) -> bool {
+        let gang = field.value == Some(true);
+        if gang && kind == Kind::System {
+            let message = "a system job has one on every node, each as soon as its node is there";
+            self.push(field.problem(message, "remove `gang`"));
+        }
+        gang
     }
 
     /// What single slots of a task with so many replicas have otherwise.

@@ -24,6 +24,7 @@ impl Lowering<'_> {
             command,
             args,
             per_index,
+            gang,
             env,
             workdir,
             user,

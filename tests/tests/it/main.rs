@@ -20,6 +20,7 @@ mod files;
 mod follow;
 mod forms;
 mod full_disk;
+mod gangs;
 mod health;
 mod hosts;
 mod jobs;

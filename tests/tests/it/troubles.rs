@@ -164,7 +164,7 @@ fn programs_that_cannot_be_run_are_named_with_what_to_do() {
 #[test]
 fn later_fields_say_not_yet() {
     let dev = Dev::start(&[]);
-    for field in ["volumes: []", "gang: true", "on: []"] {
+    for field in ["volumes: []", "secrets: []", "on: []"] {
         let said = dev
             .run(&format!("name: later\n{field}\nbash: 'true'\n"), &[])
             .expect_code(1);

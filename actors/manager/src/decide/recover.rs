@@ -208,6 +208,7 @@ fn lost_job(placement: &Assigned, now: Timestamp) -> JobRecord {
         schedule: None,
         healthy: BTreeSet::new(),
         update: None,
+        held: BTreeMap::new(),
     }
 }
 

@@ -193,6 +193,7 @@ pub(crate) fn fresh_job(name: Name, owner: String, version: u32, now: Timestamp)
         schedule: None,
         healthy: BTreeSet::new(),
         update: None,
+        held: BTreeMap::new(),
     }
 }
 

@@ -42,9 +42,12 @@ pub fn whole_assignment(state: &State, node: &Name, cluster: &str, epoch: Epoch)
     })
 }
 
-/// A live run as its node is told of it; none if its version is not kept any more.
+/// A live run as its node is told of it; none if its version is not kept any more, or it is held.
 pub fn assigned(state: &State, record: &SlotRecord, run: &RunRecord) -> Option<Assigned> {
     let slot = &record.slot;
+    if state.is_held(slot) {
+        return None;
+    }
     let version = state.version(&slot.job, run.told_version())?;
     let task = version.spec.tasks.get(&slot.task)?;
     let job = state.job(&slot.job)?;
@@ -139,6 +142,7 @@ fn nothing() -> TaskSpec {
         args: Vec::new(),
         replicas: 0,
         per_index: BTreeMap::new(),
+        gang: false,
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{
     Claim, Gpu, NodeRecord, NodeStatus, Order, RunRecord, Seldom, SlotRecord,
@@ -11,9 +12,10 @@ use loom_schemas::record::{
 use loom_schemas::spec::{Resources, TaskSpec};
 
 use super::Pass;
+use super::ends::end_of;
 use super::order::priority_of;
 use crate::reconcile::Facts;
-use crate::scheduler::{Candidate, Request, Room, Sacrifice, fits, least_evicted};
+use crate::scheduler::{Candidate, Rank, Request, Room, Sacrifice, fits, least_evicted};
 use crate::state::{Draft, Load, State, live_runs, run_event};
 
 /// How much higher a priority has to be to evict.
@@ -151,11 +153,25 @@ fn runs_of<'a>(
     })
 }
 
-/// What a node has left for those of a priority, once all that may be evicted for it is gone.
-pub(super) fn room_for(state: &State, node: &Arc<NodeRecord>, priority: u8) -> Room {
+/// What a node may have left for those of a rank, once all that may be evicted for it is gone.
+pub(super) fn room_for(state: &State, node: &Arc<NodeRecord>, rank: Rank, now: Timestamp) -> Room {
     let load = state.load(&node.name);
-    let mut room = Room::of(node, load);
-    let (Some(load), Some(up_to)) = (load, priority.checked_sub(MARGIN)) else {
+    // Room that is kept for a gang is for those above it, and for whoever may use it meanwhile.
+    let reserved = state.reserved().map(|holder| &holder.slot);
+    let below = |slot: &Slot| priority_of(state, &slot.job) >= rank.priority;
+    let respected = |slot: &Slot| reserved != Some(slot) || (!rank.borrows && below(slot));
+    let mut room = Room::keeping(node, load, respected);
+    if rank.gang {
+        // A gang evicts nobody; but it may be known from now on when a member fits here.
+        for (slot, run) in load.into_iter().flat_map(|load| runs_of(state, load)) {
+            let record = state.slot(slot);
+            if record.is_some_and(|record| end_of(state, record, run, now).is_some()) {
+                room.give_up(run);
+            }
+        }
+        return room;
+    }
+    let (Some(load), Some(up_to)) = (load, rank.priority.checked_sub(MARGIN)) else {
         return room;
     };
     if state.jobs_up_to(up_to).next().is_none() {
@@ -233,6 +249,10 @@ fn carry_out(
         if let Some(other) = draft.state().slot(other) {
             let mut other = SlotRecord::clone(other);
             other.claim = Seldom::NONE;
+            let claims = other.reservation.take().unwrap_or_default();
+            let claims = claims.into_iter().filter(|claim| claim.node != way.node);
+            let claims: Vec<Claim> = claims.collect();
+            other.reservation = Some(claims).filter(|claims| !claims.is_empty()).into();
             draft.put_slot(other);
         }
     }
@@ -267,6 +287,7 @@ fn carry_out(
             .iter()
             .map(|gone| Slot::clone(&gone.slot))
             .collect(),
+        at: None,
     }
 }
 

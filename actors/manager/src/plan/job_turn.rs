@@ -1,7 +1,7 @@
 //! One job's turn in a pass: opened, carried out step by step, closed; so that the steps of several
 //! jobs can take turns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use super::settle::settle_job;
 use super::task_turn::{TaskTurn, empty_slot};
 use super::{Pass, leaving, node_standing, update};
 use crate::depend::{Gates, decided_by};
-use crate::reconcile::{Action, Facts, Step, apply, grows, leave_of, reconcile};
+use crate::reconcile::{Action, Facts, Gang, Step, apply, grows, leave_of, reconcile};
 use crate::schedule;
 use crate::scheduler::Room;
 use crate::state::{Draft, Key, State, is_live, run_event};
@@ -32,6 +32,7 @@ pub(super) struct JobTurn {
     read: Read,
     job: JobRecord,
     steps: std::vec::IntoIter<Step>,
+    gangs: VecDeque<Gang>,
     tasks: TaskTurns,
     limit: usize,
     changed: usize,
@@ -91,6 +92,9 @@ impl Pass<'_> {
         schedule::settle(draft, name, self.now);
         subjob::mirror(draft, name, self.now);
         let more = system::follow(draft, name, limit, self.now) > limit;
+        if self.give_back(draft, name, &[], limit) {
+            return Err(true);
+        }
         let before = draft.state().clone();
         let found = before.job(name).cloned();
         let found = found.and_then(|job| Some((before.version(name, job.version)?.clone(), job)));
@@ -107,6 +111,10 @@ impl Pass<'_> {
             let slots = read.before.slots_of(name).map(AsRef::as_ref);
             reconcile(facts, slots, limit)
         });
+        if !found.broken.is_empty() {
+            self.give_back(draft, name, &found.broken, limit);
+            return Err(true);
+        }
         let due = leaving::due(&read.before, name, &read.version.spec, self.now);
         let due = found.due.into_iter().chain(due).min();
         draft.state_mut().set_due(name, due);
@@ -125,6 +133,7 @@ impl Pass<'_> {
             read,
             job,
             steps: found.steps.into_iter(),
+            gangs: found.gangs.into(),
             tasks: TaskTurns::new(),
             limit,
             changed: 0,
@@ -135,12 +144,12 @@ impl Pass<'_> {
 
     /// Carries out the next step of a job's turn; false if there is none.
     pub(super) fn step(&mut self, draft: &mut Draft, turn: &mut JobTurn) -> bool {
-        if turn.changed == turn.limit && turn.steps.len() > 0 {
+        if turn.changed == turn.limit && turn.is_open() {
             turn.more = true;
             return false;
         }
         let Some(step) = turn.steps.next() else {
-            return false;
+            return self.step_of_gang(draft, turn);
         };
         let slot = step.slot.clone();
         let earlier = draft.state().slot(&slot).cloned();
@@ -158,6 +167,24 @@ impl Pass<'_> {
         turn.more |= versions.is_some_and(|(later, earlier)| later.version != earlier.version);
         turn.changed += usize::from(changed);
         self.left -= usize::from(changed).min(self.left);
+        true
+    }
+
+    /// Places the next gang of a job's turn; false if there is none.
+    fn step_of_gang(&mut self, draft: &mut Draft, turn: &mut JobTurn) -> bool {
+        let allowed = (turn.limit - turn.changed).min(self.left);
+        let Some(gang) = turn.gangs.front().cloned().filter(|_| allowed > 0) else {
+            return false;
+        };
+        turn.gangs.pop_front();
+        let (now, lost_at) = (self.now, self.lost_at);
+        let done = turn.read.with_facts(now, lost_at, |facts| {
+            self.place_gang(draft, facts, gang, allowed)
+        });
+        turn.changed += done.changed;
+        turn.moved |= done.moved;
+        turn.more |= done.more;
+        self.left -= done.changed.min(self.left);
         true
     }
 
@@ -187,7 +214,7 @@ impl Pass<'_> {
         // A run that was given up just now leaves a slot that its node does not need.
         turn.more
             || counts
-            || turn.steps.len() > 0
+            || turn.is_open()
             || system::follow(draft, name, turn.limit, self.now) > 0
     }
 
@@ -250,7 +277,7 @@ impl Pass<'_> {
             }
         }
         if record.waiting.is_none() {
-            record.claim = Seldom::NONE;
+            (record.claim, record.reservation) = (Seldom::NONE, Seldom::NONE);
         }
         let waits = record.waiting.is_some() && !waited;
         if earlier.is_none_or(|earlier| *earlier != record) {
@@ -261,6 +288,13 @@ impl Pass<'_> {
             self.look_anew();
         }
         waits || is_over || missed
+    }
+}
+
+impl JobTurn {
+    /// Whether something is still to be done.
+    fn is_open(&self) -> bool {
+        self.steps.len() > 0 || !self.gangs.is_empty()
     }
 }
 
@@ -294,7 +328,8 @@ fn has_room(state: &State, facts: &Facts<'_>, record: &SlotRecord, placement: Ru
     grows(&room, &run.reserved, &wanted).is_ok()
 }
 
-fn event_of(action: &Action, record: &SlotRecord, now: Timestamp) -> Option<Event> {
+/// What an action tells of a slot.
+pub(super) fn event_of(action: &Action, record: &SlotRecord, now: Timestamp) -> Option<Event> {
     match action {
         Action::MarkUnknown(placement) => {
             let run = record.placed(*placement)?;

@@ -4,10 +4,13 @@
 //! is the cost: it follows what changed, not what there is.
 
 mod assign;
+mod backfill;
 mod blocked;
 mod crowded;
 mod diff;
+mod ends;
 mod evict;
+mod gang;
 mod job_turn;
 mod leaving;
 mod order;
@@ -15,6 +18,7 @@ mod outside;
 mod parts;
 mod place;
 mod preview;
+mod reserve;
 mod settle;
 mod silent;
 mod task_plan;
@@ -39,6 +43,7 @@ use crate::state::{Draft, State};
 
 pub(crate) use assign::results;
 pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
+pub(crate) use backfill::kept;
 pub use parts::{PART_BYTES, parts};
 pub use preview::preview;
 pub use silent::deadlines;
@@ -110,7 +115,7 @@ pub fn plan_on(
     let order = Order::of(draft.state());
     let mut pass = Pass::new(cluster, now, options, &lost_at, ids);
     pass.left = options.slots.max(1);
-    for job in &order.unwanted {
+    for job in order.unwanted.iter().chain(&order.begun) {
         if pass.left > 0 && !pass.plan_job(draft, job, pass.left) {
             draft.state_mut().mark_clean(job);
         }
@@ -134,8 +139,11 @@ pub fn plan_on(
         .chain(state.next_due(now))
         .chain(state.next_firing(now))
         .min();
+    let more = state.dirty().next().is_some();
+    // For a gang that waits it counts as well when room will be free.
+    let is_known = cluster.queue().has_gangs() && draft.state_mut().free_ending();
     Planned {
-        more: state.dirty().next().is_some(),
+        more: more || is_known,
         due,
         jobs,
     }
@@ -167,6 +175,11 @@ fn wake(
     now: Timestamp,
     lost_at: &BTreeMap<Name, Timestamp>,
 ) {
+    let queue = cluster.queue();
+    queue.follow(draft.state().waiting_slots());
+    if queue.has_gangs() {
+        draft.state_mut().free_ending();
+    }
     let state = draft.state();
     let mut jobs: Vec<Name> = state.delay_over(now).map(|slot| slot.job.clone()).collect();
     jobs.extend(state.due(now).cloned());
@@ -178,11 +191,9 @@ fn wake(
             .flat_map(|load| load.placements.values());
         jobs.extend(placements.map(|slot| slot.job.clone()));
     }
-    let queue = cluster.queue();
-    queue.follow(state.waiting_slots());
     if state.waiting_may_fit() {
         for node in state.freed().filter_map(|node| state.node(node)) {
-            let room_for = |priority| evict::room_for(state, node, priority);
+            let room_for = |rank| evict::room_for(state, node, rank, now);
             jobs.extend(queue.woken_by(&node.name, &room_for));
             // Room is made here for these.
             let claims = state.load(&node.name).into_iter();
@@ -190,6 +201,11 @@ fn wake(
             jobs.extend(claims.map(|slot| slot.job.clone()));
         }
     }
+    let waits = |job: &Name, task: &Name| {
+        let mut slots = state.slots_of_task(job, task);
+        slots.any(|slot| slot.waiting.is_some())
+    };
+    jobs.extend(queue.next_gang(state.reserved().is_some(), waits));
     let state = draft.state_mut();
     state.mark_waiting_tried();
     jobs.dedup();

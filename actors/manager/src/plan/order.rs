@@ -24,6 +24,8 @@ pub(super) type Owners = BTreeMap<String, VecDeque<(Timestamp, Name)>>;
 pub(super) struct Order {
     /// Those that are not wanted any more: what they give back the others may need.
     pub(super) unwanted: Vec<Name>,
+    /// Those of which a gang is being placed: nobody comes between.
+    pub(super) begun: Vec<Name>,
     /// The others, the highest priority first.
     pub(super) wanted: BTreeMap<Reverse<u8>, Owners>,
 }
@@ -44,6 +46,10 @@ impl Order {
             };
             if job.wanted != Wanted::Run {
                 order.unwanted.push(name.clone());
+                continue;
+            }
+            if !job.held.is_empty() {
+                order.begun.push(name.clone());
                 continue;
             }
             let priority = priority_of(state, name);

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
-use loom_schemas::record::{Claim, ClusterRecord, Decision, RunRecord, SlotRecord};
+use loom_schemas::record::{Claim, ClusterRecord, Decision, RunRecord, Seldom, SlotRecord};
 use loom_schemas::spec::{Operator, SubJob, TaskSpec};
 use loom_schemas::words::RunState;
 
+use super::ends::longest;
 use super::task_turn::{TaskTurn, new_run};
-use super::{Pass, evict};
+use super::{Pass, backfill, evict};
 use crate::reconcile::{Facts, version_of};
-use crate::scheduler::{Cause, Placement, Preferences, Request, Room, WhyNot, fits, noticed, seed};
+use crate::scheduler::{
+    Cause, Cluster, Placement, Preferences, Rank, Request, Room, WhyNot, fits, noticed, seed,
+};
 use crate::state::{Draft, Key, State, is_live, run_event};
 use crate::subjob::{self, NotMade};
 
@@ -54,46 +57,70 @@ impl Pass<'_> {
             // Other replicas are apart from others.
             turn.refused.get(&request).filter(|_| own.is_none())
         };
-        if !is_pinned
-            && record.claim.is_none()
-            && let Some(why) = refused
-        {
-            let why = why.clone();
-            self.wait(draft, facts, record, task, (&request, why), turn);
-            return None;
-        }
+        let for_all = !is_pinned && record.claim.is_none();
+        let refused = refused.filter(|_| for_all).cloned();
+        let is_new = refused.is_none();
         let run = (self.ids)();
         self.write_use(draft);
-        match self.find_node(draft.state(), task, &request, turn, record, run) {
-            Ok(placement) => {
-                record.waiting = None;
-                // Replicas of other versions are to be apart from it as well.
-                let of_task = (name.clone(), 0)..=(name.clone(), u32::MAX);
-                let others = turns
-                    .range_mut(of_task)
-                    .filter(|((_, at), _)| *at != version);
-                others.for_each(|(_, other)| other.siblings.add(&placement.node));
-                let reserved = task.resources_of(&record.slot.index);
-                let new = RunRecord {
-                    version,
-                    ..new_run(facts.job, run, reserved, facts.now)
-                };
-                let new = self.placed(new, placement, record.claim.take());
-                draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
-                Some(new)
-            }
-            Err(why) => {
-                if !is_pinned && record.claim.is_none() {
+        let state = draft.state();
+        let found = match refused {
+            Some(why) => Err(why),
+            None => self.find_node(state, task, &request, turn, record, run),
+        };
+        let (run, placement, borrowed) = match found {
+            Ok(placement) => (run, placement, None),
+            Err(mut why) => {
+                if is_new {
+                    why = backfill::kept(state, &request, why);
+                }
+                if for_all && is_new {
                     if request.apart.is_empty() {
                         self.refused.insert(request.clone(), why.clone());
                     } else if own.is_none() {
                         turn.refused.insert(request.clone(), why.clone());
                     }
                 }
-                self.wait(draft, facts, record, task, (&request, why), turn);
-                None
+                let Some((run, placement, how)) =
+                    self.borrow(state, facts, task, &request, turn, record)
+                else {
+                    self.wait(draft, facts, record, task, (&request, why), turn);
+                    return None;
+                };
+                (run, placement, state.reserved().cloned().zip(Some(how)))
             }
+        };
+        let new = self.scheduled(facts, record, task, (version, run), placement, turns);
+        draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
+        if let Some((holder, how)) = borrowed {
+            backfill::lend(draft, &holder, how, [&new]);
         }
+        Some(new)
+    }
+
+    /// The run of a slot for which a place was found.
+    pub(super) fn scheduled(
+        &self,
+        facts: &Facts<'_>,
+        record: &mut SlotRecord,
+        task: &TaskSpec,
+        (version, run): (u32, RunId),
+        placement: Placement,
+        turns: &mut BTreeMap<(Name, u32), TaskTurn>,
+    ) -> RunRecord {
+        (record.waiting, record.reservation) = (None, Seldom::NONE);
+        // Replicas of other versions are to be apart from it as well.
+        let name = &record.slot.task;
+        let of_task = (name.clone(), 0)..=(name.clone(), u32::MAX);
+        let others = turns
+            .range_mut(of_task)
+            .filter(|((_, at), _)| *at != version);
+        others.for_each(|(_, other)| other.siblings.add(&placement.node));
+        let reserved = task.resources_of(&record.slot.index);
+        let new = RunRecord {
+            version,
+            ..new_run(facts.job, run, reserved, facts.now)
+        };
+        self.placed(new, placement, record.claim.take())
     }
 
     /// A run on the node that was found for it.
@@ -129,7 +156,13 @@ impl Pass<'_> {
     ) {
         let claim = record.claim.take();
         let queue = self.cluster.queue();
-        queue.note(&record.slot, request, facts.spec.priority);
+        let rank = Rank {
+            priority: facts.spec.priority,
+            borrows: longest(facts.spec, task, record.failed_placements).is_some(),
+            gang: false,
+        };
+        queue.note(&record.slot, request, rank);
+        record.reservation = Seldom::NONE;
         // What was opened for it is closed again.
         self.follows &= claim.is_none();
         let claim =
@@ -145,7 +178,7 @@ impl Pass<'_> {
 
     /// Where a run goes: to the node that its slot is of, or to the best that has room. Why not, in
     /// words, where there is none.
-    fn find_node(
+    pub(super) fn find_node(
         &mut self,
         state: &State,
         task: &TaskSpec,
@@ -167,23 +200,13 @@ impl Pass<'_> {
             let placed = cluster.place_on(node, task, request, run);
             placed.map_err(|cause| format!("node {node}: {cause}"))
         } else {
-            let failed = failed_lately(record, self.now);
-            let mut preferences = Preferences {
-                strategy: turn.strategy,
-                affinities: turn.affinities_of(task),
-                spread: &task.spread,
-                siblings: Some(&mut turn.siblings),
-                failed: &failed,
-                own: own_node(record),
-            };
-            let placed = cluster.place(task, request, run, &mut preferences);
-            placed.map_err(|why| why.to_string())
+            choose(cluster, (task, request), turn, record, run, self.now)
         };
         recheck(state, placed?, request, &record.slot).map_err(|why| why.to_string())
     }
 
     /// Writes down what was measured before the first choice is made from it.
-    fn write_use(&mut self, draft: &mut Draft) {
+    pub(super) fn write_use(&mut self, draft: &mut Draft) {
         if self.follows || !self.cluster.wants_measures(self.now) {
             return;
         }
@@ -209,6 +232,28 @@ impl Pass<'_> {
             });
         }
     }
+}
+
+/// The best of some nodes for a run of a slot, of which its room is taken.
+pub(super) fn choose(
+    cluster: &mut Cluster,
+    (task, request): (&TaskSpec, &Request),
+    turn: &mut TaskTurn,
+    record: &SlotRecord,
+    run: RunId,
+    now: Timestamp,
+) -> Result<Placement, String> {
+    let failed = failed_lately(record, now);
+    let mut preferences = Preferences {
+        strategy: turn.strategy,
+        affinities: turn.affinities_of(task),
+        spread: &task.spread,
+        siblings: Some(&mut turn.siblings),
+        failed: &failed,
+        own: own_node(record),
+    };
+    let placed = cluster.place(task, request, run, &mut preferences);
+    placed.map_err(|why| why.to_string())
 }
 
 /// Has the child job made that is a slot's run; none if it cannot be made yet.

@@ -173,7 +173,7 @@ fn is_limit(path: &str) -> bool {
 /// Whether a change of a field of a task restarts nothing.
 fn goes_in_place(path: &str) -> bool {
     let field = path.split('.').next().unwrap_or_default();
-    matches!(field, "restart" | "timeout" | "health")
+    matches!(field, "restart" | "timeout" | "health" | "gang")
 }
 
 /// What changes for a job as a whole, and what that does.

@@ -109,6 +109,7 @@ pub fn empty_slot(slot: Slot) -> SlotRecord {
         not_before: None,
         waiting: None,
         claim: Seldom::NONE,
+        reservation: Seldom::NONE,
     }
 }
 

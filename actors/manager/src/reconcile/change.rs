@@ -46,6 +46,7 @@ fn apart(old: &TaskSpec, new: &TaskSpec) -> Change {
         args,
         replicas: _,
         per_index: _,
+        gang: _,
         env,
         params,
         vars,

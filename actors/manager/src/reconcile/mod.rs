@@ -13,6 +13,7 @@
 
 mod action;
 mod change;
+mod gang;
 mod in_place;
 mod leave;
 mod rollout;
@@ -34,6 +35,7 @@ use crate::scheduler::Room;
 
 pub use action::{Action, apply, give_up, loss, retire};
 pub use change::{Change, change, change_at, same_in_place};
+pub use gang::Gang;
 pub use leave::{Leave, leave_of};
 pub use rollout::{UpdateChange, serves};
 pub use room::{grown, grows};
@@ -43,6 +45,7 @@ pub use verdict::{
     unstopped, version_of,
 };
 
+use gang::Gangs;
 use leave::Moves;
 use rollout::Rollout;
 use turn::{Entry, Sums};
@@ -117,6 +120,10 @@ pub struct Step {
 pub struct Steps {
     /// A step for each slot that changes.
     pub steps: Vec<Step>,
+    /// Slots that are placed together or not at all, however many.
+    pub gangs: Vec<Gang>,
+    /// Gangs of which the places that are held have to be given back.
+    pub broken: Vec<Name>,
     /// Whether more slots have to change than was asked for.
     pub more: bool,
     /// How far the update has come. One that is paused or goes back changes no slot in this turn.
@@ -160,21 +167,31 @@ pub fn reconcile<'a>(
     found.more = matches!(found.update, Some(UpdateChange::GoesOn(_)));
     rollout.turn(facts, &mut entries);
     let sums = Sums::of(facts, &entries);
+    let mut gangs = Gangs::of(facts, &entries);
     let missing = if sums.present < sums.wanted && sums.failing.is_none() {
-        Present::of(&entries).missing(facts, limit.saturating_add(1))
+        let most = if gangs.is_empty() {
+            limit.saturating_add(1)
+        } else {
+            usize::MAX
+        };
+        Present::of(&entries).missing(facts, most)
     } else {
         Vec::new()
     };
-    let mut changes = 0;
+    let (mut changes, mut is_full) = (0, false);
     for mut entry in entries {
+        if is_full && !gangs.has(&entry.record.slot) {
+            continue;
+        }
         entry.decide(facts, &sums, &mut rollout);
-        if entry.actions.is_empty() {
+        if gangs.take(facts, &mut entry) || entry.actions.is_empty() {
             continue;
         }
         if !entry.tries_again() {
-            if changes == limit {
+            is_full |= changes == limit;
+            if is_full {
                 found.more = true;
-                return found;
+                continue;
             }
             changes += 1;
         }
@@ -184,19 +201,38 @@ pub fn reconcile<'a>(
             actions: entry.actions,
         });
     }
+    let left = limit - changes;
+    begin(facts, missing, left, (&mut gangs, &mut rollout), &mut found);
+    gangs.finish(facts, &mut found);
+    found
+}
+
+/// What is to be done in slots that have no record yet, in so many of them beside those of gangs.
+fn begin(
+    facts: &Facts<'_>,
+    missing: Vec<Slot>,
+    mut left: usize,
+    (gangs, rollout): (&mut Gangs, &mut Rollout),
+    found: &mut Steps,
+) {
     for slot in missing {
-        if changes == limit {
+        let is_of_gang = gangs.has(&slot);
+        if left == 0 && !is_of_gang {
             found.more = true;
-            break;
+            continue;
         }
-        changes += 1;
         let version = rollout.fresh_version(facts, &slot.task);
-        found.steps.push(Step {
+        let step = Step {
             slot,
             actions: vec![Action::Turn(version), Action::Place],
-        });
+        };
+        if is_of_gang {
+            gangs.take_missing(step);
+        } else {
+            left -= 1;
+            found.steps.push(step);
+        }
     }
-    found
 }
 
 /// The indexes of each task that have a record, in order.

@@ -25,6 +25,8 @@ pub(super) struct Entry<'a> {
     pub(super) actions: Vec<Action>,
     /// What becomes of its run as far as that has to leave its node.
     pub(super) going: Going,
+    /// Whether a run was in it before anything became of it.
+    pub(super) was_live: bool,
 }
 
 impl<'a> Entry<'a> {
@@ -33,6 +35,7 @@ impl<'a> Entry<'a> {
             record: Cow::Borrowed(record),
             actions: Vec::new(),
             going: Going::Stays,
+            was_live: live_runs(record).next().is_some(),
         }
     }
 

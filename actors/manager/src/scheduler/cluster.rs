@@ -22,6 +22,7 @@ use super::ranking::OUT;
 use super::request::Request;
 use super::shape::{Shape, Shapes};
 use super::spacing::Spacing;
+use super::together::together;
 use super::why::{Cause, WhyNot};
 use super::{Affinities, Placement, Preferences, spread};
 use crate::state::{Load, State};
@@ -240,6 +241,11 @@ impl Cluster {
             self.floor.open_claim(seat, load, claim);
             self.taken.insert(seat);
         }
+    }
+
+    /// How many runs with a request fit at once, at most so many, and why none fits one more.
+    pub fn together(&self, request: &Request, most: usize) -> (usize, WhyNot) {
+        together(self.floor.rooms(), request, most)
     }
 
     /// Gives back what a run took of a node, as far as it is there; for what would be if it ended.

@@ -175,6 +175,10 @@ impl Floor {
         &self.rooms[seat]
     }
 
+    pub(super) fn rooms(&self) -> &[Room] {
+        &self.rooms
+    }
+
     pub(super) fn find(&self, name: &Name) -> Option<usize> {
         self.seats.get(name).copied()
     }

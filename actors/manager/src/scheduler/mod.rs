@@ -26,6 +26,7 @@ mod spacing;
 mod spread;
 #[cfg(test)]
 mod tests;
+mod together;
 mod usage;
 mod why;
 
@@ -41,9 +42,10 @@ pub use cluster::Cluster;
 pub use constraint::{Attributes, Rule, tolerates};
 pub use evict::{Candidate, Sacrifice, least_evicted};
 pub use fits::{Room, choose_ports, fits, seed};
-pub use queue::Queue;
+pub use queue::{GangKey, Queue, Rank};
 pub use request::Request;
 pub use siblings::Siblings;
+pub use together::{Outlook, earliest, how_many, together};
 pub use usage::{Smoothed, noticed};
 pub use why::{Cause, WhyNot};
 

@@ -5,17 +5,30 @@
 //! other is asked. The classes are in order of what they ask for: of those that ask for more than
 //! the node has left, or would have if all were evicted who may be, none is looked at.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use imbl::OrdSet;
 use imbl::ordset::DiffItem;
+use jiff::Timestamp;
 use loom_schemas::ids::{Name, Slot};
 
 use super::fits::{DIMENSIONS, Room, fits};
 use super::request::Request;
 
 type Classes = BTreeMap<[u64; DIMENSIONS], HashMap<Arc<Request>, BTreeSet<Slot>>>;
+
+/// What counts for a slot that waits beside what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// That of its job.
+    pub priority: u8,
+    /// Whether it may use room that is kept for a gang: it is of one, or its time is limited.
+    pub borrows: bool,
+    /// Whether it is of a gang, for which room may be kept as soon as it is known when all fit.
+    pub gang: bool,
+}
 
 /// What waits, kept from pass to pass beside the nodes.
 #[derive(Clone, Debug, Default)]
@@ -24,15 +37,22 @@ pub struct Queue {
     followed: OrdSet<Slot>,
     /// Slots noted since, which may not come to wait.
     noted: BTreeSet<Slot>,
-    requests: HashMap<Slot, (Arc<Request>, u8)>,
-    /// Slots that may go to any node, by priority and request, those with the same demands together.
-    classes: BTreeMap<u8, Classes>,
+    requests: HashMap<Slot, (Arc<Request>, Rank)>,
+    /// Slots that may go to any node, by rank and request, those with the same demands together.
+    classes: BTreeMap<Rank, Classes>,
     /// Slots of one node alone.
     pinned: HashMap<Name, BTreeSet<Slot>>,
     /// Slots of which nobody said what they ask for: any node may help.
     unknown: BTreeSet<Slot>,
     looked: u64,
+    /// Gangs that waited when they were tried, the first in the order of the queue first.
+    gangs: BTreeSet<GangKey>,
+    /// Whether room was kept for a gang when that was looked at last.
+    was_reserved: bool,
 }
+
+/// A gang in the order of the queue: by priority, then by when its job came.
+pub type GangKey = (Reverse<u8>, Timestamp, Name, Name);
 
 impl Queue {
     /// Has the slots that wait be those of a state, whichever was followed before.
@@ -55,10 +75,10 @@ impl Queue {
         self.followed = waiting.clone();
     }
 
-    /// A slot of this priority was refused what it asked for.
-    pub fn note(&mut self, slot: &Slot, request: &Request, priority: u8) {
+    /// A slot of this rank was refused what it asked for.
+    pub fn note(&mut self, slot: &Slot, request: &Request, rank: Rank) {
         let known = self.requests.get(slot);
-        if known.is_some_and(|(known, at)| (&**known, *at) == (request, priority)) {
+        if known.is_some_and(|(known, at)| (&**known, *at) == (request, rank)) {
             return;
         }
         self.forget(slot);
@@ -67,28 +87,57 @@ impl Queue {
             let slots = self.pinned.entry(node.clone()).or_default();
             slots.insert(slot.clone());
         } else {
-            let classes = self.classes.entry(priority).or_default();
+            let classes = self.classes.entry(rank).or_default();
             let of_size = classes.entry(request.asked());
             let slots = of_size.or_default().entry(request.clone()).or_default();
             slots.insert(slot.clone());
         }
-        self.requests.insert(slot.clone(), (request, priority));
+        self.requests.insert(slot.clone(), (request, rank));
         self.noted.insert(slot.clone());
     }
 
-    /// The jobs of which a slot may fit a node that has so much for each priority now.
-    pub fn woken_by(&mut self, node: &Name, room_for: &dyn Fn(u8) -> Room) -> HashSet<Name> {
+    /// Whether any of those that wait is of a gang, or may be.
+    pub fn has_gangs(&self) -> bool {
+        !self.unknown.is_empty() || self.classes.keys().any(|rank| rank.gang)
+    }
+
+    /// A gang was tried and waits.
+    pub fn note_gang(&mut self, gang: GangKey) {
+        self.gangs.insert(gang);
+    }
+
+    /// The gang for which room can be kept now that it is kept for none, once: the first that still
+    /// waits.
+    pub fn next_gang(
+        &mut self,
+        is_reserved: bool,
+        waits: impl Fn(&Name, &Name) -> bool,
+    ) -> Option<Name> {
+        let was_reserved = std::mem::replace(&mut self.was_reserved, is_reserved);
+        if is_reserved || !was_reserved {
+            return None;
+        }
+        while let Some((.., job, task)) = self.gangs.first() {
+            if waits(job, task) {
+                return Some(job.clone());
+            }
+            self.gangs.pop_first();
+        }
+        None
+    }
+
+    /// The jobs of which a slot may fit a node that has so much for each rank now.
+    pub fn woken_by(&mut self, node: &Name, room_for: &dyn Fn(Rank) -> Room) -> HashSet<Name> {
         let mut jobs: HashSet<Name> = self.unknown.iter().map(|slot| slot.job.clone()).collect();
         for slot in self.pinned.get(node).into_iter().flatten() {
             self.looked += 1;
             let known = self.requests.get(slot);
-            if known.is_some_and(|(request, priority)| fits(&room_for(*priority), request).is_ok())
-            {
+            if known.is_some_and(|(request, rank)| fits(&room_for(*rank), request).is_ok()) {
                 jobs.insert(slot.job.clone());
             }
         }
-        for (priority, classes) in &self.classes {
-            let room = room_for(*priority);
+        for (rank, classes) in &self.classes {
+            let room = room_for(*rank);
             let free = room.free();
             let most: [u64; DIMENSIONS] =
                 std::array::from_fn(|d| if d == 0 { free[0] } else { u64::MAX });
@@ -114,14 +163,14 @@ impl Queue {
 
     fn forget(&mut self, slot: &Slot) {
         self.unknown.remove(slot);
-        let Some((request, priority)) = self.requests.remove(slot) else {
+        let Some((request, rank)) = self.requests.remove(slot) else {
             return;
         };
         if let Some(node) = slot.index.node() {
             take(&mut self.pinned, node, slot);
             return;
         }
-        let Some(classes) = self.classes.get_mut(&priority) else {
+        let Some(classes) = self.classes.get_mut(&rank) else {
             return;
         };
         let asked = request.asked();
@@ -132,7 +181,7 @@ impl Queue {
             }
         }
         if classes.is_empty() {
-            self.classes.remove(&priority);
+            self.classes.remove(&rank);
         }
     }
 }

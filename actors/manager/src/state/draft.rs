@@ -258,7 +258,7 @@ impl Draft {
     fn job_reaches_nodes(&self, job: &Name) -> bool {
         match (self.base.job(job), self.state.job(job)) {
             (Some(old), Some(new)) if !Arc::ptr_eq(old, new) => {
-                old.scaled != new.scaled || old.version != new.version
+                old.scaled != new.scaled || old.version != new.version || old.held != new.held
             }
             _ => false,
         }
@@ -324,7 +324,7 @@ impl NodeDelta {
 type Terms = (u32, Order, u32, u32, bool);
 
 fn orders(state: &State, slot: &Slot) -> BTreeMap<RunId, (Name, Terms)> {
-    let record = state.slot(slot);
+    let record = state.slot(slot).filter(|_| !state.is_held(slot));
     let holder = record.and_then(|record| Some(record.holder()?.placement));
     let runs = record.into_iter().flat_map(|record| live_runs(record));
     runs.filter_map(|run: &RunRecord| {

@@ -59,6 +59,7 @@ pub(crate) fn task(replicas: u32) -> TaskSpec {
         args: Vec::new(),
         replicas,
         per_index: BTreeMap::new(),
+        gang: false,
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),

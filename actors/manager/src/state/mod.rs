@@ -65,6 +65,8 @@ pub struct State {
     delayed: OrdSet<(Timestamp, Slot)>,
     /// Slots that found no node.
     waiting: OrdSet<Slot>,
+    /// Those of them for whose gangs room is kept.
+    reserved: OrdSet<Slot>,
     /// Nodes that are down.
     down: OrdSet<Name>,
     /// Nodes that runs have to leave: those that are drained, and those with a taint that evicts.
@@ -77,6 +79,8 @@ pub struct State {
     by_due: OrdSet<(Timestamp, Name)>,
     /// Nodes with more room, or otherwise changed, since the waiting slots were last tried.
     freed: OrdSet<Name>,
+    /// Nodes of which since then it may have become known when a run ends at the latest.
+    ending: OrdSet<Name>,
     /// What owners hold.
     holdings: Holdings,
 }
@@ -237,6 +241,18 @@ impl State {
         &self.waiting
     }
 
+    /// The slot with the room that is kept for its gang: of several the first by name.
+    pub fn reserved(&self) -> Option<&Arc<SlotRecord>> {
+        self.slot(self.reserved.get_min()?)
+    }
+
+    /// Whether the runs of a slot are held: their nodes are not told of them before the last one of
+    /// their gang is placed.
+    pub fn is_held(&self, slot: &Slot) -> bool {
+        let job = self.job(&slot.job);
+        job.is_some_and(|job| job.held.contains_key(&slot.task))
+    }
+
     /// Whether nodes have more room, or have changed, while slots wait.
     pub fn waiting_may_fit(&self) -> bool {
         !self.freed.is_empty() && !self.waiting.is_empty()
@@ -297,13 +313,33 @@ impl State {
         }
     }
 
+    /// Has a job planned again at that time, if it is not before.
+    pub(crate) fn bring_due(&mut self, job: &Name, at: Timestamp) {
+        let due = self.jobs.get(job).and_then(|of| of.due);
+        if due.is_none_or(|due| at < due) {
+            self.set_due(job, Some(at));
+        }
+    }
+
     pub(crate) fn mark_clean(&mut self, job: &Name) {
         if self.dirty.contains(job) {
             self.dirty.remove(job);
         }
     }
 
+    /// Has those that wait tried anew on nodes of which it may be known now when a run ends; whether
+    /// there are any.
+    pub(crate) fn free_ending(&mut self) -> bool {
+        let ending = std::mem::take(&mut self.ending);
+        let any = !ending.is_empty();
+        if any {
+            self.freed = std::mem::take(&mut self.freed).union(ending);
+        }
+        any
+    }
+
     pub(crate) fn mark_waiting_tried(&mut self) {
         self.freed = OrdSet::new();
+        self.ending = OrdSet::new();
     }
 }

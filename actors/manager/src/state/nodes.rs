@@ -56,12 +56,12 @@ impl State {
         {
             self.freed.insert(name.clone());
         }
-        let jobs: OrdSet<Name> = self
-            .loads
-            .get(name)
-            .into_iter()
-            .flat_map(|load| load.placements.values().map(|slot| slot.job.clone()))
-            .collect();
+        // Those as well for which room is made or kept on it.
+        let slots = self.loads.get(name).into_iter().flat_map(|load| {
+            let placed = load.placements.values().map(AsRef::as_ref);
+            placed.chain(load.claims.keys())
+        });
+        let jobs: OrdSet<Name> = slots.map(|slot| slot.job.clone()).collect();
         for job in &jobs {
             self.mark_dirty(job);
         }

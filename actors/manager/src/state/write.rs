@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::{Claim, CommandRecord, JobRecord, RunRecord, SlotRecord, VersionRecord};
+use loom_schemas::record::{
+    Claim, CommandRecord, JobRecord, Order, RunRecord, SlotRecord, VersionRecord,
+};
 use loom_schemas::words::RunState;
 
 use super::State;
@@ -91,7 +93,10 @@ impl State {
                 self.loads.remove(node);
             }
         }
-        if let Some(claim) = claim(record).filter(|before| after.and_then(claim) != Some(*before)) {
+        for run in live_runs(record).filter(|run| ends_otherwise(run, after)) {
+            self.ending.extend(run.node.clone());
+        }
+        for claim in claims(record).filter(|claim| !is_claimed(claim, after)) {
             self.freed.insert(claim.node.clone());
             if let Some(load) = self.loads.get_mut(&claim.node) {
                 let load = Arc::make_mut(load);
@@ -100,6 +105,9 @@ impl State {
                     self.loads.remove(&claim.node);
                 }
             }
+        }
+        if is_reserved(record) && !after.is_some_and(is_reserved) {
+            self.reserved.remove(slot);
         }
         if let Some(at) = record.not_before
             && after.and_then(|after| after.not_before) != Some(at)
@@ -132,10 +140,13 @@ impl State {
                 Arc::make_mut(load).hold(&shared, run);
             }
         }
-        if let Some(claim) = claim(record).filter(|after| before.and_then(claim) != Some(*after)) {
+        for claim in claims(record).filter(|claim| !is_claimed(claim, before)) {
             let load = self.loads.entry(claim.node.clone()).or_default();
             let claims = &mut Arc::make_mut(load).claims;
             claims.insert(slot.clone(), Arc::new(claim.clone()));
+        }
+        if is_reserved(record) && !before.is_some_and(is_reserved) {
+            self.reserved.insert(slot.clone());
         }
         if let Some(at) = record.not_before
             && before.and_then(|before| before.not_before) != Some(at)
@@ -160,9 +171,30 @@ fn is_held(run: &RunRecord, record: Option<&SlotRecord>) -> bool {
     record.iter().flat_map(|it| live_runs(it)).any(same)
 }
 
-/// The room that is kept for a slot: none once it waits no more.
-fn claim(record: &SlotRecord) -> Option<&Claim> {
-    record.claim.as_ref().filter(|_| record.waiting.is_some())
+/// Whether it may be known of a run in this record when it ends, and was not before.
+fn ends_otherwise(run: &RunRecord, record: Option<&SlotRecord>) -> bool {
+    let terms = |run: &RunRecord| (run.order != Order::Run, run.version, run.marks);
+    let after = record.iter().flat_map(|it| live_runs(it));
+    let mut same = after.filter(|other| other.placement == run.placement);
+    same.any(|other| terms(other) != terms(run))
+}
+
+/// The room that is kept for a slot or its gang, a claim a node: none once it waits no more.
+fn claims(record: &SlotRecord) -> impl Iterator<Item = &Claim> {
+    let waits = record.waiting.is_some();
+    let reserved = record.reservation.iter().flatten();
+    let all = record.claim.iter().chain(reserved);
+    all.filter(move |_| waits)
+}
+
+/// Whether the same room is kept for this record.
+fn is_claimed(claim: &Claim, record: Option<&SlotRecord>) -> bool {
+    let mut claims = record.into_iter().flat_map(claims);
+    claims.any(|other| other == claim)
+}
+
+fn is_reserved(record: &SlotRecord) -> bool {
+    record.reservation.is_some() && record.waiting.is_some()
 }
 
 /// Whether all that changed is how far a run is on its way to running: nothing to plan.

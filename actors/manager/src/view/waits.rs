@@ -7,6 +7,7 @@ use loom_schemas::ids::Name;
 use loom_schemas::record::{JobRecord, SlotRecord};
 use loom_schemas::spec::JobSpec;
 
+use crate::plan::kept;
 use crate::reconcile::version_of;
 use crate::scheduler::{Request, Room, WhyNot, fits};
 use crate::state::State;
@@ -59,5 +60,6 @@ fn why_now(state: &State, job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) ->
         return Some(format!("node {name}: {cause}"));
     }
     let why = WhyNot::of(state, &request)?;
-    written.starts_with(WhyNot::WORDS).then(|| why.to_string())
+    let why = || kept(state, &request, why.to_string());
+    written.starts_with(WhyNot::WORDS).then(why)
 }

@@ -25,6 +25,7 @@ fn task(operator: Operator, sim: Option<SimScript>) -> TaskSpec {
         args: Vec::new(),
         replicas: 1,
         per_index: BTreeMap::new(),
+        gang: false,
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),

@@ -64,6 +64,7 @@ pub(crate) fn assigned() -> Assigned {
             args: Vec::new(),
             replicas: 1,
             per_index: BTreeMap::new(),
+            gang: false,
             env: BTreeMap::new(),
             params: BTreeMap::new(),
             vars: BTreeMap::new(),

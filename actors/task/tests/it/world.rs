@@ -220,6 +220,7 @@ pub(crate) fn bash(text: &str) -> Assigned {
             args: Vec::new(),
             replicas: 1,
             per_index: BTreeMap::new(),
+            gang: false,
             env: BTreeMap::new(),
             params: BTreeMap::new(),
             vars: BTreeMap::new(),

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::spec::read::read_ahead;
+use crate::units::MilliCores;
 use crate::words::TaintEffect;
 
 fn whole(text: &str) -> JobSpec {

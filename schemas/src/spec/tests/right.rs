@@ -1,6 +1,7 @@
 //! Right job files: defaults, the effect of every field, the three syntaxes.
 
 use super::*;
+use crate::units::MilliCores;
 
 fn texts(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
@@ -21,6 +22,7 @@ fn all_defaults_are_filled_in() {
         args: vec![],
         replicas: 1,
         per_index: BTreeMap::new(),
+        gang: false,
         env: BTreeMap::new(),
         params: BTreeMap::new(),
         vars: BTreeMap::new(),

@@ -171,7 +171,7 @@ fn a_report_answers_a_request_with_its_code() {
         ("name: a\nplugin: b", ErrorCode::NotYet),
         ("name: a\nbash: x\nimag: b", ErrorCode::Invalid),
         (
-            "name: a\nbash: x\ntasks: {}\ngang: true",
+            "name: a\nbash: x\ntasks: {}\nvolumes: []",
             ErrorCode::Invalid,
         ),
     ] {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_schemas::ids::{Name, RunId};
+use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{
     Health, JobRecord, NodeStatus, Order, RunRecord, SlotRecord, UpdatePhase, Wanted,
 };
@@ -14,8 +14,8 @@ use loom_schemas::words::{HealthStatus, JobStatus, Kind, RunState};
 
 use super::world::World;
 use crate::plan::{PlanOptions, assignment, plan};
-use crate::reconcile::{replicas, version_of};
-use crate::scheduler::{Request, Room, fits};
+use crate::reconcile::{Stand, replicas, stand, version_of};
+use crate::scheduler::{Request, Room, fits, together};
 use crate::state::fixture::run_id;
 use crate::state::{Draft, Key, State, is_live, live_runs};
 
@@ -70,6 +70,38 @@ impl World {
                 load.ports.values().all(|count| *count == 1),
                 "a port is held twice"
             );
+        }
+    }
+
+    /// Of a gang of which nothing went on, nothing does or all that has something left to do.
+    pub(super) fn check_gangs(&self, before: &State) {
+        for job in self.state.jobs() {
+            let spec = self.state.spec(job).unwrap();
+            let task = &spec.tasks[&Name::main()];
+            let started = |state: &State| {
+                let goes_on = |run: &RunRecord| run.order == Order::Run && run.round == job.round;
+                let slots = state.slots_of(&job.name);
+                let slots = slots.filter(|slot| !state.is_held(&slot.slot));
+                slots.filter(|slot| live_runs(slot).any(goes_on)).count()
+            };
+            if !task.gang || started(before) > 0 || started(&self.state) == 0 {
+                continue;
+            }
+            for index in 0..replicas(job, &Name::main(), task) {
+                let slot = Slot::new(job.name.clone(), Name::main(), index);
+                let at = (slot.task.clone(), slot.index.clone());
+                let record = self.state.slot(&slot);
+                let is_over = |slot: &Arc<SlotRecord>| {
+                    let task = spec.tasks.get(&slot.slot.task);
+                    let stands = task.map(|task| stand(job, spec.kind, task, slot));
+                    matches!(stands, Some(Stand::Done | Stand::Failed | Stand::Live))
+                };
+                let stopped = job.stopped_slots.contains(&at);
+                assert!(
+                    stopped || record.is_some_and(is_over),
+                    "{slot} does not start with its gang"
+                );
+            }
         }
     }
 
@@ -247,6 +279,39 @@ impl World {
         })
     }
 
+    /// Whether the gang that a job is waits, with not enough room for all of it.
+    fn waits_whole(&self, job: &JobRecord, spec: &JobSpec) -> bool {
+        let slots = || self.state.slots_of(&job.name);
+        if !spec.tasks[&Name::main()].gang || slots().any(|slot| live_runs(slot).count() > 0) {
+            return false;
+        }
+        let waiting: Vec<_> = slots().filter(|slot| slot.waiting.is_some()).collect();
+        let requests = waiting.iter().map(|slot| {
+            let version = match slot.version {
+                0 => job.version,
+                version => version,
+            };
+            let spec = &self.state.version(&job.name, version).unwrap().spec;
+            Request::of(&spec.tasks[&Name::main()])
+        });
+        let mut requests: Vec<Request> = requests.collect();
+        requests.dedup();
+        let [request] = requests.as_slice() else {
+            return !waiting.is_empty();
+        };
+        let rooms = self.state.nodes();
+        let rooms: Vec<Room> = rooms
+            .map(|node| Room::of(node, self.state.load(&node.name)))
+            .collect();
+        let (fit, _) = together(&rooms, request, waiting.len());
+        assert!(
+            fit < waiting.len() || !request.apart.is_empty(),
+            "gang {} waits though all of it fits",
+            job.name
+        );
+        true
+    }
+
     /// A slot that could be placed is running or done.
     pub(super) fn check_settled(&self) {
         for job in self.state.jobs() {
@@ -259,6 +324,10 @@ impl World {
                 job.status
             );
             if !wanted || job.status.is_terminal() {
+                continue;
+            }
+            assert!(job.held.is_empty(), "{} is held for good", job.name);
+            if self.waits_whole(job, spec) {
                 continue;
             }
             for record in self.state.slots_of(&job.name) {

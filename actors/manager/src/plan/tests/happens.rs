@@ -9,7 +9,7 @@ pub(super) enum Happens {
         job: u8,
         replicas: u8,
         variant: u8,
-        /// How much it reserves; the usual if 0.
+        /// How much it reserves, the usual if 0; 4 more where its replicas are a gang.
         limits: u8,
     },
     Stop {
@@ -88,7 +88,8 @@ impl Happens {
                 job,
                 replicas: b % 4,
                 variant: c,
-                limits: if a % 5 == 4 { a / 5 % 3 + 1 } else { 0 },
+                limits: (if a % 5 == 4 { a / 5 % 3 + 1 } else { 0 })
+                    + (if b >= 192 { 4 } else { 0 }),
             },
             9..=13 => Self::Arrive {
                 from: a,

@@ -18,7 +18,7 @@ pub(super) struct Leader {
     pub(super) seconds: i64,
     /// What was told, as subjects with their reasons.
     pub(super) told: Vec<(String, String)>,
-    ids: u64,
+    pub(super) ids: u64,
 }
 
 /// A task that asks for so much.

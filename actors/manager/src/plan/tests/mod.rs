@@ -4,6 +4,10 @@
 mod checks;
 mod evict;
 mod figures;
+mod gang_laws;
+mod gang_stories;
+mod gang_waits;
+mod gangs;
 mod happens;
 mod laws;
 mod line;

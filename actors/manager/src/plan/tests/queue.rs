@@ -7,7 +7,7 @@ use loom_schemas::words::RunState;
 use proptest::prelude::{prop, prop_assert_eq, proptest};
 
 use super::line::{Leader, asking, service, slot};
-use crate::scheduler::{Queue, Request, Room};
+use crate::scheduler::{Queue, Rank, Request, Room};
 use crate::state::fixture::{cases, info, name};
 
 #[test]
@@ -173,7 +173,8 @@ proptest! {
                 waiting.remove(&at);
                 known.remove(&at);
             } else {
-                queue.note(&at, &asks, which * 10);
+                let rank = Rank { priority: which * 10, borrows: false, gang: false };
+                queue.note(&at, &asks, rank);
                 waiting.insert(at.clone());
                 known.insert(at, (u64::from(cpu) * 100, mib * 100));
             }

@@ -89,7 +89,8 @@ impl World {
                 }
             }
         }
-        self.state = decided.state;
+        let before = std::mem::replace(&mut self.state, decided.state);
+        self.check_gangs(&before);
         self.check();
         result
     }
@@ -209,8 +210,9 @@ impl World {
                 let main = spec.tasks.get_mut(&Name::main()).unwrap();
                 // Cores run out before memory does: why a slot waits stays the same in words.
                 let reserved = &mut main.resources;
-                let (cpu, mib) =
-                    [(1000, 1024), (500, 1024), (2000, 1024), (1000, 2048)][usize::from(limits)];
+                let (cpu, mib) = [(1000, 1024), (500, 1024), (2000, 1024), (1000, 2048)]
+                    [usize::from(limits % 4)];
+                main.gang = limits >= 4;
                 (reserved.cpu, reserved.memory) = (MilliCores(cpu), Bytes::mib(mib));
                 let submission = submission(&spec);
                 self.decide(|d, now| decide::submit(d, submission, ANNA, now))
