@@ -351,7 +351,8 @@ fn a_login_of_docker_or_of_a_helper_of_its_opens_a_registry() {
     configure(&config, &serde_json::json!({"credsStore": "nobodys"}));
     let said = run("nobodys").expect_code(1);
     assert!(
-        said.err.contains("helper that cannot be run"),
+        said.err
+            .contains("helper `docker-credential-nobodys` cannot be run"),
         "{}",
         said.err
     );

@@ -1,7 +1,6 @@
 //! Logins of registries, from Docker's own configuration: `$DOCKER_CONFIG/config.json`, else that of
 //! the agent's user.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,27 +8,49 @@ use std::time::Duration;
 use bollard::auth::DockerCredentials;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use loom_schemas::spec::image::ImageName;
+use serde_json::Value;
 
-use super::trouble::one_line;
+mod helper;
 
 /// The name under which Docker keeps the login of its own registry.
 const HUB: &str = "https://index.docker.io/v1/";
 
-/// How long a credential helper may take.
-const HELPER: Duration = Duration::from_secs(20);
+/// How long a credential helper may take, and whoever asks it before.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a login cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The configuration is wrong: it is as wrong the next time.
+    Configuration(String),
+    /// A helper failed, or took too long: the next time it may not.
+    Helper(String),
+}
+
+/// Where a login stands.
+#[derive(Debug, PartialEq)]
+enum Place {
+    /// In the configuration, or nowhere.
+    Here(Option<DockerCredentials>),
+    /// With a helper of this name.
+    Helper(String),
+}
 
 /// The login of the image's registry; none where nobody logged in.
-pub(super) async fn of(name: &ImageName<'_>) -> Result<Option<DockerCredentials>, String> {
-    let server = name.registry.unwrap_or(HUB).to_owned();
+pub(super) async fn of(name: &ImageName<'_>) -> Result<Option<DockerCredentials>, Trouble> {
+    let server = name.registry.unwrap_or(HUB);
     let Some(path) = configuration() else {
         return Ok(None);
     };
-    // A helper is a program, and may wait for whatever it asks.
-    let read = tokio::task::spawn_blocking(move || read(&path, &server));
-    match tokio::time::timeout(HELPER, read).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("its credential helper took more than {HELPER:?}")),
+    let wrong = |why: String| Trouble::Configuration(format!("{}: {why}", path.display()));
+    let text = match tokio::fs::read(&path).await {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(error.to_string())),
+    };
+    match look(&text, server).map_err(wrong)? {
+        Place::Here(login) => Ok(login),
+        Place::Helper(helper) => helper::ask(&helper, server, PATIENCE).await,
     }
 }
 
@@ -39,81 +60,88 @@ fn configuration() -> Option<PathBuf> {
     directory.or_else(home).map(|path| path.join("config.json"))
 }
 
-fn read(path: &Path, server: &str) -> Result<Option<DockerCredentials>, String> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
+/// Where the configuration has the login of a server: with its own helper, then in the file itself,
+/// then with the helper for all.
+fn look(text: &[u8], server: &str) -> Result<Place, String> {
+    let mut config: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let named = |value: Option<&Value>| {
+        let name = value
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty());
+        name.map(str::to_owned)
     };
-    let found = docker_credential::get_credential_from_reader(io::BufReader::new(file), server);
-    let mut credentials = DockerCredentials {
+    if let Some(helper) = named(config["credHelpers"].get(server)) {
+        return Ok(Place::Helper(helper));
+    }
+    let store = named(config.get("credsStore"));
+    // The crate would wait for a helper as long as that takes: it is asked of the file alone.
+    if let Some(config) = config.as_object_mut() {
+        config.remove("credHelpers");
+        config.remove("credsStore");
+    }
+    let bytes = config.to_string().into_bytes();
+    match docker_credential::get_credential_from_reader(bytes.as_slice(), server) {
+        Ok(found) => Ok(Place::Here(Some(login(server, found)))),
+        Err(CredentialRetrievalError::NoCredentialConfigured) => {
+            Ok(store.map_or(Place::Here(None), Place::Helper))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn login(server: &str, found: DockerCredential) -> DockerCredentials {
+    let mut login = DockerCredentials {
         serveraddress: Some(server.to_owned()),
         ..DockerCredentials::default()
     };
     match found {
-        Ok(DockerCredential::UsernamePassword(name, password)) => {
-            credentials.username = Some(name);
-            credentials.password = Some(password);
+        DockerCredential::UsernamePassword(name, password) => {
+            login.username = Some(name);
+            login.password = Some(password);
         }
-        Ok(DockerCredential::IdentityToken(token)) => credentials.identitytoken = Some(token),
-        Err(CredentialRetrievalError::NoCredentialConfigured) => return Ok(None),
-        // What a helper answers that has no login of this registry: the pull goes on without.
-        Err(CredentialRetrievalError::HelperFailure { stdout, .. })
-            if stdout.contains("credentials not found") =>
-        {
-            return Ok(None);
-        }
-        Err(CredentialRetrievalError::HelperFailure {
-            helper,
-            stdout,
-            stderr,
-        }) => {
-            // By their protocol it stands on standard output; some write it where others do.
-            let said = if stderr.trim().is_empty() {
-                stdout
-            } else {
-                stderr
-            };
-            return Err(format!("`{helper}` failed: {}", one_line(&said)));
-        }
-        Err(CredentialRetrievalError::HelperCommunicationError) => {
-            return Err(format!(
-                "{} names a credential helper that cannot be run: put its `docker-credential-` \
-                 program on the agent's PATH",
-                path.display()
-            ));
-        }
-        Err(error) => return Err(format!("{}: {error}", path.display())),
+        DockerCredential::IdentityToken(token) => login.identitytoken = Some(token),
     }
-    Ok(Some(credentials))
+    login
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
-    fn a_login_is_read_by_registry() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config.json");
-        assert_eq!(read(&path, "r.example:5000"), Ok(None));
+    fn a_login_is_looked_for_by_registry() {
+        let server = "r.example:5000";
+        let found = |text: &str, server| look(text.as_bytes(), server).unwrap();
         // ada:secret
-        let text = r#"{"auths":{"r.example:5000":{"auth":"YWRhOnNlY3JldA=="}}}"#;
-        fs::write(&path, text).unwrap();
-        let found = read(&path, "r.example:5000").unwrap().unwrap();
-        assert_eq!(found.username.as_deref(), Some("ada"));
-        assert_eq!(found.password.as_deref(), Some("secret"));
-        assert_eq!(read(&path, "other.example"), Ok(None));
-        fs::write(&path, "no json").unwrap();
-        assert!(
-            read(&path, "r.example:5000")
-                .unwrap_err()
-                .contains("config.json")
+        let auths = r#""auths":{"r.example:5000":{"auth":"YWRhOnNlY3JldA=="}}"#;
+        let Place::Here(Some(login)) = found(&format!("{{{auths}}}"), server) else {
+            panic!("no login");
+        };
+        assert_eq!(login.username.as_deref(), Some("ada"));
+        assert_eq!(login.password.as_deref(), Some("secret"));
+        assert_eq!(login.serveraddress.as_deref(), Some(server));
+        assert_eq!(
+            found(&format!("{{{auths}}}"), "other.example"),
+            Place::Here(None)
         );
-        let text = r#"{"credHelpers":{"r.example:5000":"no-such-helper"}}"#;
-        fs::write(&path, text).unwrap();
-        assert!(read(&path, "r.example:5000").is_err());
+        assert_eq!(found("{}", server), Place::Here(None));
+        assert_eq!(found(r#"{"credsStore":""}"#, server), Place::Here(None));
+
+        // Its own helper goes before the file, the helper for all after it.
+        let both = format!(r#"{{{auths},"credsStore":"all","credHelpers":{{"{server}":"its"}}}}"#);
+        assert_eq!(found(&both, server), Place::Helper("its".to_owned()));
+        let store = format!(r#"{{{auths},"credsStore":"all"}}"#);
+        assert!(matches!(found(&store, server), Place::Here(Some(_))));
+        assert_eq!(
+            found(&store, "other.example"),
+            Place::Helper("all".to_owned())
+        );
+        for wrong in [
+            "no json",
+            "[]",
+            r#"{"auths":{"r.example:5000":{"auth":"?"}}}"#,
+        ] {
+            assert!(look(wrong.as_bytes(), server).is_err(), "{wrong}");
+        }
     }
 }

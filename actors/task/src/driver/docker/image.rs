@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use loom_schemas::spec::image::ImageName;
 use loom_schemas::spec::{ImageSpec, Pull};
 
-use super::credentials;
+use super::credentials::{self, Trouble};
 use super::engine::Engine;
 use super::trouble;
 use crate::driver::{DriverError, Tell};
@@ -90,11 +90,15 @@ async fn pull(
     tell: &Tell,
 ) -> Result<(), DriverError> {
     tell(format!("pulling image `{image}`"));
-    let credentials = credentials::of(name).await.map_err(|why| {
-        DriverError::Rejected(format!(
-            "image `{image}`: the credentials of registry {} cannot be read: {why}",
-            name.registry()
-        ))
+    let credentials = credentials::of(name).await.map_err(|trouble| {
+        let registry = name.registry();
+        let said = |why| {
+            format!("image `{image}`: the credentials of registry {registry} cannot be read: {why}")
+        };
+        match trouble {
+            Trouble::Configuration(why) => DriverError::Rejected(said(why)),
+            Trouble::Helper(why) => DriverError::Unavailable(said(why)),
+        }
     })?;
     let options = CreateImageOptions {
         from_image: Some(name.to_string()),
