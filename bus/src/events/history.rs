@@ -1,6 +1,5 @@
 //! What was published, read back: events with their numbers, and task output.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -8,18 +7,15 @@ use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use loom_schemas::event::EventBody;
-use loom_schemas::wire::{EventList, EventQuery, EventRow};
 use tokio::time::{sleep, timeout};
 
-use super::{COMMANDS, EVENTS, HEADER_EVENT};
+use super::{EVENTS, HEADER_EVENT};
 use crate::connection::Bus;
 use crate::stream::{JetStream, StreamError};
 
+mod newest;
 mod output;
 
-/// How many events are answered if the query does not say, and at most.
-const EVENTS_MAX: usize = 10_000;
 /// The most bytes of text in one answer: it has to fit into one message.
 const BYTES_MAX: usize = 4_000_000;
 /// How long one query may take.
@@ -56,8 +52,11 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// The pause before another consumer.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Messages a consumer asks for at once.
-const BATCH: usize = 1000;
+/// Where the newest are looked for first, in messages from the end of the stream.
+const WINDOW: u64 = 512;
+
+/// How much further each time they are not all found.
+const WINDOW_GROWTH: u64 = 8;
 
 /// Where to begin reading.
 #[derive(Clone, Copy)]
@@ -103,117 +102,6 @@ impl History {
         let message = self.js.message(EVENTS, last).await?;
         let number = message.and_then(|message| message.header(HEADER_EVENT)?.parse().ok());
         Ok(number.unwrap_or(last))
-    }
-
-    /// Events that match, oldest first; if there are more than the limit, the newest of them, or
-    /// the oldest of those after a number.
-    pub async fn events(&self, query: &EventQuery) -> Result<EventList, HistoryError> {
-        let filter = filter("orch.events.", query.filter.as_deref())?;
-        let limit = query
-            .limit
-            .map_or(EVENTS_MAX, |limit| limit as usize)
-            .min(EVENTS_MAX);
-        let start = match (query.after, query.since) {
-            (Some(after), _) => Start::Sequence(self.sequence_after(after).await?),
-            (None, Some(since)) => Start::Time(since),
-            (None, None) => Start::All,
-        };
-        // Known before it is read: what is told meanwhile may be missing from what was read.
-        let mut list = EventList {
-            last: self.last_event().await?,
-            ..EventList::default()
-        };
-        let mut rows = VecDeque::new();
-        let mut bytes = 0;
-        let keep = |message: Message| {
-            let Some(row) = event_row(&message) else {
-                return ControlFlow::Continue(());
-            };
-            let early = query.since.is_some_and(|since| row.event.at < since);
-            if early || query.after.is_some_and(|after| row.number <= after) {
-                return ControlFlow::Continue(());
-            }
-            let size = message.payload.len() + 128;
-            if query.after.is_some() && (rows.len() >= limit || bytes + size > BYTES_MAX) {
-                list.more = true;
-                return ControlFlow::Break(());
-            }
-            bytes += size;
-            rows.push_back((row, size));
-            while rows.len() > limit || bytes > BYTES_MAX {
-                bytes -= rows.pop_front().map_or(0, |(_, size)| size);
-                list.more = true;
-            }
-            ControlFlow::Continue(())
-        };
-        let reading = Reading {
-            stream: EVENTS,
-            filter,
-            start,
-            batch: BATCH,
-        };
-        self.read(reading, keep).await?;
-        if let (Some(_), true, Some((row, _))) = (query.after, list.more, rows.back()) {
-            list.last = row.number;
-        }
-        list.events = rows.into_iter().map(|(row, _)| row).collect();
-        let more = self.commands(query, limit).await?;
-        if !more.is_empty() {
-            list.events.extend(more);
-            list.events.sort_by_key(|row| row.event.at);
-            let surplus = list.events.len().saturating_sub(limit);
-            list.more |= surplus > 0;
-            list.events.drain(..surplus);
-        }
-        Ok(list)
-    }
-
-    /// The nodes' own events about commands, which have no number: none after a number.
-    async fn commands(
-        &self,
-        query: &EventQuery,
-        limit: usize,
-    ) -> Result<Vec<EventRow>, HistoryError> {
-        let filter = filter("orch.events.", query.filter.as_deref())?;
-        let kind = filter.split('.').nth(2).unwrap_or_default();
-        if query.after.is_some() || !matches!(kind, "command" | "*" | ">") {
-            return Ok(Vec::new());
-        }
-        let start = query.since.map_or(Start::All, Start::Time);
-        let mut rows = VecDeque::new();
-        let keep = |message: Message| {
-            let Ok(event) = serde_json::from_slice::<EventBody>(&message.payload) else {
-                return ControlFlow::Continue(());
-            };
-            let subject = message.subject.to_string();
-            rows.push_back(EventRow {
-                number: 0,
-                subject,
-                event,
-            });
-            if rows.len() > limit {
-                rows.pop_front();
-            }
-            ControlFlow::Continue(())
-        };
-        let reading = Reading {
-            stream: COMMANDS,
-            filter,
-            start,
-            batch: BATCH,
-        };
-        self.read(reading, keep).await?;
-        Ok(rows.into())
-    }
-
-    /// The sequence in the stream of the first event after this number.
-    async fn sequence_after(&self, number: u64) -> Result<u64, StreamError> {
-        let last = self.js.info(EVENTS).await?.state.last_seq;
-        let last_number = self.last_event().await?;
-        // The two go in step; a history that lost some of its end may lag behind the numbers.
-        Ok((number + 1)
-            .saturating_sub(last_number.saturating_sub(last))
-            .max(1))
     }
 
     /// Gives every message there is now, from the start on, that matches, until one is not taken.
@@ -367,22 +255,6 @@ fn filter(prefix: &str, relative: Option<&str>) -> Result<String, HistoryError> 
     } else {
         Err(HistoryError::Filter(relative.chars().take(80).collect()))
     }
-}
-
-fn event_row(message: &Message) -> Option<EventRow> {
-    let number = message
-        .headers
-        .as_ref()?
-        .get(HEADER_EVENT)?
-        .as_str()
-        .parse()
-        .ok()?;
-    let event: EventBody = serde_json::from_slice(&message.payload).ok()?;
-    Some(EventRow {
-        number,
-        subject: message.subject.to_string(),
-        event,
-    })
 }
 
 #[cfg(test)]

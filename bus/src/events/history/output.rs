@@ -11,7 +11,7 @@ use loom_schemas::wire::{LogEnd, LogLine, LogLines, LogQuery};
 use tokio::time::Instant;
 
 use super::super::LOGS;
-use super::{BYTES_MAX, History, HistoryError, Reading, Start, filter};
+use super::{BYTES_MAX, History, HistoryError, Reading, Start, WINDOW, WINDOW_GROWTH, filter};
 use crate::logs::{LogBlock, end_of, source_of};
 
 /// The most lines in one answer.
@@ -25,12 +25,6 @@ const PAGE_TIME: Duration = Duration::from_secs(4);
 
 /// Messages asked for at once; one holds up to 64 KiB, so that they are about a page.
 const BATCH: usize = 64;
-
-/// Where the last lines are looked for first, in messages from the end of the stream.
-const WINDOW: u64 = 512;
-
-/// How much further each time they are not all found.
-const WINDOW_GROWTH: u64 = 8;
 
 impl History {
     /// Lines of output that match, oldest first: a page behind a place, or the newest ones. Lines
@@ -101,7 +95,7 @@ impl History {
         let mut window = WINDOW;
         loop {
             let before = stream.last_seq.saturating_sub(window);
-            let all = before < stream.first_seq;
+            let all = before <= stream.first_seq;
             let start = match query.since {
                 _ if !all => Start::Sequence(before + 1),
                 Some(since) => Start::Time(since),

@@ -1,5 +1,8 @@
 //! The history of events and of task output, asked with filters.
 
+use std::time::Duration;
+
+use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use loom_bus::events::{History, HistoryError, Relay, RelayOptions};
 use loom_bus::logs::{LogBlock, end_headers};
@@ -85,6 +88,100 @@ async fn events_are_found_by_subject_number_time_and_count() {
     };
     let refused = history.events(&nonsense).await.unwrap_err();
     assert!(matches!(refused, HistoryError::Filter(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn a_history_with_nothing_in_it_is_read_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let leader = Manager::started(&server.url, "m1", quick()).await;
+    let history = History::new(&leader.bus);
+    let read = async {
+        let events = history.events(&EventQuery::default()).await.unwrap();
+        assert_eq!((events.events.len(), events.more), (0, false));
+        let query = LogQuery {
+            filter: "web.>".to_owned(),
+            tail: Some(10),
+            ..LogQuery::default()
+        };
+        assert_eq!(history.logs(&query).await.unwrap().lines.len(), 0);
+    };
+    tokio::time::timeout(Duration::from_secs(20), read)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_newest_events_cost_no_reading_of_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let mut leader = Manager::started(&server.url, "m1", quick()).await;
+    leader.lead().await;
+    let position = leader.replica.position.clone();
+    let log = leader.log.clone();
+    let relay = Relay::start(&leader.bus, log, &position, RelayOptions::default());
+    let mut told = 0;
+    for commit in 0..20 {
+        let job = |n| if n % 1000 == 0 { "db" } else { "web" };
+        let events = (0..500).map(|n| commit * 500 + n);
+        let commit = loom_bus::log::Commit {
+            events: events.map(|n| event(n, job(n), "accepted")).collect(),
+            ..Default::default()
+        };
+        told += commit.events.len() as u64;
+        let committed = leader.append(commit).await.unwrap();
+        relay.committed(&committed);
+    }
+    let history = History::new(&leader.bus);
+    until("all is told", || {
+        let history = history.clone();
+        async move { history.last_event().await.unwrap() == told }
+    })
+    .await;
+    // What a consumer delivers goes to an inbox, with the stream in the subject of its acknowledgement.
+    let client = async_nats::connect(&server.url).await.unwrap();
+    let mut deliveries = client.subscribe("_INBOX.>").await.unwrap();
+    client.flush().await.unwrap();
+    let mut read = async |query: EventQuery| {
+        let list = history.events(&query).await.unwrap();
+        client.publish("_INBOX.end", "".into()).await.unwrap();
+        let mut count = 0;
+        loop {
+            let message = deliveries.next().await.unwrap();
+            let reply = message.reply.map(|reply| reply.to_string());
+            count += usize::from(reply.is_some_and(|to| to.contains(".ORCH_EVENTS.")));
+            if message.subject.as_str() == "_INBOX.end" {
+                break;
+            }
+        }
+        let numbers: Vec<u64> = list.events.iter().map(|row| row.number).collect();
+        (numbers, list.more, count)
+    };
+    let query = |filter: Option<&str>, limit, since: Option<i64>| EventQuery {
+        filter: filter.map(str::to_owned),
+        limit: Some(limit),
+        since: since.map(|at| Timestamp::from_second(1_700_000_000 + at).unwrap()),
+        ..EventQuery::default()
+    };
+    let (numbers, more, count) = read(query(None, 10, None)).await;
+    assert_eq!((numbers, more), ((9991..=10_000).collect(), true));
+    assert!((10..1000).contains(&count), "{count} were read for 10");
+    let (numbers, more, count) = read(query(None, 2000, None)).await;
+    assert_eq!((numbers.len(), numbers[0], more), (2000, 8001, true));
+    assert!(count < 3000, "{count} were read for 2000");
+    // So old that all of them are asked for, and still only the newest are wanted.
+    let (numbers, more, count) = read(query(None, 10, Some(0))).await;
+    assert_eq!((numbers.len(), more), (10, true));
+    assert!(count < 1000, "{count} were read for 10 since the beginning");
+    let (numbers, more, count) = read(query(None, 5000, Some(9990))).await;
+    assert_eq!((numbers, more), ((9991..=10_000).collect(), false));
+    assert!(count < 6000, "{count} were read for those since lately");
+    // Few match, all over the history: all that match are read, and no others.
+    let (numbers, more, count) = read(query(Some("job.db.*"), 100, None)).await;
+    assert_eq!((numbers.len(), numbers[0], more), (10, 1, false));
+    assert!(count < 40, "{count} were read where 10 match");
+    let (numbers, more, _) = read(query(Some("job.db.*"), 3, None)).await;
+    assert_eq!((numbers, more), (vec![7001, 8001, 9001], true));
 }
 
 #[tokio::test]
