@@ -115,6 +115,13 @@ pub(super) fn of_pull(
     pull(image, name, status(error), &text(error))
 }
 
+/// What is said of an image for other machines; the latter by engines with the store of containerd, as
+/// of what is not there.
+const OTHER_MACHINES: [&str; 2] = [
+    "no matching manifest for",
+    "no match for platform in manifest",
+];
+
 fn pull(image: &str, name: &ImageName<'_>, status: Option<u16>, said: &str) -> DriverError {
     let (registry, reference) = (name.registry(), name.reference());
     let lower = said.to_lowercase();
@@ -139,7 +146,7 @@ fn pull(image: &str, name: &ImageName<'_>, status: Option<u16>, said: &str) -> D
              login: run `docker login {registry}` on the node as the agent's user"
         ));
     }
-    if has(&["no matching manifest for"]) {
+    if has(&OTHER_MACHINES) {
         return DriverError::Rejected(format!(
             "image `{image}`: registry {registry} has it for other machines only: {said}"
         ));

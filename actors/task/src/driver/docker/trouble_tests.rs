@@ -93,6 +93,12 @@ fn what_a_registry_says_is_told_with_image_registry_and_advice() {
             true,
             "for other machines only",
         ),
+        (
+            Some(404),
+            "no match for platform in manifest: not found",
+            true,
+            "for other machines only",
+        ),
         (Some(500), "something new", false, "failed: something new"),
     ] {
         let (rejected, text) = pulled(status, said);

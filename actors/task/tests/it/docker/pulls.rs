@@ -34,10 +34,19 @@ async fn an_image_is_pulled_by_its_policy_and_known_by_its_digest() {
     );
     rig.end(wanted.run).await;
     rig.driver.remove(wanted.run, true).await.unwrap();
-    // By that digest it can be asked for.
+    // By that digest it is pulled where it is not there.
+    docker(&["image", "rm", &image]);
     let pinned = launch(&digest, &["true"]);
-    assert_eq!(rig.run(&pinned).await.exit.code, Some(0));
+    let told = Arc::clone(&said);
+    said.lock().unwrap().clear();
+    let tell = Box::new(move |doing| told.lock().unwrap().push(doing));
+    rig.driver.prepare(pinned.clone(), tell).await.unwrap();
+    assert_eq!(*said.lock().unwrap(), [format!("pulling image `{digest}`")]);
+    let started = rig.start(&pinned).await;
+    assert_eq!(started.container.unwrap().image, digest);
+    assert_eq!(rig.end(pinned.run).await.exit.code, Some(0));
     rig.driver.remove(pinned.run, true).await.unwrap();
+    docker(&["image", "rm", &digest]);
     // What is there is not asked for again, but with `always`.
     drop(registry);
     docker(&["tag", loom_tests::docker::IMAGE, &image]);
