@@ -1,7 +1,10 @@
 //! Submissions through the queue.
 
 use bytes::Bytes;
+use loom_bus::call::CallError;
 use loom_bus::header::{COMMAND_ID, SET};
+use loom_schemas::error::ErrorCode;
+use loom_schemas::wire::EventRow;
 use loom_schemas::words::JobStatus;
 
 use super::cluster::{CALL, Cluster, until};
@@ -46,6 +49,40 @@ async fn what_was_queued_without_a_leader_is_taken_in_once_there_is_one() {
         rejected[0].event.reason.as_ref().unwrap().contains(":2:"),
         "{rejected:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_is_too_large_is_refused_of_the_queue_as_of_a_request() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    let own = cluster.own_client().await;
+    let text = |job: &str, size| {
+        let head = format!("name: {job}\nexec: [\"true\"]\n# ");
+        Bytes::from(head.clone() + &"x".repeat(size - head.len()))
+    };
+    // What a request may not have either, by its text or by its size.
+    for (job, size) in [("large", 3 << 20), ("huge", 5 << 20)] {
+        let asked = client.send("orch.job.submit", &text(job, size)).await;
+        let Err(CallError::Refused(error)) = asked else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(error.code, ErrorCode::TooLarge, "{error:?}");
+        let put = text(job, size);
+        let put = own.bus.call_bytes("orch.job.queue", put, &[], CALL).await;
+        put.unwrap();
+    }
+    until("both are refused", async || {
+        let rejected = client.events(">").await;
+        let large = |row: &&EventRow| {
+            let reason = row.event.reason.as_deref().unwrap_or_default();
+            row.event.what == "rejected" && reason.contains("at most 2MiB are read")
+        };
+        rejected.iter().filter(large).count() == 2
+    })
+    .await;
+    for job in ["large", "huge"] {
+        let asked = client.send("orch.api.job.get", job.as_bytes()).await;
+        assert!(asked.is_err(), "{job}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
