@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use loom_bus::connection::Bus;
 use loom_bus::log::{Log, Replica};
 use loom_bus::queue::Queue;
 use loom_schemas::ids::Name;
-use loom_schemas::wire::ManagerRole;
+use loom_schemas::wire::{BusView, ManagerRole};
 use ractor::{ActorCell, ActorRef};
 use tokio::sync::watch;
 
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     beginning: watch::Sender<Beginning>,
     /// What nodes said that the log does not know.
     loss: Mutex<Option<Loss>>,
+    /// What was found out about the bus, and when.
+    pub(crate) bus_facts: tokio::sync::Mutex<Option<(Instant, BusView)>>,
     /// Where reads come in.
     reads: Mutex<Option<Door>>,
 }
@@ -182,6 +185,7 @@ impl Shared {
             view: watch::Sender::new(view),
             beginning: watch::Sender::default(),
             loss: Mutex::new(None),
+            bus_facts: tokio::sync::Mutex::default(),
             reads: Mutex::new(None),
         })
     }

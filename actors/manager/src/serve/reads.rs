@@ -1,7 +1,7 @@
 //! Reads: `orch.api.<noun>.<verb>`, answered by every manager from what it has applied.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loom_bus::codec::Form;
 use loom_bus::connection::{Bus, BusError};
@@ -34,6 +34,9 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// How long the servers have to tell the system account about themselves.
 const SYSTEM_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long what was found out about the bus is taken for so.
+const BUS_FACTS_GOOD: Duration = Duration::from_secs(5);
 
 /// What can be read.
 const READS: &str = "job.list, job.get, job.versions, job.export, run.get, node.list, node.get, \
@@ -162,8 +165,21 @@ async fn read(context: Context, request: Request) {
     }
 }
 
-/// What the bus keeps its promises with; asked for now and then, so by a connection of its own.
+/// What the bus keeps its promises with: any user may ask, so it is found out now and then only, by a
+/// connection of its own, and by one of those who ask at once.
 async fn this_bus(context: &Context) -> BusView {
+    let mut known = context.bus_facts.lock().await;
+    match &*known {
+        Some((at, facts)) if at.elapsed() < BUS_FACTS_GOOD => facts.clone(),
+        _ => {
+            let facts = find_bus(context).await;
+            *known = Some((Instant::now(), facts.clone()));
+            facts
+        }
+    }
+}
+
+async fn find_bus(context: &Context) -> BusView {
     let mut found = BusView {
         version: context.control.server().version,
         ..BusView::default()

@@ -98,6 +98,11 @@ impl Cluster {
         }
     }
 
+    /// As one asks the server about itself.
+    pub(crate) fn system(&self) -> ConnectOptions {
+        self.connect_as(self.server.system_login())
+    }
+
     /// As managers and nodes connect.
     pub(crate) async fn own_bus(&self) -> Bus {
         Bus::connect(self.connect_as(self.server.orch_login()))

@@ -1,10 +1,13 @@
 //! Jobs from submission to end.
 
+use bytes::Bytes;
 use loom_bus::call::CallError;
+use loom_bus::connection::Bus;
 use loom_bus::header::{IF_VERSION, MIN_REVISION, REVISION};
 use loom_schemas::error::ErrorCode;
 use loom_schemas::wire::{
-    Committed, JobAddress, JobRequest, JobView, ScaleRequest, SubmitOutcome, Submitted, VersionList,
+    BusView, Committed, JobAddress, JobRequest, JobView, ScaleRequest, SubmitOutcome, Submitted,
+    VersionList,
 };
 use loom_schemas::words::{JobStatus, RunState};
 
@@ -19,6 +22,30 @@ fn refused(error: CallError) -> loom_schemas::error::WireError {
         CallError::Refused(error) => error,
         other => panic!("expected a refusal, found {other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_ask_about_the_bus_cost_it_one_connection() {
+    let cluster = Cluster::start().await;
+    let mut options = cluster.options("m1");
+    options.system = Some(cluster.system());
+    let manager = loom_manager::start(options).await.unwrap();
+    until("it leads", async || manager.leads()).await;
+    let client = cluster.client().await;
+    let system = Bus::connect(cluster.system()).await.unwrap();
+    let connections = async || {
+        let subject = "$SYS.REQ.SERVER.PING.VARZ";
+        let said = system.call_bytes(subject, Bytes::new(), &[], CALL).await;
+        let said: serde_json::Value = serde_json::from_slice(&said.unwrap().payload).unwrap();
+        said["data"]["total_connections"].as_u64().unwrap()
+    };
+    let before = connections().await;
+    let ask = || client.ask::<_, BusView>("orch.api.bus.get", &());
+    let answers = futures::future::join_all((0..20).map(|_| ask())).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap().sync_always, Some(true));
+    }
+    assert_eq!(connections().await, before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
