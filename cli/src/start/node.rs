@@ -51,6 +51,8 @@ pub(crate) struct NodeStart {
     /// process; repeat for several. Without one they may nowhere but in the node's own directory
     #[arg(long = "log-dir", value_name = "DIR")]
     log_dirs: Vec<PathBuf>,
+    #[arg(long, hide = true)]
+    allow_host_volumes: bool,
     /// Host ports it gives to tasks
     #[arg(long, default_value = "20000-29999", value_parser = parse_ports, value_name = "RANGE")]
     ports: RangeInclusive<u16>,
@@ -160,6 +162,11 @@ impl NodeStart {
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
         log_to_stderr(AGENT_LOG);
         global.output.must_be_default("node start")?;
+        if self.allow_host_volumes {
+            return Err(Failure::usage(
+                "--allow-host-volumes: volumes are not supported yet; leave it out",
+            ));
+        }
         raise_open_files();
         let drivers = self.drivers().await?;
         let mut connect = global.bus.options("node")?;

@@ -61,6 +61,8 @@ fn bad_usage_is_64_and_later_verbs_say_not_yet() {
     run_alone(&["status", "Web"]).expect_code(64);
     let said = run_alone(&["exec", "job.yaml"]).expect_code(64);
     assert!(said.err.contains("not supported yet"), "{}", said.err);
+    let said = run_alone(&["node", "start", "--allow-host-volumes"]).expect_code(64);
+    assert!(said.err.contains("not supported yet"), "{}", said.err);
     run_alone(&["--help"]).expect_code(0);
     let version = run_alone(&["version", "-o", "json"]).expect_code(0);
     assert_eq!(
