@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anstyle::AnsiColor;
-use jiff::Timestamp;
 use loom_bus::server::find_binary;
 use loom_schemas::record::NodeStatus;
 use loom_schemas::subject;
@@ -20,7 +19,8 @@ use crate::output::{self, table};
 
 mod login;
 
-/// A node's clock may be so far from ours before the doctor speaks of it.
+/// A node's clock may be so far from the managers' before the doctor speaks of it: more than a
+/// heartbeat needs on its way.
 const CLOCK_TOLERANCE_MS: i64 = 1_000;
 
 /// Check this machine and its bus: what is there, what is missing, and what to do.
@@ -285,38 +285,47 @@ fn fsync(facts: &loom_schemas::wire::BusView) -> Check {
     }
 }
 
-/// Heartbeats carry their node's clock; one that is off makes deadlines wrong.
+/// Managers know each node's clock from its heartbeats; one that is off makes deadlines wrong.
 fn clocks(list: &NodeList) -> Check {
-    let now = Timestamp::now().as_millisecond();
-    // A heartbeat is up to two seconds old by itself, and one cannot come from the future.
-    let off: Vec<String> = list
-        .nodes
+    let known = list.nodes.iter().filter_map(|view| {
+        let ahead = view.ahead_ms?;
+        Some((view.node.name.as_str(), ahead))
+    });
+    told_clocks(&known.collect::<Vec<_>>())
+}
+
+/// The same of nodes with by how many milliseconds a manager is ahead of each.
+fn told_clocks(known: &[(&str, i64)]) -> Check {
+    let off: Vec<String> = known
         .iter()
-        .filter_map(|view| {
-            let heartbeat = view.heartbeat.as_ref()?;
-            let ahead = heartbeat.at.as_millisecond() - now;
-            (!(-(CLOCK_TOLERANCE_MS + 5_000)..=CLOCK_TOLERANCE_MS).contains(&ahead))
-                .then(|| format!("{} by {ahead} ms", view.node.name))
+        .filter(|(_, ahead)| ahead.abs() > CLOCK_TOLERANCE_MS)
+        .map(|(node, ahead)| {
+            let side = if *ahead > 0 { "behind" } else { "ahead" };
+            format!("{node} is {} ms {side}", ahead.abs())
         })
         .collect();
-    if off.is_empty() {
-        check(
+    let tolerance = Duration::from_millis(CLOCK_TOLERANCE_MS.unsigned_abs());
+    match (known.len(), off.as_slice()) {
+        (0, _) => check("clocks", Verdict::Ok, "no node has said its time yet"),
+        (1, []) => check(
             "clocks",
             Verdict::Ok,
-            match list.nodes.len() {
-                1 => "1 node agrees with this machine".to_owned(),
-                count => format!("{count} nodes agree with this machine"),
-            },
-        )
-    } else {
-        check(
+            format!("1 node agrees with the managers to {tolerance:?}"),
+        ),
+        (count, []) => check(
+            "clocks",
+            Verdict::Ok,
+            format!("{count} nodes agree with the managers to {tolerance:?}"),
+        ),
+        (_, off) => check(
             "clocks",
             Verdict::Warning,
             format!(
-                "off: {}: let ntpd or chrony keep the time there, or deadlines pass too soon",
+                "off from the managers': {}: let ntpd or chrony keep the time there, or deadlines \
+                 pass too soon or too late",
                 off.join(", ")
             ),
-        )
+        ),
     }
 }
 
@@ -340,5 +349,26 @@ fn nodes(list: &NodeList) -> Check {
                 down.join(", ")
             ),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_is_told_whichever_way() {
+        let said = |known: &[(&str, i64)]| told_clocks(known).says;
+        assert_eq!(
+            said(&[("n1", 900), ("n2", -900)]),
+            "2 nodes agree with the managers to 1s"
+        );
+        let off = said(&[("n1", 3000), ("n2", 5), ("n3", -1001)]);
+        assert!(
+            off.contains("n1 is 3000 ms behind, n3 is 1001 ms ahead"),
+            "{off}"
+        );
+        assert!(!off.contains("n2"), "{off}");
+        assert_eq!(said(&[]), "no node has said its time yet");
     }
 }

@@ -32,6 +32,10 @@ pub struct NodeSummary {
     /// The last heartbeat this manager saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Heartbeat>,
+    /// By how many milliseconds this manager's clock is ahead of the node's, and what heartbeats need
+    /// on their way at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead_ms: Option<i64>,
     /// What is reserved on it.
     pub reserved_cpu_millis: u32,
     /// Bytes reserved.

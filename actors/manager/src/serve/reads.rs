@@ -233,8 +233,13 @@ async fn read_state(context: &Context, request: Request, view: &View, noun: &str
             answer(request, view, found).await;
         }
         ("node", "list") => {
-            let found = asked_page(&request)
-                .map(|page: NodeListQuery| view::node_list(state, &page, &heart, PAGE_BYTES));
+            let found = asked_page(&request).map(|page: NodeListQuery| {
+                let mut list = view::node_list(state, &page, &heart, PAGE_BYTES);
+                for node in &mut list.nodes {
+                    node.ahead_ms = context.hearts.ahead_ms(&node.node.name);
+                }
+                list
+            });
             answer(request, view, found).await;
         }
         ("node", "get") => {

@@ -301,6 +301,7 @@ fn node_summary(state: &State, node: &NodeRecord, heartbeat: Option<Heartbeat>) 
     NodeSummary {
         node: node.clone(),
         heartbeat,
+        ahead_ms: None,
         reserved_cpu_millis: u32::try_from(held.cpu).unwrap_or(u32::MAX),
         reserved_memory: held.memory,
         reserved_disk: held.disk,

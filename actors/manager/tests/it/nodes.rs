@@ -263,4 +263,10 @@ async fn a_node_hears_how_far_the_leaders_clock_is_ahead() {
         ahead.is_some_and(|ms| (3_600_000..3_700_000).contains(&ms))
     })
     .await;
+    // Who asks for the nodes is told as well.
+    let listed = own.nodes().await.nodes[0].ahead_ms;
+    assert!(
+        listed.is_some_and(|ms| (3_600_000..3_700_000).contains(&ms)),
+        "{listed:?}"
+    );
 }
