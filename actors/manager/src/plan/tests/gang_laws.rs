@@ -102,6 +102,11 @@ impl Trace {
             }
             if quiet {
                 self.check_reserved();
+                // Looked at once more, one that waits may find that it can start before the first.
+                let starts = |(_, run): &(Slot, RunRecord)| run.state == RunState::Scheduled;
+                if self.live().iter().any(starts) {
+                    continue;
+                }
                 self.rested = self.now();
                 return;
             }
