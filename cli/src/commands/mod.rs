@@ -15,6 +15,7 @@ pub(crate) mod restart;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod schema;
+pub(crate) mod selection;
 pub(crate) mod signal;
 pub(crate) mod stats;
 pub(crate) mod status;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::address::Address;
 use crate::cli::Global;
 use crate::client;
+use crate::commands::selection::Selection;
 use crate::commands::status::index_of;
 use crate::exit::{Code, Failure};
 use crate::output;
@@ -22,10 +23,11 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loomctl stop web --reason \"new release\"
-  loomctl stop web/2 --detach")]
+  loomctl stop web/2 --detach
+  loomctl stop -l tier=front")]
 pub(crate) struct Stop {
-    /// JOB, JOB/INDEX, JOB/TASK or JOB/TASK/INDEX
-    address: String,
+    #[command(flatten)]
+    selection: Selection,
     /// Why, for the record
     #[arg(long)]
     reason: Option<String>,
@@ -40,23 +42,38 @@ pub(crate) struct Stop {
 impl Stop {
     /// Stops it.
     pub(crate) async fn execute(self, global: &Global) -> Result<(), Failure> {
-        let address = Address::parse(&self.address)?;
         let bus = global.bus.connect().await?;
-        let address = job_address(&bus, address).await?;
+        let mut outcomes = Vec::new();
+        // All are told before the first is waited for.
+        for selected in self.selection.find(&bus).await? {
+            let told = self.tell(&bus, &selected.address).await;
+            outcomes.push((selected, told));
+        }
+        if !self.detach {
+            let deadline = Instant::now() + self.timeout;
+            for (selected, outcome) in &mut outcomes {
+                let Ok(done) = outcome else { continue };
+                let gone = wait_until_gone(&bus, &selected.address, done.revision, deadline);
+                if let Err(failure) = gone.await {
+                    *outcome = Err(failure);
+                }
+            }
+        }
+        let says = |done| match (done, self.detach) {
+            (false, _) => "was stopped already",
+            (true, true) => "is being stopped",
+            (true, false) => "is stopped",
+        };
+        self.selection.report(global, outcomes, says)
+    }
+
+    async fn tell(&self, bus: &Bus, address: &JobAddress) -> Result<Committed, Failure> {
         let request = JobRequest {
             address: address.clone(),
             reason: self.reason.clone(),
         };
-        let told = client::tell(&bus, &subject::job("stop"), &request).await;
-        let done: Committed = client::or_nearest(&bus, &address.job, told).await?;
-        if !self.detach {
-            wait_until_gone(&bus, &address, done.revision, self.timeout).await?;
-        }
-        Changed::new(&self.address, done).print(global, |done| match (done, self.detach) {
-            (false, _) => "was stopped already",
-            (true, true) => "is being stopped",
-            (true, false) => "is stopped",
-        })
+        let told = client::tell(bus, &subject::job("stop"), &request).await;
+        client::or_nearest(bus, &address.job, told).await
     }
 }
 
@@ -75,18 +92,23 @@ impl<'a> Changed<'a> {
         Self { address, committed }
     }
 
+    /// As it was typed.
+    pub(crate) fn name(&self) -> String {
+        self.address.to_owned()
+    }
+
+    /// A line for people.
+    pub(crate) fn line(&self, says: impl FnOnce(bool) -> &'static str) -> String {
+        format!("{} {}\n", self.address, says(self.committed.changed))
+    }
+
     /// Prints it: for people the address and what it is now, by whether anything changed.
     pub(crate) fn print(
         &self,
         global: &Global,
         says: impl FnOnce(bool) -> &'static str,
     ) -> Result<(), Failure> {
-        output::one(
-            global.output,
-            self,
-            |done| done.address.to_owned(),
-            |_| format!("{} {}\n", self.address, says(self.committed.changed)),
-        )
+        output::one(global.output, self, Self::name, |_| self.line(says))
     }
 }
 
@@ -170,9 +192,8 @@ async fn wait_until_gone(
     bus: &Bus,
     address: &JobAddress,
     revision: Revision,
-    limit: Duration,
+    deadline: Instant,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + limit;
     let mut events = bus
         .subscribe(&format!("orch.events.*.{}.>", address.job))
         .await

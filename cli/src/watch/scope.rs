@@ -72,7 +72,7 @@ impl Scope {
                 (vec![filter], Some(run), false)
             }
             Address::Labels(_) => {
-                let jobs = selected(bus, address).await?;
+                let jobs = jobs_with(bus, address).await?;
                 let filters = jobs.iter().map(|job| format!("{job}.>"));
                 (filters.collect(), None, true)
             }
@@ -173,7 +173,7 @@ impl Scope {
 }
 
 /// The jobs with these labels: by a manager's word, or where none answers by that of the tasks.
-async fn selected(bus: &Bus, address: &Address) -> Result<BTreeSet<Name>, Failure> {
+pub(crate) async fn jobs_with(bus: &Bus, address: &Address) -> Result<BTreeSet<Name>, Failure> {
     let Address::Labels(labels) = address else {
         return Ok(BTreeSet::new());
     };

@@ -199,6 +199,35 @@ fn output_is_found_by_labels() {
 }
 
 #[test]
+fn jobs_are_restarted_and_stopped_by_labels() {
+    let dev = Dev::start(&[]);
+    for (name, tier) in [("one", "front"), ("two", "front"), ("three", "back")] {
+        let job = format!(
+            "name: {name}\nlabels: {{tier: {tier}}}\nstop: {{grace: 1s}}\nexec: [sleep, '1000']\n"
+        );
+        dev.run(&job, &[]).expect_code(0);
+    }
+    let wants = |arguments: &[&str], code| dev.ctl(arguments).expect_code(code);
+    let said = wants(&["restart", "-l", "tier=front"], 0);
+    assert_eq!(said.out, "one is being restarted\ntwo is being restarted\n");
+    let said = wants(&["stop", "-l", "tier=front", "-o", "json"], 0).json();
+    assert_eq!(said["items"][0]["address"], "one", "{said}");
+    assert_eq!(said["items"][1]["changed"], true, "{said}");
+    let status = |job: &str| dev.job(job)["summary"]["status"].clone();
+    assert_eq!(
+        (status("one"), status("two")),
+        ("killed".into(), "killed".into())
+    );
+    assert_eq!(status("three"), "running");
+    let said = wants(&["stop", "-l", "tier=front", "-l", "no=such"], 4);
+    assert!(said.err.contains("no job has the labels"), "{}", said.err);
+    wants(&["stop", "-l", "tier=back", "three"], 64);
+    wants(&["stop"], 64);
+    let said = wants(&["stop", "-l", "tier=back"], 0);
+    assert_eq!(said.out, "three is stopped\n");
+}
+
+#[test]
 fn a_new_round_does_not_show_the_one_before() {
     let dev = Dev::start(&[]);
     let job = "name: again\nkind: batch\nrestart: {on: never}\n\
