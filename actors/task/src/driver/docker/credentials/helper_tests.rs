@@ -68,25 +68,55 @@ async fn a_helper_answers_has_none_or_fails() {
     );
 }
 
+/// Waits until nothing runs in a directory any more.
+async fn nothing_left(here: &Path) {
+    let begun = Instant::now();
+    while !within(here).is_empty() {
+        assert!(begun.elapsed() < LONG, "left: {:?}", within(here));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn assert_late(outcome: Result<Option<DockerCredentials>, Trouble>) {
+    let Err(Trouble::Helper(why)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(why.ends_with("took more than 300ms"), "{why}");
+}
+
+/// A child of its own, which the death of the script alone would leave.
+const HANGS: &str = "echo begun >> begun; sleep 1000 & sleep 1000";
+
 #[tokio::test]
 async fn one_that_hangs_is_given_up_and_nothing_of_it_is_left() {
     let place = tempfile::tempdir().unwrap();
     let here = place.path().canonicalize().unwrap();
-    // A child of its own, which the death of the script alone would leave.
-    let program = helper(&here, "echo begun >> begun; sleep 1000 & sleep 1000");
-    let patience = Duration::from_millis(300);
-    let (first, second) = tokio::join!(asked(&program, patience), asked(&program, patience));
-    for outcome in [first, second] {
-        let Err(Trouble::Helper(why)) = outcome else {
-            panic!("{outcome:?}");
-        };
-        assert!(why.ends_with("took more than 300ms"), "{why}");
+    let program = helper(&here, HANGS);
+    assert_late(asked(&program, Duration::from_millis(300)).await);
+    nothing_left(&here).await;
+}
+
+#[tokio::test]
+async fn one_who_asks_while_another_does_waits_for_the_turn_no_longer_than_the_patience() {
+    let place = tempfile::tempdir().unwrap();
+    let here = place.path().canonicalize().unwrap();
+    let program = helper(&here, HANGS);
+    let begun = here.join("begun");
+    let first = async {
+        let outcome = asked(&program, LONG).await;
+        panic!("{outcome:?}");
+    };
+    let second = async {
+        while !fs::read_to_string(&begun).is_ok_and(|lines| lines.ends_with('\n')) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_late(asked(&program, Duration::from_millis(300)).await);
+        assert_eq!(fs::read_to_string(&begun).unwrap(), "begun\n");
+    };
+    // The first is dropped here, as one is whose run is stopped.
+    tokio::select! {
+        () = first => {}
+        () = second => {}
     }
-    // One at a time: the second waited for its turn.
-    assert_eq!(fs::read_to_string(here.join("begun")).unwrap(), "begun\n");
-    let begun = Instant::now();
-    while !within(&here).is_empty() {
-        assert!(begun.elapsed() < LONG, "left: {:?}", within(&here));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    nothing_left(&here).await;
 }
