@@ -1,7 +1,9 @@
 //! The log on three servers: without quorum, and with its leader killed.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
+use loom_bus::Bus;
 use loom_bus::events::{History, Relay, RelayOptions};
 use loom_bus::log::LogOptions;
 use loom_schemas::wire::EventQuery;
@@ -32,6 +34,23 @@ async fn leader_of(url: &str, stream: &str) -> usize {
         .unwrap();
     let name = info.cluster.unwrap().leader.unwrap();
     name.trim_start_matches('s').parse().unwrap()
+}
+
+/// What was told, once so many events were.
+async fn told(bus: &Bus, events: u64) -> Vec<String> {
+    let history = History::new(bus);
+    let told = Mutex::new(Vec::new());
+    until("all events are told", || async {
+        // A stream whose leader is being chosen cannot be read yet.
+        let Ok(list) = history.events(&EventQuery::default()).await else {
+            return false;
+        };
+        let rows = list.events.into_iter();
+        *told.lock().unwrap() = rows.map(|row| row.event.request.unwrap()).collect();
+        list.last == events
+    })
+    .await;
+    told.into_inner().unwrap()
 }
 
 /// Appends while two of three servers stand still for so long, twice.
@@ -68,18 +87,7 @@ async fn without_quorum(pause: Duration) {
     let other = Manager::started(&cluster.url, "m2", replicated()).await;
     assert_eq!(other.replica.hash(), leader.replica.hash());
     assert_eq!(other.replica.position.sequence, 5);
-    let history = History::new(&leader.bus);
-    until("both events are told", || {
-        let history = history.clone();
-        async move { history.last_event().await.is_ok_and(|number| number == 2) }
-    })
-    .await;
-    let list = history.events(&EventQuery::default()).await.unwrap();
-    let told: Vec<_> = list
-        .events
-        .into_iter()
-        .map(|row| row.event.request.unwrap())
-        .collect();
+    let told = told(&leader.bus, 2).await;
     assert_eq!(told, ["late0", "late1"]);
 }
 
@@ -126,24 +134,7 @@ async fn kills(rounds: usize) {
             .unwrap();
         assert_eq!(standby.replica.hash(), leader.replica.hash());
     }
-    let history = History::new(&leader.bus);
-    let events = leader.replica.position.events;
-    until("all events are told", || {
-        let history = history.clone();
-        async move {
-            history
-                .last_event()
-                .await
-                .is_ok_and(|number| number == events)
-        }
-    })
-    .await;
-    let list = history.events(&EventQuery::default()).await.unwrap();
-    let told: Vec<_> = list
-        .events
-        .into_iter()
-        .map(|row| row.event.request.unwrap())
-        .collect();
+    let told = told(&leader.bus, leader.replica.position.events).await;
     assert_eq!(told, wanted);
 }
 
