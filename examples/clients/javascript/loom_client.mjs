@@ -7,6 +7,7 @@
 // A bus with TLS and credentials: LOOM_TLS_CA names its authority, LOOM_CREDS a credentials file.
 
 import { readFileSync } from "node:fs";
+import { checkServerIdentity } from "node:tls";
 import { connect, credsAuthenticator } from "@nats-io/transport-node";
 
 const JOB = {
@@ -23,10 +24,25 @@ class Refused extends Error {
   }
 }
 
+/**
+ * Whether a certificate is of one of the servers. The library does not tell TLS the name of a server
+ * that is known by its address, and TLS would take it for "localhost".
+ */
+function isOneOf(servers) {
+  const hosts = servers.map((server) => new URL(server).hostname.replace(/[[\]]/g, ""));
+  return (_, certificate) => {
+    const errors = hosts.map((host) => checkServerIdentity(host, certificate));
+    return errors.includes(undefined) ? undefined : errors[0];
+  };
+}
+
 function open() {
   const { LOOM_BUS = "nats://127.0.0.1:4222", LOOM_TLS_CA, LOOM_CREDS } = process.env;
-  const options = { name: "javascript example", servers: LOOM_BUS.split(",") };
-  if (LOOM_TLS_CA) options.tls = { caFile: LOOM_TLS_CA };
+  const servers = LOOM_BUS.split(",");
+  const options = { name: "javascript example", servers };
+  if (LOOM_TLS_CA) {
+    options.tls = { caFile: LOOM_TLS_CA, checkServerIdentity: isOneOf(servers) };
+  }
   if (LOOM_CREDS) options.authenticator = credsAuthenticator(readFileSync(LOOM_CREDS));
   return connect(options);
 }

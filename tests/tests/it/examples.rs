@@ -144,7 +144,7 @@ fn the_python_client_is_true() {
 
 #[test]
 fn the_javascript_client_is_true() {
-    let new = "process.exit(parseInt(process.versions.node) < 18)";
+    let new = "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)";
     if !works("node", &["-e", new]) || !works("npm", &["--version"]) {
         return skip("the JavaScript client", "no Node.js 18 with npm", MUST);
     }
