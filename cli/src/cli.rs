@@ -124,6 +124,7 @@ pub(crate) enum NodeVerb {
     Undrain(commands::node_orders::NodeUndrain),
     Label(commands::node_orders::NodeLabel),
     Taint(commands::node_orders::NodeTaint),
+    Rebalance(commands::rebalance::NodeRebalance),
 }
 
 impl Verb {
@@ -145,6 +146,7 @@ impl Verb {
             Self::Node(NodeVerb::Undrain(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Label(verb)) => verb.execute(global).await,
             Self::Node(NodeVerb::Taint(verb)) => verb.execute(global).await,
+            Self::Node(NodeVerb::Rebalance(verb)) => verb.execute(global).await,
             Self::Run(verb) => verb.execute(global).await,
             Self::Plan(verb) => verb.execute(global).await,
             Self::Validate(verb) => verb.execute(global),

@@ -90,7 +90,6 @@ const LATER: &[&str] = &[
     "cluster",
     "top",
     "output",
-    "rebalance",
 ];
 
 /// Help and version end with 0, bad usage with 64 (2 means something else here).

@@ -69,6 +69,8 @@ pub enum About {
         /// Its name.
         manager: Name,
     },
+    /// All of it.
+    Cluster,
     /// A queue message without a usable name.
     Queue {
         /// Its sequence in the queue's stream.
@@ -104,6 +106,7 @@ impl Event {
             }
             About::Node { node } => format!("orch.events.node.{node}.{what}"),
             About::Manager { manager } => format!("orch.events.manager.{manager}.{what}"),
+            About::Cluster => format!("orch.events.cluster.{what}"),
             About::Queue { sequence } => format!("orch.events.queue.{sequence}.{what}"),
         }
     }
@@ -137,7 +140,7 @@ impl Event {
             }
             About::Node { node } => body.node = Some(node.clone()),
             About::Manager { manager } => body.manager = Some(manager.clone()),
-            About::Queue { .. } => {}
+            About::Cluster | About::Queue { .. } => {}
         }
         body
     }

@@ -6,6 +6,7 @@ mod child;
 mod claim;
 mod decision;
 mod node;
+mod rebalance;
 mod resize;
 mod seldom;
 mod slot;
@@ -25,6 +26,7 @@ pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use claim::{Claim, HeldGang};
 pub use decision::{Bias, Decision, RunnerUp, Score};
 pub use node::{Capacity, Drain, Gpu, NodeInfo, NodeRecord, NodeStatus, Taint, UseRecord};
+pub use rebalance::{Rebalance, Relocation};
 pub use resize::{Limits, PendingResize, Resize};
 pub use seldom::Seldom;
 pub use update::{UpdatePhase, UpdateState};
@@ -332,6 +334,9 @@ pub struct ClusterRecord {
     /// The last time the log was given its state back, and who is still awaited since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
+    /// Runs that are being moved to where they cost less, or were last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
 }
 
 /// How far the cluster has recovered from a log that was rewound. Until nobody is awaited nothing

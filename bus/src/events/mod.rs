@@ -57,7 +57,7 @@ impl Default for KeepOptions {
 /// Makes the streams of events, commands and task output if they are not there.
 pub async fn ensure_streams(bus: &Bus, keep: &KeepOptions) -> Result<(), StreamError> {
     let js = JetStream::new(bus);
-    let of = ["job", "task", "node", "manager", "queue"];
+    let of = ["job", "task", "node", "manager", "cluster", "queue"];
     let events = of
         .iter()
         .map(|about| format!("orch.events.{about}.>"))

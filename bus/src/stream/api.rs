@@ -112,13 +112,20 @@ impl JetStream {
             .api(&format!("STREAM.CREATE.{name}"), &wanted, CALL_TIMEOUT)
             .await;
         let info: StreamInfo = match made {
-            Err(error) if error.code() == Some(STREAM_NAME_EXISTS) => self.info(name).await?,
+            Err(error) if error.code() == Some(STREAM_NAME_EXISTS) => {
+                let info = self.info(name).await?;
+                self.widen(config, info).await?
+            }
             made => made?,
         };
         for &field in must {
             let absent = Value::Null;
             let wanted = wanted.get(field).unwrap_or(&absent);
             let found = info.config.get(field).unwrap_or(&absent);
+            // A later build may have had it take more.
+            if field == "subjects" && includes(found, wanted) {
+                continue;
+            }
             if is_set(wanted) != is_set(found) || is_set(wanted) && wanted != found {
                 return Err(StreamError::Configuration {
                     stream: name.clone(),
@@ -129,6 +136,20 @@ impl JetStream {
             }
         }
         Ok(info)
+    }
+
+    /// Has a stream of an earlier build take the subjects as well that have come since; one that takes
+    /// others stays as it is.
+    async fn widen(&self, wanted: &Config, info: StreamInfo) -> Result<StreamInfo, StreamError> {
+        let subjects = json!(wanted.subjects);
+        let found = info.config.get("subjects").unwrap_or(&Value::Null);
+        if *found == subjects || !is_set(found) || !includes(&subjects, found) {
+            return Ok(info);
+        }
+        let mut config = info.config;
+        config["subjects"] = subjects;
+        let call = format!("STREAM.UPDATE.{}", wanted.name);
+        self.api(&call, &config, CALL_TIMEOUT).await
     }
 
     pub(crate) async fn info(&self, stream: &str) -> Result<StreamInfo, StreamError> {
@@ -293,6 +314,12 @@ impl JetStream {
             _ => StreamError::Closed,
         })
     }
+}
+
+/// Whether a list has all that is in another.
+fn includes(list: &Value, other: &Value) -> bool {
+    let lists = list.as_array().zip(other.as_array());
+    lists.is_some_and(|(list, other)| other.iter().all(|it| list.contains(it)))
 }
 
 /// Whether a setting says anything: absent, null, false, 0 and "" are the server's way of not.

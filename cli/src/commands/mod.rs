@@ -11,6 +11,7 @@ pub(crate) mod managers;
 pub(crate) mod node_orders;
 pub(crate) mod nodes;
 pub(crate) mod plan;
+pub(crate) mod rebalance;
 pub(crate) mod restart;
 pub(crate) mod run;
 pub(crate) mod scale;

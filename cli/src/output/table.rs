@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
-use loom_schemas::record::Health;
+use loom_schemas::record::{Health, Score};
 use loom_schemas::wire::Standing;
 use loom_schemas::words::{HealthStatus, JobStatus, RunState};
 
@@ -34,6 +34,15 @@ pub(crate) fn field(text: &mut String, label: &str, value: &str) {
     if !value.is_empty() {
         let label = format!("{label}:");
         *text = format!("{text}{label:<11}{value}\n");
+    }
+}
+
+/// A score with four digits behind the point, or what would not show so in short.
+pub(crate) fn score(Score(score): Score) -> String {
+    if score == 0.0 || (1e-3..1e9).contains(&score.abs()) {
+        format!("{score:.4}")
+    } else {
+        format!("{score:.2e}")
     }
 }
 

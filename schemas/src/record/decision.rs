@@ -61,7 +61,7 @@ impl Bias {
 }
 
 /// A cost by a strategy; equal if it is the same number bit for bit.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Score(pub f64);
 

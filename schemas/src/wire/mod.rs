@@ -7,6 +7,7 @@ mod job;
 mod machine;
 mod node;
 mod read;
+mod rebalance;
 mod task;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub use job::*;
 pub use machine::*;
 pub use node::*;
 pub use read::*;
+pub use rebalance::*;
 pub use task::*;
 
 /// The newest format of log entries and messages that this build reads and writes.

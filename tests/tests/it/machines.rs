@@ -254,3 +254,77 @@ fn affinities_and_spreads_decide_where_runs_go_and_say_so() {
         server.ctl(&["stop", job]).expect_code(0);
     }
 }
+
+/// Six replicas of which a node holds six.
+const ROOMY: &[&str] = &["--cpu", "4", "--memory", "6GiB"];
+
+/// So much memory that what the host's processors do beside is of no weight.
+fn heavy(name: &str) -> String {
+    service(name, 6, "")
+        .replace("cpu: 0.05", "cpu: 0.001")
+        .replace("memory: 16MiB", "memory: 900MiB")
+}
+
+#[test]
+fn a_rebalance_shows_its_moves_and_goes_on_over_a_new_manager() {
+    let server = Server::start();
+    let mut manager = server.manager("m1");
+    let _n1 = server.node_with("n1", ROOMY);
+    server.run(&heavy("web"), &[]).expect_code(0);
+    let _n2 = server.node_with("n2", ROOMY);
+    let said = server
+        .ctl(&["node", "rebalance", "--dry-run"])
+        .expect_code(0);
+    let told = "3 of 6 runs cost at least 10 % less elsewhere";
+    assert!(said.out.contains(told), "{}", said.out);
+    let asked = ["node", "rebalance", "--margin", "90", "--dry-run"];
+    let said = server.ctl(&asked).expect_code(0);
+    let told = "nothing to move: none of 6 runs would cost 90 % less elsewhere";
+    assert!(said.out.contains(told), "{}", said.out);
+    wait_for(&server, "web", &["n1"; 6]);
+
+    let asked = ["node", "rebalance", "--at-once", "1", "--detach"];
+    let said = server.ctl(&asked).expect_code(0);
+    assert!(said.out.contains("web/0 "), "{}", said.out);
+    manager.kill();
+    manager.start_again();
+    wait_for(&server, "web", &["n1", "n1", "n1", "n2", "n2", "n2"]);
+    let said = until("all moves are done", || {
+        let said = server.ctl(&["events", "cluster.>", "-o", "jsonl"]);
+        if said.out.contains("rebalanced") {
+            Ok(said)
+        } else {
+            Err(said.out)
+        }
+    });
+    assert!(said.out.contains("3 runs were moved"), "{}", said.out);
+    let said = server.ctl(&["node", "rebalance"]).expect_code(0);
+    assert!(said.out.starts_with("nothing to move"), "{}", said.out);
+    let said = server.ctl(&["node", "rebalance", "--stop"]).expect_code(0);
+    assert_eq!(said.out, "no move is under way\n");
+    let said = server
+        .ctl(&["events", "task.web.main.*.killed", "-o", "jsonl"])
+        .expect_code(0);
+    let reason = "it costs less on node n2 than on n1: rebalanced by ";
+    let moved = said.out.lines().filter(|line| line.contains(reason));
+    assert_eq!(moved.count(), 3, "{}", said.out);
+    server.ctl(&["stop", "web"]).expect_code(0);
+}
+
+#[test]
+fn a_rebalance_is_followed_to_its_end() {
+    let server = Server::start();
+    let _manager = server.manager("m1");
+    let _n1 = server.node_with("n1", ROOMY);
+    server.run(&heavy("web"), &[]).expect_code(0);
+    let _n2 = server.node_with("n2", ROOMY);
+    let said = server.ctl(&["node", "rebalance"]).expect_code(0);
+    assert!(said.out.ends_with("3 runs were moved\n"), "{}", said.out);
+    assert!(said.err.contains("under way"), "{}", said.err);
+    wait_for(&server, "web", &["n1", "n1", "n1", "n2", "n2", "n2"]);
+    let said = server
+        .ctl(&["node", "rebalance", "--margin", "91"])
+        .expect_code(64);
+    assert!(said.err.contains("91 is not in 1..=90"), "{}", said.err);
+    server.ctl(&["stop", "web"]).expect_code(0);
+}

@@ -120,6 +120,7 @@ fn any_serves(state: &State, job: &JobRecord) -> bool {
         belongs: &|_| true,
         room: &|_| None,
         leave: &|_, _| None,
+        moves: &|_, _| None,
         waits: &|_| false,
         now: job.submitted_at,
     };

@@ -8,7 +8,7 @@ use loom_bus::serve::Request;
 use loom_schemas::error::WireError;
 use loom_schemas::ids::{Name, Revision};
 use loom_schemas::record::CommandOutcome;
-use loom_schemas::wire::{Committed, NodeChanged, StatusTaken, Submitted, Welcome};
+use loom_schemas::wire::{Committed, NodeChanged, RebalanceView, StatusTaken, Submitted, Welcome};
 
 use crate::state::NodeDelta;
 use crate::term::Loss;
@@ -50,6 +50,8 @@ pub(crate) struct Waiting {
 pub(crate) enum Answer {
     /// A write was carried out, now or when it was first sent.
     Done(CommandOutcome),
+    /// Runs are moved, or are not any more.
+    Rebalance(Box<RebalanceView>),
     /// A node's reports, or its farewell, are taken in; with how far this clock is ahead.
     StatusTaken(Option<i64>),
     /// A node is welcomed, with its assignment as of the commit.
@@ -74,6 +76,7 @@ pub(crate) enum Body {
     Submitted(Submitted),
     Committed(Committed),
     NodeChanged(NodeChanged),
+    Rebalance(Box<RebalanceView>),
     StatusTaken(StatusTaken),
     Welcome(Box<Welcome>),
     Refused(WireError),
@@ -139,6 +142,7 @@ impl Waiting {
     ) -> Ready {
         let body = match self.answer {
             Answer::Done(outcome) => body_of(outcome, revision),
+            Answer::Rebalance(view) => Body::Rebalance(view),
             Answer::StatusTaken(ahead_ms) => Body::StatusTaken(StatusTaken { ahead_ms }),
             Answer::Welcome(node) => Body::Welcome(welcome(&node)),
             Answer::Refused(error) => Body::Refused(error),
@@ -188,6 +192,7 @@ pub(crate) fn send(ready: Vec<Ready>, revision: Revision) {
                 Body::Submitted(body) => request.reply_with(&body, &headers).await,
                 Body::Committed(body) => request.reply_with(&body, &headers).await,
                 Body::NodeChanged(body) => request.reply_with(&body, &headers).await,
+                Body::Rebalance(body) => request.reply_with(&*body, &headers).await,
                 Body::StatusTaken(body) => request.reply_with(&body, &headers).await,
                 Body::Welcome(body) => request.reply_with(&body, &headers).await,
                 Body::Refused(error) => request.refuse(error).await,

@@ -35,6 +35,7 @@ mod node;
 mod outbox;
 mod planning;
 mod queue_reader;
+mod rebalance;
 mod recovery;
 mod relay;
 mod request;

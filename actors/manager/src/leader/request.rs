@@ -33,6 +33,8 @@ impl Leading {
         }
         let wish = match wish {
             Wish::Plan(submission) => return self.previewed(request, *submission),
+            Wish::Rebalance(wanted) => return self.rebalanced(request, wanted),
+            Wish::Relocate(found, wanted) => return self.relocated(request, *found, &wanted),
             wish => wish,
         };
         let user = request.caller.user.clone();

@@ -12,10 +12,11 @@ use loom_schemas::ids::Name;
 use loom_schemas::spec::{Sets, Syntax, read_set};
 use loom_schemas::wire::{
     Bye, DispatchRequest, DrainRequest, Hello, HelloPart, JobRequest, LabelRequest, NodeRequest,
-    RollbackRequest, ScaleRequest, StatusReport, TaintRequest, UpdateRequest,
+    RebalanceRequest, RollbackRequest, ScaleRequest, StatusReport, TaintRequest, UpdateRequest,
 };
 
 use crate::decide::{Command, Submission};
+use crate::plan::Found;
 
 /// What a client wants done.
 #[derive(Debug)]
@@ -46,6 +47,10 @@ pub(crate) enum Wish {
     Label(LabelRequest),
     /// Set taints of a node, or take them away.
     Taint(TaintRequest),
+    /// Move runs to where they cost less, or say which would be.
+    Rebalance(RebalanceRequest),
+    /// Carry out the moves that were found for that.
+    Relocate(Box<Found>, RebalanceRequest),
 }
 
 /// A request of a client that could be read.
@@ -136,6 +141,7 @@ fn read_admin(request: &Request) -> Result<Wish, WireError> {
         ("node", "drain") => read_drain(request).map(Wish::Drain),
         ("node", "label") => request.decode().map(Wish::Label),
         ("node", "taint") => request.decode().map(Wish::Taint),
+        ("node", "rebalance") => request.decode().map(Wish::Rebalance),
         _ => Err(not_yet(&format!("`{verb}` of a {noun}"))),
     }
 }

@@ -312,6 +312,7 @@ impl Trial<'_> {
             belongs: &belongs,
             room: &|node| room(state, node),
             leave: &|_, _| None,
+            moves: &|_, _| None,
             waits: &|_| false,
             now: self.now,
         };

@@ -112,7 +112,7 @@ impl Pass<'_> {
 }
 
 /// The nodes on which the other replicas of a slot's task are, or are to be, one for each.
-fn others(state: &State, slot: &Slot) -> Vec<Arc<NodeRecord>> {
+pub(super) fn others(state: &State, slot: &Slot) -> Vec<Arc<NodeRecord>> {
     let replicas = state.slots_of_task(&slot.job, &slot.task);
     let nodes = replicas
         .filter(|other| other.slot != *slot)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use loom_schemas::event::Event;
-use loom_schemas::ids::{Name, RunId};
+use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{
     JobRecord, RunRecord, Seldom, SlotRecord, UpdatePhase, UpdateState, VersionRecord,
 };
@@ -15,7 +15,7 @@ use loom_schemas::words::RunState;
 
 use super::settle::settle_job;
 use super::task_turn::{TaskTurn, empty_slot};
-use super::{Pass, leaving, node_standing, update};
+use super::{Pass, leaving, node_standing, rebalance, update};
 use crate::depend::{Gates, decided_by};
 use crate::reconcile::{Action, Facts, Gang, Step, apply, grows, leave_of, reconcile};
 use crate::schedule;
@@ -64,6 +64,7 @@ impl Read {
         let kept = |version: u32| Some(&before.version(name, version)?.spec);
         let belongs = |node: &Name| may_run_on(before, spec, node);
         let leave = |node: &Name, task: &TaskSpec| leave_of(before.node(node)?, task);
+        let moves = |slot: &Slot, run: &RunRecord| rebalance::leave(before, slot, run);
         let waits = |task: &Name| self.gates.is_closed(task);
         act(&Facts {
             job: &self.job,
@@ -73,6 +74,7 @@ impl Read {
             belongs: &belongs,
             room: &|node| room(before, node),
             leave: &leave,
+            moves: &moves,
             waits: &waits,
             now,
         })

@@ -18,6 +18,8 @@ mod outside;
 mod parts;
 mod place;
 mod preview;
+mod rebalance;
+mod relocate;
 mod reserve;
 mod settle;
 mod silent;
@@ -46,6 +48,7 @@ pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
 pub(crate) use backfill::kept;
 pub use parts::{PART_BYTES, parts};
 pub use preview::preview;
+pub use rebalance::{Found, Search, begin, find, progress, stop};
 pub use silent::deadlines;
 pub use task_turn::{empty_slot, new_run};
 
@@ -129,6 +132,7 @@ pub fn plan_on(
     let jobs = pass.jobs;
     pass.keep_turn(draft);
     leaving::finish(draft, now);
+    rebalance::go_on(draft, now);
     let state = draft.state();
     let lost = lost_at
         .iter()

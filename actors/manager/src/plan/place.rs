@@ -1,6 +1,7 @@
 //! Where the run of a slot goes, and what is put into it.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -49,6 +50,11 @@ impl Pass<'_> {
             return start_job(draft, facts, record, (task, sub), made, turn);
         }
         let request = turn.request_of(facts.spec, task, &record.slot.index);
+        let asked = (task, version, &request);
+        if let ControlFlow::Break(run) = self.relocate(draft, facts, record, asked, turns) {
+            return run;
+        }
+        let turn = turns.get_mut(&(name, version))?;
         let is_pinned = record.slot.index.node().is_some();
         let own = own_node(record).cloned();
         let refused = if request.apart.is_empty() {
@@ -187,9 +193,7 @@ impl Pass<'_> {
         record: &SlotRecord,
         run: RunId,
     ) -> Result<Placement, String> {
-        if !std::mem::replace(&mut self.follows, true) {
-            self.cluster.follow(state);
-        }
+        self.follow(state);
         let cluster = &mut *self.cluster;
         if let Some(claim) = record.claim.as_ref()
             && let Some(load) = state.load(&claim.node)
@@ -203,6 +207,13 @@ impl Pass<'_> {
             choose(cluster, (task, request), turn, record, run, self.now)
         };
         recheck(state, placed?, request, &record.slot).map_err(|why| why.to_string())
+    }
+
+    /// Has the nodes be as the state says, where they do not follow it yet.
+    pub(super) fn follow(&mut self, state: &State) {
+        if !std::mem::replace(&mut self.follows, true) {
+            self.cluster.follow(state);
+        }
     }
 
     /// Writes down what was measured before the first choice is made from it.
@@ -294,7 +305,7 @@ fn cannot_leave(facts: &Facts<'_>, task: &TaskSpec, record: &SlotRecord, why: St
 }
 
 /// Where the slot's own run is, while another is to take over from it.
-fn own_node(record: &SlotRecord) -> Option<&Name> {
+pub(super) fn own_node(record: &SlotRecord) -> Option<&Name> {
     record
         .current
         .as_ref()
@@ -305,7 +316,7 @@ fn own_node(record: &SlotRecord) -> Option<&Name> {
 
 /// The nodes on which the slot failed lately, one for each time, and where it did last, whenever
 /// that was.
-fn failed_lately(record: &SlotRecord, now: Timestamp) -> Vec<Name> {
+pub(super) fn failed_lately(record: &SlotRecord, now: Timestamp) -> Vec<Name> {
     let failed = |run: &&RunRecord| {
         matches!(
             run.state,
@@ -323,7 +334,7 @@ fn failed_lately(record: &SlotRecord, now: Timestamp) -> Vec<Name> {
 }
 
 /// Looks at the state itself before a placement is written: nothing is ever promised twice.
-fn recheck(
+pub(super) fn recheck(
     state: &State,
     placed: Placement,
     request: &Request,

@@ -1,4 +1,5 @@
-//! Runs that have to leave their node: it is drained, or has a taint that evicts them.
+//! Runs that have to leave their node: it is drained, or has a taint that evicts them, or they are
+//! moved to where they cost less.
 //!
 //! - A run that serves leaves as an update of its job would replace it: with start-first another
 //!   runs elsewhere and counts before it ends; with stop-first it ends first, while no more than
@@ -152,7 +153,8 @@ fn leave(facts: &Facts<'_>, record: &SlotRecord, run: &RunRecord) -> Option<Leav
         return None;
     }
     let task = facts.task_at(&record.slot.task, run.version)?;
-    (facts.leave)(run.node.as_ref()?, task)
+    let of_node = (facts.leave)(run.node.as_ref()?, task);
+    of_node.or_else(|| (facts.moves)(&record.slot, run))
 }
 
 fn is_up(facts: &Facts<'_>, name: &Name, run: &RunRecord) -> bool {

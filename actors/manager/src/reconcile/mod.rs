@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Index, Name, Slot};
-use loom_schemas::record::{JobRecord, SlotRecord};
+use loom_schemas::record::{JobRecord, RunRecord, SlotRecord};
 use loom_schemas::spec::{JobSpec, TaskSpec};
 
 use crate::scheduler::Room;
@@ -73,6 +73,8 @@ pub struct Facts<'a> {
     pub room: &'a dyn Fn(&Name) -> Option<Room>,
     /// Why and when the runs of a task have to leave a node.
     pub leave: &'a dyn Fn(&Name, &TaskSpec) -> Option<Leave>,
+    /// Why a run of a slot is to go to another node, where it is being moved.
+    pub moves: &'a dyn Fn(&Slot, &RunRecord) -> Option<Leave>,
     /// Whether a task waits for others, so that nothing of it is started for the first time.
     pub waits: &'a dyn Fn(&Name) -> bool,
     /// The time.

@@ -48,6 +48,7 @@ fn actions(job: &JobRecord, spec: &JobSpec, slots: &[SlotRecord]) -> Vec<(u32, V
         belongs: &|_| true,
         room: &|_| None,
         leave: &|_, _| None,
+        moves: &|_, _| None,
         waits: &|_| false,
         now: at(10),
     };
@@ -206,6 +207,7 @@ fn a_limit_leaves_the_rest_for_later() {
         belongs: &|_| true,
         room: &|_| None,
         leave: &|_, _| None,
+        moves: &|_, _| None,
         waits: &|_| false,
         now: at(10),
     };
@@ -236,6 +238,7 @@ fn costs(job: &JobRecord, spec: &JobSpec, spent: u32) {
         belongs: &|_| true,
         room: &|_| None,
         leave: &|_, _| None,
+        moves: &|_, _| None,
         waits: &|_| false,
         now: at(10),
     };

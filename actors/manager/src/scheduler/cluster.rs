@@ -20,7 +20,7 @@ use super::pick::{self, Chosen, Failures};
 use super::queue::Queue;
 use super::ranking::OUT;
 use super::request::Request;
-use super::shape::{Shape, Shapes};
+use super::shape::{Shape, Shapes, View};
 use super::spacing::Spacing;
 use super::together::together;
 use super::why::{Cause, WhyNot};
@@ -30,8 +30,8 @@ use crate::state::{Load, State};
 /// What the nodes have left, kept from one placement to the next and from one pass to the next.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    strategy: Strategy,
-    floor: Floor,
+    pub(super) strategy: Strategy,
+    pub(super) floor: Floor,
     shapes: Shapes,
     /// Where `round-robin` goes on: the node it chose last.
     last: Option<Name>,
@@ -40,7 +40,7 @@ pub struct Cluster {
     loads: OrdMap<Name, Arc<Load>>,
     uses: OrdMap<Name, Arc<UseRecord>>,
     /// Nodes from which something was taken since: it may not come to be.
-    taken: BTreeSet<usize>,
+    pub(super) taken: BTreeSet<usize>,
     /// What waits for a node.
     queue: Queue,
     /// When it was last looked at what nodes measure.
@@ -277,7 +277,7 @@ impl Cluster {
     }
 
     /// What the replicas that live already take from one more.
-    fn spacing(&self, request: &Request, preferences: &Preferences<'_>) -> Spacing {
+    pub(super) fn spacing(&self, request: &Request, preferences: &Preferences<'_>) -> Spacing {
         let siblings = preferences.siblings.as_deref();
         Spacing::of(request, siblings, preferences.own, &self.floor)
     }
@@ -300,25 +300,7 @@ impl Cluster {
             let told = best.into_iter().map(|it| it.told(shape, &ranked.view, 0));
             return told.collect();
         }
-        let view = floor.view(shape);
-        let mut keys = floor.keys(shape, &view);
-        if !spacing.is_free() {
-            for (seat, key) in keys.iter_mut().enumerate() {
-                if *key < OUT && spacing.refuses(floor, seat).is_some() {
-                    *key = OUT;
-                }
-            }
-        }
-        let points = spread::points(preferences, floor, &keys);
-        for (seat, points) in points.iter().enumerate() {
-            if *points != 0 && keys[seat] < OUT {
-                let points = view.points(seat) + points;
-                keys[seat] = floor.cost(shape, &view, seat, points);
-            }
-        }
-        if let Some(siblings) = preferences.siblings.as_deref() {
-            siblings.raise(shape, &mut keys);
-        }
+        let (view, keys, points) = keys(floor, shape, &spacing, preferences);
         let best = pick::of_keys(shape, keys, &failed, (floor, last));
         let told = best.into_iter().map(|it| {
             let of_spread = points.get(it.seat).copied().unwrap_or(0);
@@ -326,6 +308,36 @@ impl Cluster {
         });
         told.collect()
     }
+}
+
+/// What each node costs a run, with all that speaks for it and against it but failures; beside the
+/// points of spreads.
+pub(super) fn keys(
+    floor: &mut Floor,
+    shape: &Shape,
+    spacing: &Spacing,
+    preferences: &Preferences<'_>,
+) -> (View, Vec<f64>, Vec<i32>) {
+    let view = floor.view(shape);
+    let mut keys = floor.keys(shape, &view);
+    if !spacing.is_free() {
+        for (seat, key) in keys.iter_mut().enumerate() {
+            if *key < OUT && spacing.refuses(floor, seat).is_some() {
+                *key = OUT;
+            }
+        }
+    }
+    let points = spread::points(preferences, floor, &keys);
+    for (seat, points) in points.iter().enumerate() {
+        if *points != 0 && keys[seat] < OUT {
+            let points = view.points(seat) + points;
+            keys[seat] = floor.cost(shape, &view, seat, points);
+        }
+    }
+    if let Some(siblings) = preferences.siblings.as_deref() {
+        siblings.raise(shape, &mut keys);
+    }
+    (view, keys, points)
 }
 
 /// What a run of a task is given of a node beside its room: ports and gpus.

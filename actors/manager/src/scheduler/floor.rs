@@ -7,7 +7,7 @@ use loom_schemas::record::{Claim, Gpu};
 use loom_schemas::spec::Attribute;
 use loom_schemas::words::Strategy;
 
-use super::fits::{DIMENSIONS, Room, has_room, suits};
+use super::fits::{DIMENSIONS, Room, UNCOUNTED, has_room, suits};
 use super::gpus;
 use super::ranking::OUT;
 use super::request::Request;
@@ -139,6 +139,24 @@ impl Floor {
             room.ports.remove(port);
         }
         self.changed(seat);
+    }
+
+    /// What was measured on a node, in thousandths of a core.
+    pub(super) fn measure(&mut self, seat: usize, cpu: u64) {
+        self.rooms[seat].measured_cpu = cpu;
+        self.changed(seat);
+    }
+
+    /// What each node that is up costs as it is: the sum of its weights, without those of what it does
+    /// not have or count.
+    pub(super) fn costs(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
+        let up = self.rooms.iter().enumerate().filter(|(_, room)| room.up);
+        up.map(|(seat, room)| {
+            let counts = room.all().map(|all| all > 0 && all != UNCOUNTED);
+            let weights = self.rows[seat].weight.iter().zip(counts);
+            let weights = weights.filter(|(_, counts)| *counts);
+            (seat, weights.map(|(weight, _)| *weight).sum())
+        })
     }
 
     fn changed(&mut self, seat: usize) {

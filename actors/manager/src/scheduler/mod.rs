@@ -7,6 +7,7 @@
 
 mod affinity;
 mod cluster;
+mod compare;
 mod constraint;
 mod evict;
 mod fits;
@@ -39,6 +40,7 @@ use loom_schemas::words::Strategy;
 
 pub use affinity::Affinities;
 pub use cluster::Cluster;
+pub use compare::{Compared, Holding};
 pub use constraint::{Attributes, Rule, tolerates};
 pub use evict::{Candidate, Sacrifice, least_evicted};
 pub use fits::{Room, choose_ports, fits, seed};

@@ -39,6 +39,15 @@ impl Siblings {
         self.epoch = 0;
     }
 
+    /// One replica less lives on a node.
+    pub fn remove(&mut self, node: &Name) {
+        if let Some(count) = self.by_node.get_mut(node) {
+            *count = count.saturating_sub(1);
+        }
+        self.by_node.retain(|_, count| *count > 0);
+        self.epoch = 0;
+    }
+
     /// How many replicas live on a node.
     pub fn on(&self, node: &Name) -> u32 {
         self.by_node.get(node).copied().unwrap_or(0)

@@ -353,3 +353,48 @@ async fn output_larger_than_an_answer_comes_in_pages_and_goes_on_from_a_place() 
     let none = history.logs(&last(0)).await.unwrap();
     assert_eq!((none.lines.len(), none.last), (0, place + 1));
 }
+
+/// The stream of an earlier build, which knew no events of the whole cluster.
+#[tokio::test]
+async fn a_history_of_an_earlier_build_takes_what_has_come_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let client = async_nats::connect(&server.url).await.unwrap();
+    let js = async_nats::jetstream::new(client);
+    let of = ["job", "task", "node", "manager", "queue"];
+    let config = async_nats::jetstream::stream::Config {
+        name: "ORCH_EVENTS".to_owned(),
+        subjects: of.map(|of| format!("orch.events.{of}.>")).into(),
+        max_bytes: 32 << 20,
+        ..Default::default()
+    };
+    js.create_stream(config).await.unwrap();
+    let mut leader = Manager::started(&server.url, "m1", quick()).await;
+    leader.lead().await;
+    let position = leader.replica.position.clone();
+    let log = leader.log.clone();
+    let relay = Relay::start(&leader.bus, log, &position, RelayOptions::default());
+    let at = Timestamp::from_second(1_700_000_000).unwrap();
+    let commit = loom_bus::log::Commit {
+        events: vec![Event::new(at, About::Cluster, "rebalancing")],
+        ..Default::default()
+    };
+    let committed = leader.append(commit).await.unwrap();
+    relay.committed(&committed);
+    let history = History::new(&leader.bus);
+    until("it is told", || async {
+        history.last_event().await.is_ok_and(|number| number == 1)
+    })
+    .await;
+    let query = EventQuery {
+        filter: Some("cluster.>".to_owned()),
+        ..EventQuery::default()
+    };
+    assert_eq!(history.events(&query).await.unwrap().events.len(), 1);
+    let mut stream = js.get_stream("ORCH_EVENTS").await.unwrap();
+    let config = &stream.info().await.unwrap().config;
+    // What somebody set stays.
+    assert_eq!((config.subjects.len(), config.max_bytes), (6, 32 << 20));
+    // Another manager finds it as it is to be.
+    drop(Manager::started(&server.url, "m2", quick()).await);
+}

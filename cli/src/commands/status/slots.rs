@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::{Bias, Decision, PendingResize, RunRecord, Score, SlotRecord};
+use loom_schemas::record::{Bias, Decision, PendingResize, RunRecord, SlotRecord};
 
 use crate::output::{table, time};
 
@@ -141,9 +141,14 @@ fn chosen(decision: &Decision) -> String {
         evicted,
         ..
     } = decision;
-    let next = runners_up
-        .iter()
-        .map(|next| format!("{} {}{}", next.node, shown(next.score), counted(next.bias)));
+    let next = runners_up.iter().map(|next| {
+        format!(
+            "{} {}{}",
+            next.node,
+            table::score(next.score),
+            counted(next.bias)
+        )
+    });
     let next: Vec<String> = next.collect();
     let before = if next.is_empty() { "" } else { ", before " };
     let next = next.join(", ");
@@ -152,17 +157,8 @@ fn chosen(decision: &Decision) -> String {
         [] => String::new(),
         gone => format!("; evicted for it: {}", gone.join(", ")),
     };
-    let score = format!("{}{}", shown(*score), counted(*bias));
+    let score = format!("{}{}", table::score(*score), counted(*bias));
     format!("{strategy} {score}{before}{next} (at {revision}){gone}")
-}
-
-/// A score with four digits behind the point, or what would not show so in short.
-fn shown(Score(score): Score) -> String {
-    if score == 0.0 || (1e-3..1e9).contains(&score.abs()) {
-        format!("{score:.4}")
-    } else {
-        format!("{score:.2e}")
-    }
 }
 
 /// ` (+80 points, failed 2 times, shunned)`: what counted beside the room, if anything did.

@@ -35,12 +35,12 @@ fn label_of(node: &str, key: &str, value: &str) -> LabelRequest {
 }
 
 impl Leader {
-    fn arrives(&mut self, node: &str, info: NodeInfo) {
+    pub(super) fn arrives(&mut self, node: &str, info: NodeInfo) {
         let message = hello_of(info, Vec::new());
         self.decide(|draft| hello(draft, &name(node), &message, false, at(2)));
     }
 
-    fn drains(&mut self, node: &str, deadline_ms: Option<u64>, seconds: i64) {
+    pub(super) fn drains(&mut self, node: &str, deadline_ms: Option<u64>, seconds: i64) {
         let request = drain_of(node, deadline_ms);
         let (done, _) = self.decide(|draft| drain(draft, &request, ANNA, at(seconds)));
         assert_eq!(done, Ok(true));
@@ -58,12 +58,12 @@ impl Leader {
         decided
     }
 
-    fn incoming_of(&self, slot: &Slot) -> Option<&RunRecord> {
+    pub(super) fn incoming_of(&self, slot: &Slot) -> Option<&RunRecord> {
         self.slot(slot).incoming.as_ref()
     }
 
     /// The node of every run that goes on, by index.
-    fn places(&self, job: &str) -> Vec<String> {
+    pub(super) fn places(&self, job: &str) -> Vec<String> {
         let runs = self.state.slots_of_job(job).into_iter().map(|record| {
             let run = record.current.filter(crate::state::is_live);
             run.and_then(|run| run.node)
@@ -73,7 +73,7 @@ impl Leader {
     }
 
     /// A run says how far it is.
-    fn reports(&mut self, run: &RunRecord, slot: &Slot, state: RunState, seconds: i64) {
+    pub(super) fn reports(&mut self, run: &RunRecord, slot: &Slot, state: RunState, seconds: i64) {
         let over = state.is_terminal();
         let said = RunReport {
             placement: run.placement,
@@ -87,7 +87,7 @@ impl Leader {
     }
 
     /// Every run does what it was told, and whatever is new runs.
-    fn all_obey(&mut self, job: &str, seconds: i64) {
+    pub(super) fn all_obey(&mut self, job: &str, seconds: i64) {
         for record in self.state.slots_of_job(job) {
             for run in record.current.iter().chain(&record.incoming) {
                 let state = match run.order {
@@ -112,7 +112,7 @@ impl State {
     }
 }
 
-fn stop_reason(run: &RunRecord) -> Option<&str> {
+pub(super) fn stop_reason(run: &RunRecord) -> Option<&str> {
     match &run.order {
         Order::Run => None,
         Order::Stop { reason } => Some(reason),

@@ -4,6 +4,7 @@ mod healthy;
 mod leaving;
 mod nodes;
 mod placing;
+mod rebalancing;
 mod requests;
 mod resizing;
 mod rolling;

@@ -56,6 +56,10 @@ pub(super) fn live(which: Strategy, story: &[Happens]) {
         "something is reserved after the end"
     );
     assert!(world.state.jobs().all(|job| job.status.is_terminal()));
+    let cluster = world.state.cluster();
+    let moves = cluster.and_then(|cluster| cluster.rebalance.as_ref());
+    let is_done = moves.is_none_or(|moves| moves.done_at.is_some());
+    assert!(is_done, "left to be moved: {moves:?}");
 }
 
 /// Planning settles, a stopped job gets no run, a slot no two, capacity is kept, as many serve

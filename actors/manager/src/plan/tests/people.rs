@@ -10,6 +10,7 @@ use loom_schemas::words::TaintEffect;
 
 use super::world::World;
 use crate::decide;
+use crate::plan::{self, Search};
 use crate::state::fixture::{ANNA, name, submission};
 use crate::state::live_runs;
 
@@ -35,6 +36,12 @@ pub(super) enum People {
         node: u8,
         value: u8,
     },
+    /// Runs are to go where they cost less, or no further ones.
+    Rebalance {
+        margin: u8,
+        at_once: u8,
+        stop: bool,
+    },
     /// A job that asks for nodes.
     Submit {
         job: u8,
@@ -59,7 +66,12 @@ impl People {
                 after: c % 100,
             },
             9 => Self::Untaint { node },
-            10..=12 => Self::Label { node, value: b % 2 },
+            10 | 11 => Self::Label { node, value: b % 2 },
+            12 => Self::Rebalance {
+                margin: b % 40 + 1,
+                at_once: c % 3 + 1,
+                stop: a >= 224,
+            },
             _ => Self::Submit {
                 job: a % 2,
                 // As many as wait and are tried again in one pass of these worlds.
@@ -148,17 +160,40 @@ impl World {
                 self.decide(|d, now| decide::label(d, &request, ANNA, now))
                     .unwrap();
             }
+            People::Rebalance {
+                margin,
+                at_once,
+                stop,
+            } => self.rebalance(margin, at_once, stop),
             People::Submit {
                 job,
                 replicas,
                 variant,
-            } => {
-                let spec = choosy(Self::spec(job, replicas, variant), variant);
-                let submission = submission(&spec);
-                self.decide(|d, now| decide::submit(d, submission, ANNA, now))
-                    .unwrap();
-            }
+            } => self.submit(&choosy(Self::spec(job, replicas, variant), variant)),
         }
+    }
+
+    fn submit(&mut self, spec: &JobSpec) {
+        let submission = submission(spec);
+        self.decide(|d, now| decide::submit(d, submission, ANNA, now))
+            .unwrap();
+    }
+
+    fn rebalance(&mut self, margin_percent: u8, at_once: u8, stop: bool) {
+        let search = Search {
+            strategy: self.options.strategy,
+            margin_percent,
+            most: 100,
+            now: self.now,
+        };
+        let found = plan::find(&self.state, &search);
+        self.decide(|draft, now| {
+            if stop {
+                plan::stop(draft, "anna", now);
+            } else {
+                plan::begin(draft, found.moves, u32::from(at_once), "anna", now);
+            }
+        });
     }
 
     /// The placements that there are.

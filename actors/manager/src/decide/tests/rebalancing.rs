@@ -1,0 +1,219 @@
+//! Runs that are moved to nodes where they cost less.
+
+use loom_schemas::record::{Rebalance, RunRecord};
+use loom_schemas::spec::UpdateOrder;
+use loom_schemas::units::Millis;
+
+use super::leaving::stop_reason;
+use super::*;
+use crate::plan::{Found, Search, begin, find, stop};
+
+impl Leader {
+    fn found(&self, seconds: i64) -> Found {
+        let search = Search {
+            strategy: loom_schemas::words::Strategy::Epvm,
+            margin_percent: 10,
+            most: 100,
+            now: at(seconds),
+        };
+        find(&self.state, &search)
+    }
+
+    /// Looks for moves and has them begin, so many at once.
+    fn rebalances(&mut self, at_once: u32, seconds: i64) -> usize {
+        let moves = self.found(seconds).moves;
+        self.decide(|draft| begin(draft, moves, at_once, "anna", at(seconds)))
+            .0
+    }
+
+    fn rebalance(&self) -> Option<&Rebalance> {
+        let last = self.state.cluster()?.rebalance.as_ref();
+        last.filter(|it| it.done_at.is_none())
+    }
+
+    /// Lets a second at a time go by, in which all do what they are told.
+    fn goes_on(&mut self, jobs: &[&str], seconds: std::ops::Range<i64>) {
+        for second in seconds {
+            for job in jobs {
+                self.all_obey(job, second);
+            }
+        }
+    }
+
+    fn taking_over(&self, job: &str) -> RunRecord {
+        self.incoming_of(&slot(job, 0)).cloned().unwrap()
+    }
+}
+
+/// Services of one replica, all on the only node there was, and another node.
+fn crowded(jobs: &[&str], order: UpdateOrder) -> Leader {
+    let mut leader = Leader::new(1);
+    for job_name in jobs {
+        let mut spec = job(job_name, Kind::Service, task(1));
+        spec.update.order = Some(order);
+        spec.update.healthy_for = Millis(0);
+        leader.running(&spec);
+    }
+    leader.arrives("node-2", info(4, 8));
+    leader
+}
+
+const FOUR: [&str; 4] = ["a", "b", "c", "d"];
+
+#[test]
+fn runs_are_spread_over_a_node_that_came_a_few_at_a_time() {
+    let mut leader = crowded(&FOUR, UpdateOrder::StartFirst);
+    let found = leader.found(20);
+    assert_eq!(found.moves.len(), 2, "{:?}", found.view);
+    assert!(found.view.cost_after.0 < found.view.cost_before.0);
+    assert_eq!(found.view.movable, 4);
+    assert_eq!(leader.rebalances(1, 20), 2);
+    assert_eq!(leader.last, ["cluster.rebalancing"]);
+    leader.plan(20);
+    let new = leader.taking_over("a");
+    assert_eq!(new.node, Some(name("node-2")));
+    assert_eq!(stop_reason(leader.current(&slot("a", 0))), None);
+    assert!(
+        leader.incoming_of(&slot("b", 0)).is_none(),
+        "one at a time is moved"
+    );
+    leader.reports(&new, &slot("a", 0), RunState::Running, 21);
+    leader.plan(21);
+    let why = "it costs less on node node-2 than on node-1: rebalanced by anna";
+    assert_eq!(stop_reason(leader.current(&slot("a", 0))), Some(why));
+    let mut told = Vec::new();
+    for second in 22..30 {
+        for job in FOUR {
+            leader.all_obey(job, second);
+            told.extend(leader.last.clone());
+        }
+    }
+    let places: Vec<Vec<String>> = FOUR.iter().map(|job| leader.places(job)).collect();
+    assert_eq!(
+        places,
+        [["node-2"], ["node-2"], ["node-1"], ["node-1"]],
+        "the first two by name have moved"
+    );
+    let done = told.iter().filter(|it| *it == "cluster.rebalanced");
+    assert_eq!(done.count(), 1);
+    assert_eq!(leader.rebalance(), None);
+    assert_eq!(leader.found(40).moves, [], "nothing is left to gain");
+}
+
+#[test]
+fn with_stop_first_the_run_ends_and_the_next_one_is_where_it_was_to_go() {
+    let mut leader = crowded(&["a", "b"], UpdateOrder::StopFirst);
+    assert_eq!(leader.rebalances(4, 20), 1);
+    leader.plan(20);
+    let old = leader.current(&slot("a", 0)).clone();
+    assert!(stop_reason(&old).is_some());
+    assert!(leader.incoming_of(&slot("a", 0)).is_none());
+    leader.goes_on(&["a", "b"], 21..26);
+    assert_eq!(leader.places("a"), ["node-2"]);
+    assert_eq!(leader.places("b"), ["node-1"]);
+    assert_eq!(leader.rebalance(), None);
+}
+
+#[test]
+fn a_run_stays_if_what_takes_over_fails() {
+    let mut leader = crowded(&["a", "b"], UpdateOrder::StartFirst);
+    leader.rebalances(4, 20);
+    leader.plan(20);
+    let new = leader.taking_over("a");
+    leader.reports(&new, &slot("a", 0), RunState::Rejected, 21);
+    leader.plan(21);
+    assert_eq!(leader.rebalance(), None);
+    for second in [22, 90, 400] {
+        leader.plan(second);
+        assert!(leader.incoming_of(&slot("a", 0)).is_none());
+        assert_eq!(stop_reason(leader.current(&slot("a", 0))), None);
+    }
+    assert_eq!(leader.places("a"), ["node-1"]);
+    // It would be looked for elsewhere next time.
+    assert!(
+        leader
+            .found(400)
+            .moves
+            .iter()
+            .all(|it| it.slot != slot("a", 0))
+    );
+}
+
+#[test]
+fn what_has_no_room_there_any_more_stays_and_nobody_is_evicted_for_it() {
+    let mut leader = crowded(&FOUR, UpdateOrder::StartFirst);
+    let moves = leader.found(20).moves;
+    let mut big = job("big", Kind::Service, task(1));
+    big.priority = 10;
+    let main = big.tasks.get_mut(&Name::main()).unwrap();
+    main.resources.cpu = loom_schemas::units::MilliCores(4000);
+    leader.running(&big);
+    assert_eq!(leader.places("big"), ["node-2"]);
+    leader.decide(|draft| begin(draft, moves, 4, "anna", at(22)));
+    leader.goes_on(&["a", "b", "c", "d", "big"], 22..26);
+    assert_eq!(leader.rebalance(), None);
+    assert_eq!(leader.places("big"), ["node-2"]);
+    for job in FOUR {
+        assert_eq!(leader.places(job), ["node-1"]);
+        assert!(leader.slot(&slot(job, 0)).waiting.is_none());
+    }
+}
+
+#[test]
+fn what_is_to_move_and_is_stopped_updated_or_drained_first_is_no_more_of_it() {
+    let mut leader = crowded(&FOUR, UpdateOrder::StartFirst);
+    leader.rebalances(1, 20);
+    leader.plan(20);
+    leader
+        .decide(|draft| super::stop(draft, &whole("a"), ANNA))
+        .0
+        .unwrap();
+    leader.plan(21);
+    assert_eq!(
+        leader
+            .rebalance()
+            .map(|it| (it.dropped, it.under_way.len())),
+        Some((1, 1)),
+        "the next one begins"
+    );
+    leader.drains("node-2", None, 22);
+    leader.goes_on(&FOUR, 22..40);
+    assert_eq!(leader.rebalance(), None);
+    assert_eq!(leader.places("b"), ["node-1"]);
+}
+
+#[test]
+fn what_is_begun_is_brought_to_its_end_and_nothing_more() {
+    let mut leader = crowded(&FOUR, UpdateOrder::StartFirst);
+    leader.rebalances(1, 20);
+    leader.plan(20);
+    let (stopped, _) = leader.decide(|draft| stop(draft, "anna", at(21)));
+    assert!(stopped);
+    leader.goes_on(&FOUR, 22..30);
+    let places: Vec<Vec<String>> = FOUR.iter().map(|job| leader.places(job)).collect();
+    assert_eq!(places, [["node-2"], ["node-1"], ["node-1"], ["node-1"]]);
+    assert_eq!(leader.rebalance(), None);
+    let (stopped, _) = leader.decide(|draft| stop(draft, "anna", at(31)));
+    assert!(!stopped, "there is nothing to stop");
+}
+
+#[test]
+fn what_runs_to_completion_or_together_stays() {
+    let mut leader = Leader::new(1);
+    leader.running(&job("batch", Kind::Batch, task(1)));
+    let mut gang = task(2);
+    gang.gang = true;
+    leader.running(&job("gang", Kind::Service, gang));
+    leader.arrives("node-2", info(4, 8));
+    let found = leader.found(20);
+    assert_eq!(found.moves, []);
+    let stay: Vec<(&str, u32)> = found
+        .view
+        .stay
+        .iter()
+        .map(|(why, count)| (why.as_str(), *count))
+        .collect();
+    assert_eq!(stay, [("are of gangs", 2), ("run to completion", 1)]);
+    assert_eq!(leader.rebalances(4, 20), 0);
+    assert_eq!(leader.last, [""; 0]);
+}

@@ -1,0 +1,252 @@
+//! Runs that are moved to nodes where they cost less: which, and a few at a time.
+//!
+//! The moves that were found are kept with the cluster's record. One that is begun has its run leave
+//! its node as from a node that is drained, and what takes over goes where the move says. It is done
+//! once the slot is filled from there, and given up where it turns out that it cannot be.
+
+mod find;
+mod stay;
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+use loom_schemas::event::{About, Event};
+use loom_schemas::ids::{Name, Slot};
+use loom_schemas::record::{
+    ClusterRecord, NodeStatus, Order, Rebalance, Relocation, RunRecord, SlotRecord,
+};
+use loom_schemas::wire::RebalanceProgress;
+use loom_schemas::words::RunState;
+
+pub use find::{Found, Search, find};
+use stay::movable;
+
+use crate::reconcile::{Leave, unwanted_reason, version_of};
+use crate::state::{Draft, State, is_live};
+
+/// Has moves begin, a few at a time; what an earlier rebalance has begun is brought to its end, and
+/// nothing else of it. How many moves are kept.
+pub fn begin(
+    draft: &mut Draft,
+    mut moves: Vec<Relocation>,
+    at_once: u32,
+    by: &str,
+    now: Timestamp,
+) -> usize {
+    let before = under_way(draft.state()).cloned();
+    let begun = before.map(|before| before.under_way).unwrap_or_default();
+    let is_begun = |it: &Relocation| begun.iter().any(|other| other.placement == it.placement);
+    moves.retain(|it| !is_begun(it));
+    let count = moves.len();
+    if count == 0 {
+        return 0;
+    }
+    let why = match count {
+        1 => "a run is to be moved to where it costs less".to_owned(),
+        count => format!("{count} runs are to be moved to where they cost less"),
+    };
+    tell(draft, "rebalancing", why, by, now);
+    // The next one is taken from the end.
+    moves.reverse();
+    put(
+        draft,
+        Rebalance {
+            by: by.to_owned(),
+            at: now,
+            at_once,
+            pending: moves,
+            under_way: begun,
+            moved: 0,
+            dropped: 0,
+            done_at: None,
+        },
+    );
+    go_on(draft, now);
+    count
+}
+
+/// Begins no further move; true if there was one to begin.
+pub fn stop(draft: &mut Draft, by: &str, now: Timestamp) -> bool {
+    let Some(mut rebalance) = under_way(draft.state()).cloned() else {
+        return false;
+    };
+    let left = std::mem::take(&mut rebalance.pending).len();
+    if left == 0 {
+        return false;
+    }
+    let why = format!("{left} moves are not begun any more");
+    tell(draft, "rebalancing", why, by, now);
+    rebalance.dropped += u32::try_from(left).unwrap_or(u32::MAX);
+    put(draft, rebalance);
+    go_on(draft, now);
+    true
+}
+
+/// How far the rebalance is that is under way, or came in the end.
+pub fn progress(state: &State) -> Option<RebalanceProgress> {
+    let rebalance = state.cluster()?.rebalance.as_ref()?;
+    Some(RebalanceProgress {
+        by: rebalance.by.clone(),
+        at: rebalance.at,
+        at_once: rebalance.at_once,
+        pending: u32::try_from(rebalance.pending.len()).unwrap_or(u32::MAX),
+        under_way: rebalance.under_way.clone(),
+        moved: rebalance.moved,
+        dropped: rebalance.dropped,
+        done_at: rebalance.done_at,
+    })
+}
+
+/// Looks what has become of the moves that are begun, and begins others.
+pub(super) fn go_on(draft: &mut Draft, now: Timestamp) {
+    let Some(before) = under_way(draft.state()).cloned() else {
+        return;
+    };
+    let mut rebalance = before.clone();
+    for mut it in std::mem::take(&mut rebalance.under_way) {
+        match standing(draft.state(), &it) {
+            Standing::Moves { tried } => {
+                it.tried |= tried;
+                rebalance.under_way.push(it);
+            }
+            Standing::Moved => rebalance.moved += 1,
+            Standing::Stays => rebalance.dropped += 1,
+        }
+    }
+    while rebalance.under_way.len() < rebalance.at_once.max(1) as usize
+        && let Some(it) = rebalance.pending.pop()
+    {
+        if may_begin(draft.state(), &it) {
+            draft.state_mut().mark_dirty(&it.slot.job);
+            rebalance.under_way.push(it);
+        } else {
+            rebalance.dropped += 1;
+        }
+    }
+    if rebalance.under_way.is_empty() {
+        let Rebalance { moved, dropped, .. } = rebalance;
+        let why = match dropped {
+            0 => format!("{moved} runs were moved"),
+            dropped => format!("{moved} runs were moved, {dropped} stayed"),
+        };
+        tell(draft, "rebalanced", why, &rebalance.by, now);
+        rebalance.done_at = Some(now);
+    }
+    if rebalance != before {
+        put(draft, rebalance);
+    }
+}
+
+/// Why a run leaves its node, where it is being moved.
+pub(super) fn leave(state: &State, slot: &Slot, run: &RunRecord) -> Option<Leave> {
+    let rebalance = under_way(state)?;
+    let mut begun = rebalance.under_way.iter();
+    let it = begun.find(|it| it.placement == run.placement && it.slot == *slot)?;
+    let (from, to, by) = (&it.from, &it.to, &rebalance.by);
+    Some(Leave {
+        reason: format!("it costs less on node {to} than on {from}: rebalanced by {by}"),
+        from: rebalance.at,
+        deadline: None,
+    })
+}
+
+/// The node that a run is to be placed on which takes the place of one that is moved.
+pub(super) fn target<'a>(state: &'a State, record: &SlotRecord, version: u32) -> Option<&'a Name> {
+    let rebalance = under_way(state)?;
+    let last = record.current.as_ref().or(record.ended.last())?;
+    let is_it = |it: &&Relocation| it.placement == last.placement && it.slot == record.slot;
+    let it = rebalance.under_way.iter().find(is_it)?;
+    (last.version == version).then_some(&it.to)
+}
+
+/// A run stays where it is after all.
+pub(super) fn give_up(draft: &mut Draft, slot: &Slot) {
+    if let Some(mut rebalance) = under_way(draft.state()).cloned() {
+        let before = rebalance.under_way.len();
+        rebalance.under_way.retain(|it| it.slot != *slot);
+        let gone = before - rebalance.under_way.len();
+        rebalance.dropped += u32::try_from(gone).unwrap_or(u32::MAX);
+        put(draft, rebalance);
+    }
+}
+
+/// What has become of a move that was begun.
+enum Standing {
+    /// It is on its way; whether what takes over was placed.
+    Moves {
+        tried: bool,
+    },
+    Moved,
+    Stays,
+}
+
+fn standing(state: &State, it: &Relocation) -> Standing {
+    let Some((record, job)) = state.slot(&it.slot).zip(state.job(&it.slot.job)) else {
+        return Standing::Stays;
+    };
+    let spec = state.spec(job);
+    if spec.is_none_or(|spec| unwanted_reason(job, spec, record).is_some()) {
+        return Standing::Stays;
+    }
+    let waits = record.waiting.is_some();
+    match &record.current {
+        Some(run) if run.placement == it.placement && is_live(run) => {
+            let incoming = record.incoming.as_ref();
+            let goes_on = run.order == Order::Run;
+            let failed = it.tried && !incoming.is_some_and(is_live);
+            // An update takes it along, or has already.
+            let other = version_of(record, job) != run.version || run.round != job.round;
+            if goes_on && (failed || other || (waits && incoming.is_none())) {
+                Standing::Stays
+            } else {
+                let tried = incoming.is_some();
+                Standing::Moves { tried }
+            }
+        }
+        Some(run) if run.placement != it.placement => {
+            if run.state.rank() >= RunState::Running.rank() {
+                Standing::Moved
+            } else {
+                Standing::Moves { tried: true }
+            }
+        }
+        // It has ended; another follows.
+        _ if waits => Standing::Stays,
+        _ => Standing::Moves { tried: it.tried },
+    }
+}
+
+fn may_begin(state: &State, it: &Relocation) -> bool {
+    let is_up = |node: &Name| {
+        let node = state.node(node);
+        node.is_some_and(|node| node.status == NodeStatus::Up && node.drain.is_none())
+    };
+    let Some((record, job)) = state.slot(&it.slot).zip(state.job(&it.slot.job)) else {
+        return false;
+    };
+    let Some(node) = state.node(&it.from).filter(|_| is_up(&it.to)) else {
+        return false;
+    };
+    let found = movable(state, job, record, node);
+    found.is_ok_and(|found| found.run.placement == it.placement)
+}
+
+fn under_way(state: &State) -> Option<&Rebalance> {
+    let rebalance = state.cluster()?.rebalance.as_ref()?;
+    rebalance.done_at.is_none().then_some(rebalance)
+}
+
+fn put(draft: &mut Draft, rebalance: Rebalance) {
+    let record = draft.state().cluster().cloned().unwrap_or_default();
+    draft.put_cluster(ClusterRecord {
+        rebalance: Some(rebalance),
+        ..record
+    });
+}
+
+fn tell(draft: &mut Draft, what: &str, why: String, by: &str, now: Timestamp) {
+    let mut event = Event::new(now, About::Cluster, what);
+    event.reason = Some(why);
+    event.by = Some(by.to_owned());
+    draft.event(event);
+}

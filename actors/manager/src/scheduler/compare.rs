@@ -1,0 +1,166 @@
+//! Where a run that is somewhere would cost less.
+//!
+//! A run is compared as if it were on no node yet: its room is given back, it is none of its own
+//! replicas, and of what was measured on its node its part is left out.
+
+use std::collections::BTreeMap;
+
+use loom_schemas::ids::Name;
+use loom_schemas::record::Gpu;
+use loom_schemas::words::Strategy;
+
+use super::cluster::keys;
+use super::pick::Failures;
+use super::ranking::OUT;
+use super::request::Request;
+use super::score;
+use super::shape::Shape;
+use super::{Cluster, Preferences};
+
+/// What a run holds of the node it is on.
+#[derive(Clone, Copy, Debug)]
+pub struct Holding<'a> {
+    /// What it needs of a node.
+    pub request: &'a Request,
+    /// The ports that it has.
+    pub ports: &'a BTreeMap<Name, u16>,
+    /// The gpus that it has.
+    pub gpus: &'a [Gpu],
+}
+
+/// What a run costs where it is and on the best other node that it fits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// How nodes were ranked.
+    pub strategy: Strategy,
+    /// What it costs where it is.
+    pub here: f64,
+    /// What it costs there.
+    pub there: f64,
+    /// The other node.
+    pub to: Name,
+    /// Whether the node it is on is to be avoided, and the other is not.
+    pub avoids: bool,
+}
+
+impl Compared {
+    /// By how much the run costs less there; in favour of a node that need not be avoided without end.
+    pub fn gain(&self) -> f64 {
+        if self.avoids {
+            f64::INFINITY
+        } else {
+            self.here - self.there
+        }
+    }
+
+    /// Whether it costs less there by so many percent: by `epvm` of what it costs where it is, whose
+    /// measure grows with the cluster; by the others, which measure in shares of a node, of a node.
+    pub fn is_worth(&self, margin_percent: u8) -> bool {
+        let margin = f64::from(margin_percent) / 100.0;
+        match self.strategy {
+            Strategy::Epvm => self.gain() >= margin * self.here,
+            Strategy::Binpack | Strategy::Spread | Strategy::Balanced => self.gain() >= margin,
+            // Whose turn it is says nothing of what costs less.
+            Strategy::RoundRobin => false,
+        }
+    }
+}
+
+impl Cluster {
+    /// Takes a run off its node; the part of what was measured there that is its own, in thousandths
+    /// of a core: as much as of what is reserved there.
+    pub fn lift(&mut self, node: &Name, run: Holding<'_>) -> u64 {
+        let Some(seat) = self.floor.find(node) else {
+            return 0;
+        };
+        let room = self.floor.room(seat);
+        let (measured, held) = (room.measured_cpu, room.held.cpu);
+        let part = u128::from(measured) * u128::from(run.request.amounts.cpu);
+        let part = part.checked_div(u128::from(held)).unwrap_or_default();
+        let part = u64::try_from(part).unwrap_or(u64::MAX).min(measured);
+        self.give_back(node, run.request, run.ports, run.gpus);
+        self.floor.measure(seat, measured - part);
+        part
+    }
+
+    /// Puts a run that was taken off a node on it again, with what was measured of it.
+    pub fn put_back(&mut self, node: &Name, run: Holding<'_>, measured: u64) {
+        let Some(seat) = self.floor.find(node) else {
+            return;
+        };
+        let ports = run.ports.values().copied();
+        self.floor.take(seat, run.request, ports, run.gpus);
+        self.taken.insert(seat);
+        self.add_measured(node, measured);
+    }
+
+    /// So much more is measured on a node, in thousandths of a core.
+    pub fn add_measured(&mut self, node: &Name, more: u64) {
+        if let Some(seat) = self.floor.find(node) {
+            let before = self.floor.room(seat).measured_cpu;
+            self.floor.measure(seat, before + more);
+        }
+    }
+
+    /// Where a run would cost the least that was taken off its node, and is none of the siblings; none
+    /// if it fits no other node, or its own no more.
+    pub fn compare(
+        &mut self,
+        here: &Name,
+        request: &Request,
+        preferences: &mut Preferences<'_>,
+    ) -> Option<Compared> {
+        let own = self.floor.find(here)?;
+        let shape = Shape {
+            request: request.clone(),
+            strategy: preferences.strategy.unwrap_or(self.strategy),
+            affinities: preferences.affinities.clone(),
+        };
+        if let Some(siblings) = &mut preferences.siblings {
+            siblings.look_up(&self.floor);
+        }
+        let spacing = self.spacing(request, preferences);
+        let failed = Failures::of(preferences.failed, &self.floor);
+        let (view, mut keys, _) = keys(&mut self.floor, &shape, &spacing, preferences);
+        let mine = std::mem::replace(&mut keys[own], OUT);
+        for failed in failed.apart(&keys) {
+            keys[failed.seat] = OUT;
+        }
+        let others = keys.iter().enumerate().filter(|(_, key)| **key < OUT);
+        let (best, least) = others.min_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(&b.0)))?;
+        if mine >= OUT {
+            return None;
+        }
+        let told = |seat: usize, key: f64| {
+            if view.shuns(seat) {
+                score::lowered(shape.strategy, key)
+            } else {
+                key
+            }
+        };
+        Some(Compared {
+            strategy: shape.strategy,
+            here: told(own, mine),
+            there: told(best, *least),
+            to: self.floor.name(best).clone(),
+            avoids: view.shuns(own) && !view.shuns(best),
+        })
+    }
+
+    /// The nodes that are up with what each costs by `epvm`, the dearest first: the sum of `n^u` over
+    /// what it has, `n` the number of machines, `u` the share in use.
+    pub fn dearest(&self) -> Vec<(Name, f64)> {
+        let mut all: Vec<(Name, f64)> = self
+            .floor
+            .costs()
+            .map(|(seat, cost)| (self.floor.name(seat).clone(), cost))
+            .collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        all
+    }
+
+    /// What all nodes that are up cost together.
+    pub fn total(&self) -> f64 {
+        self.floor.costs().map(|(_, cost)| cost).sum()
+    }
+}

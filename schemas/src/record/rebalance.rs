@@ -1,0 +1,49 @@
+//! Runs that are moved to other nodes because they cost less there.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Name, RunId, Slot};
+
+/// A rebalance that is under way, or was the last: moves that were decided together and are carried out a few at a
+/// time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalance {
+    /// Who wants it so, as the server knows them.
+    pub by: String,
+    /// Since when.
+    pub at: Timestamp,
+    /// At most so many runs are moved at once.
+    pub at_once: u32,
+    /// Those that are not begun, the next one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Relocation>,
+    /// Those that are begun and not done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under_way: Vec<Relocation>,
+    /// How many are done.
+    #[serde(default)]
+    pub moved: u32,
+    /// How many were given up, or turned out to be needless.
+    #[serde(default)]
+    pub dropped: u32,
+    /// When the last of them was; none while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_at: Option<Timestamp>,
+}
+
+/// A run that is to go to another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relocation {
+    /// Its slot.
+    pub slot: Slot,
+    /// The first run of its placement.
+    pub placement: RunId,
+    /// Where it is.
+    pub from: Name,
+    /// Where it is to go.
+    pub to: Name,
+    /// Whether the run that takes over from it was placed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tried: bool,
+}
