@@ -99,7 +99,9 @@ fn shown(view: &RebalanceView, request: &RebalanceRequest) -> String {
     }
     let mut text = String::new();
     let (movable, margin) = (view.movable, view.margin_percent);
-    if view.moves.is_empty() {
+    if movable == 0 {
+        text.push_str("nothing to move: no service runs\n");
+    } else if view.moves.is_empty() {
         let _ = writeln!(
             text,
             "nothing to move: none of {movable} runs would cost {margin} % less elsewhere"

@@ -147,16 +147,14 @@ impl Cluster {
         })
     }
 
-    /// The nodes that are up with what each costs by `epvm`, the dearest first: the sum of `n^u` over
-    /// what it has, `n` the number of machines, `u` the share in use.
-    pub fn dearest(&self) -> Vec<(Name, f64)> {
-        let mut all: Vec<(Name, f64)> = self
-            .floor
-            .costs()
-            .map(|(seat, cost)| (self.floor.name(seat).clone(), cost))
-            .collect();
-        all.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        all
+    /// Of the nodes that are up and asked for the one that costs the most by `epvm`: the sum of `n^u`
+    /// over what it has, `n` the number of machines, `u` the share in use. Of equals the first name.
+    pub fn dearest(&self, is_asked: impl Fn(&Name) -> bool) -> Option<&Name> {
+        let costs = self.floor.costs();
+        let all = costs.map(|(seat, cost)| (self.floor.name(seat), cost));
+        let asked = all.filter(|(name, _)| is_asked(name));
+        let dearest = asked.max_by(|a, b| a.1.total_cmp(&b.1).then_with(|| b.0.cmp(a.0)));
+        dearest.map(|(name, _)| name)
     }
 
     /// What all nodes that are up cost together.

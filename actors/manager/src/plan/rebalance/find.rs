@@ -1,20 +1,20 @@
 //! Which runs would cost less elsewhere: a list of moves, each of which lowers what all nodes cost.
 //!
-//! The dearest node comes first. Of its runs the one is moved that gains the most, as long as one
-//! gains enough; then comes the next node, and all of them again until nothing is left to gain.
+//! Of the runs on the dearest node the one is moved that gains the most, if one gains enough, and then
+//! the dearest is looked for again; a node from which nothing is to be gained is passed over until all
+//! the others have had their turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::{Relocation, RunRecord, Score};
-use loom_schemas::spec::TaskSpec;
+use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::record::{Relocation, Score};
 use loom_schemas::wire::{MoveView, RebalanceView};
 use loom_schemas::words::Strategy;
 
 use super::super::place::failed_lately;
-use super::stay::{Movable, movable};
+use super::stay::{Movable, Stay, movable};
 use crate::scheduler::{Affinities, Cluster, Compared, Holding, Preferences, Request, Siblings};
 use crate::state::{Held, State, live_runs};
 
@@ -49,12 +49,12 @@ pub fn find(state: &State, search: &Search) -> Found {
         state,
         search,
         cluster: Cluster::of(state, search.strategy),
-        runs: BTreeMap::new(),
         siblings: BTreeMap::new(),
+        gone: BTreeSet::new(),
         left: COMPARED_MAX,
         found: Found::default(),
     };
-    finder.gather();
+    finder.count();
     finder.found.view.margin_percent = search.margin_percent;
     finder.found.view.cost_before = Score(finder.cluster.total());
     while finder.sweep() {}
@@ -62,124 +62,129 @@ pub fn find(state: &State, search: &Search) -> Found {
     finder.found
 }
 
-/// A run that may be moved.
+/// A run that may be moved, and what it holds where it is.
 #[derive(Clone, Debug)]
 struct Candidate<'a> {
-    slot: Arc<Slot>,
-    run: &'a RunRecord,
-    task: &'a TaskSpec,
-    strategy: Option<Strategy>,
-    /// What it holds where it is.
+    slot: &'a Arc<Slot>,
+    movable: Movable<'a>,
     held: Request,
-    affinities: Affinities,
 }
 
 struct Finder<'a> {
     state: &'a State,
     search: &'a Search,
     cluster: Cluster,
-    /// The runs that may be moved, by node.
-    runs: BTreeMap<Name, Vec<Candidate<'a>>>,
     /// Where the replicas of each task are.
     siblings: BTreeMap<(Name, Name), Siblings>,
+    /// Placements that are moved: each is once at most.
+    gone: BTreeSet<RunId>,
     /// How many more are compared.
     left: usize,
     found: Found,
 }
 
+/// The runs on a node that may be moved, in the order of their slots, or why they stay.
+fn runs_on<'a>(state: &'a State, node: &Name) -> Vec<(&'a Arc<Slot>, Result<Movable<'a>, Stay>)> {
+    let Some((node, load)) = state.node(node).zip(state.load(node)) else {
+        return Vec::new();
+    };
+    let found = load.placements.iter().filter_map(|(placement, slot)| {
+        let (record, job) = state.slot(slot).zip(state.job(&slot.job))?;
+        let found = movable(state, job, record, node);
+        // Of two runs of a slot only the one that fills it is asked for.
+        let is_it = |found: &Movable<'_>| found.run.placement == *placement;
+        (!found.as_ref().is_ok_and(|it| !is_it(it))).then_some((slot, found))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(slot, _)| *slot);
+    found
+}
+
 impl<'a> Finder<'a> {
-    fn gather(&mut self) {
-        let state = self.state;
-        for node in state.nodes() {
-            let load = state.load(&node.name);
-            let slots = load.into_iter().flat_map(|load| &load.placements);
-            let mut candidates = Vec::new();
-            for (placement, slot) in slots {
-                let record = state.slot(slot).zip(state.job(&slot.job));
-                let Some((record, job)) = record else {
-                    continue;
-                };
-                match movable(state, job, record, node) {
-                    // Of two runs of a slot only the one that fills it is asked for.
-                    Ok(found) if found.run.placement == *placement => {
-                        candidates.push(Candidate::of(slot, found));
-                    }
-                    Ok(_) => {}
-                    Err(why) => {
-                        let stay = &mut self.found.view.stay;
-                        *stay.entry(why.as_str().to_owned()).or_default() += 1;
-                    }
+    /// Counts what may be moved, and what stays.
+    fn count(&mut self) {
+        let view = &mut self.found.view;
+        for node in self.state.nodes() {
+            for (_, found) in runs_on(self.state, &node.name) {
+                match found {
+                    Ok(_) => view.movable += 1,
+                    Err(why) => *view.stay.entry(why.as_str().to_owned()).or_default() += 1,
                 }
-            }
-            candidates.sort_by(|a, b| a.slot.cmp(&b.slot));
-            let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
-            self.found.view.movable += count;
-            if count > 0 {
-                self.runs.insert(node.name.clone(), candidates);
             }
         }
     }
 
-    /// Looks at every node once; whether something was moved and more may be.
+    /// Looks at every node, the dearest of all first; whether something was moved and more may be.
     fn sweep(&mut self) -> bool {
         let before = self.found.moves.len();
-        for (node, _) in self.cluster.dearest() {
-            while let Some((at, best)) = self.best_of(&node) {
-                if self.found.moves.len() >= self.search.most || self.left == 0 {
-                    self.found.view.more = true;
-                    return false;
-                }
-                self.relocate(&node, at, &best);
+        // Those from which something may be gained.
+        let nodes = self.state.nodes().map(|node| node.name.clone());
+        let mut left: BTreeSet<Name> = nodes.collect();
+        while let Some(node) = self.cluster.dearest(|node| left.contains(node)).cloned() {
+            let Some((candidate, best)) = self.best_of(&node) else {
+                left.remove(&node);
+                continue;
+            };
+            if self.found.moves.len() >= self.search.most || self.left == 0 {
+                self.found.view.more = true;
+                return false;
             }
+            self.relocate(&node, &candidate, &best);
         }
         self.left > 0 && self.found.moves.len() > before
     }
 
     /// The run on a node that gains the most elsewhere, if any gains enough.
-    fn best_of(&mut self, node: &Name) -> Option<(usize, Compared)> {
-        let candidates = self.runs.remove(node)?;
-        let mut best: Option<(usize, Compared)> = None;
-        let mut last: Option<&Candidate<'_>> = None;
-        for (at, candidate) in candidates.iter().enumerate() {
+    fn best_of(&mut self, node: &Name) -> Option<(Candidate<'a>, Compared)> {
+        let mut best: Option<(Candidate<'a>, Compared)> = None;
+        let mut last: Option<(&Slot, Movable<'a>)> = None;
+        for (slot, found) in runs_on(self.state, node) {
+            let Some(movable) = found
+                .ok()
+                .filter(|it| !self.gone.contains(&it.run.placement))
+            else {
+                continue;
+            };
             // Replicas that are alike gain alike; they stand beside each other.
-            let is_alike = last.is_some_and(|last| last.is_like(candidate));
-            last = Some(candidate);
+            let is_alike = last.is_some_and(|last| are_alike(last, (slot, movable)));
+            last = Some((slot, movable));
             if is_alike || self.left == 0 {
                 continue;
             }
             self.left -= 1;
-            let compared = self.compared(node, candidate);
+            let candidate = Candidate::of(slot, movable);
+            let compared = self.compared(node, &candidate);
             let compared = compared.filter(|it| it.is_worth(self.search.margin_percent));
             if let Some(compared) = compared
                 && best
                     .as_ref()
                     .is_none_or(|(_, b)| compared.gain() > b.gain())
             {
-                best = Some((at, compared));
+                best = Some((candidate, compared));
             }
         }
-        self.runs.insert(node.clone(), candidates);
         best
     }
 
     fn compared(&mut self, node: &Name, candidate: &Candidate<'a>) -> Option<Compared> {
         let key = (candidate.slot.job.clone(), candidate.slot.task.clone());
+        let Movable { task, spec, .. } = candidate.movable;
         let state = self.state;
         let siblings = self.siblings.entry(key).or_insert_with_key(|(job, task)| {
             let slots = state.slots_of_task(job, task);
             let nodes = slots.flat_map(|record| live_runs(record).filter_map(|r| r.node.as_ref()));
             nodes.collect()
         });
-        let record = state.slot(&candidate.slot)?;
+        let record = state.slot(candidate.slot)?;
         let failed = failed_lately(record, self.search.now);
         let measured = self.cluster.lift(node, candidate.holding());
         siblings.remove(node);
         let mut preferences = Preferences {
-            strategy: candidate.strategy,
+            strategy: spec.strategy,
             siblings: Some(siblings),
             failed: &failed,
-            affinities: candidate.affinities.clone(),
-            spread: &candidate.task.spread,
+            affinities: Affinities::of(task),
+            spread: &task.spread,
             own: None,
         };
         let compared = self
@@ -191,24 +196,22 @@ impl<'a> Finder<'a> {
     }
 
     /// Notes a move, and has what follows see it as done.
-    fn relocate(&mut self, node: &Name, at: usize, best: &Compared) {
-        let Some(candidates) = self.runs.get_mut(node) else {
-            return;
-        };
-        // It is moved once at most.
-        let candidate = candidates.remove(at);
+    fn relocate(&mut self, node: &Name, candidate: &Candidate<'a>, best: &Compared) {
+        let Movable { run, task, .. } = candidate.movable;
+        self.gone.insert(run.placement);
         let measured = self.cluster.lift(node, candidate.holding());
-        let (task, held) = (candidate.task, &candidate.held);
-        let placed = self
+        let held = &candidate.held;
+        if self
             .cluster
-            .place_on(&best.to, task, held, candidate.run.placement);
-        if placed.is_err() {
+            .place_on(&best.to, task, held, run.placement)
+            .is_err()
+        {
             // Only ports and gpus by name are counted otherwise than they are chosen.
             self.cluster.put_back(node, candidate.holding(), measured);
             return;
         }
         self.cluster.add_measured(&best.to, measured);
-        let slot = Slot::clone(&candidate.slot);
+        let slot = Slot::clone(candidate.slot);
         let key = (slot.job.clone(), slot.task.clone());
         if let Some(siblings) = self.siblings.get_mut(&key) {
             siblings.remove(node);
@@ -224,7 +227,7 @@ impl<'a> Finder<'a> {
         });
         self.found.moves.push(Relocation {
             slot,
-            placement: candidate.run.placement,
+            placement: run.placement,
             from: node.clone(),
             to: best.to.clone(),
             tried: false,
@@ -233,32 +236,32 @@ impl<'a> Finder<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    fn of(slot: &Arc<Slot>, Movable { run, task, spec }: Movable<'a>) -> Self {
-        let request = Request::of_slot(spec, task, &slot.index);
+    fn of(slot: &'a Arc<Slot>, movable: Movable<'a>) -> Self {
+        let request = Request::of_slot(movable.spec, movable.task, &slot.index);
         Self {
-            slot: Arc::clone(slot),
-            run,
-            task,
-            strategy: spec.strategy,
+            slot,
+            movable,
             held: Request {
-                amounts: Held::of(&run.reserved),
+                amounts: Held::of(&movable.run.reserved),
                 ..request
             },
-            affinities: Affinities::of(task),
         }
     }
 
     fn holding(&self) -> Holding<'_> {
+        let run = self.movable.run;
         Holding {
             request: &self.held,
-            ports: &self.run.ports,
-            gpus: self.run.own_gpus(),
+            ports: &run.ports,
+            gpus: run.own_gpus(),
         }
     }
+}
 
-    /// Whether it gains where the other does.
-    fn is_like(&self, other: &Self) -> bool {
-        let of = |it: &Self| (it.slot.job.clone(), it.slot.task.clone(), it.run.version);
-        of(self) == of(other) && self.held == other.held
-    }
+/// Whether what one run gains the other does as well: replicas of a task that hold the same.
+fn are_alike((a, one): (&Slot, Movable<'_>), (b, other): (&Slot, Movable<'_>)) -> bool {
+    (&a.job, &a.task, one.run.version) == (&b.job, &b.task, other.run.version)
+        && one.run.reserved == other.run.reserved
+        && !one.task.has_own(&a.index)
+        && !other.task.has_own(&b.index)
 }
