@@ -8,12 +8,12 @@ use loom_manager::decide::{self, Asker, Submission};
 use loom_manager::plan::{PlanOptions, plan_on};
 use loom_manager::scheduler::Cluster;
 use loom_manager::state::{Draft, State};
-use loom_schemas::ids::{Epoch, Name, RunId};
-use loom_schemas::record::{Capacity, NodeInfo};
+use loom_schemas::ids::{Epoch, Name, RunId, Slot};
+use loom_schemas::record::{Capacity, NodeInfo, RunRecord};
 use loom_schemas::spec::{JobSpec, Syntax, TaskSpec, read};
 use loom_schemas::units::{Bytes, MilliCores};
-use loom_schemas::wire::{Hello, TaintRequest};
-use loom_schemas::words::{DriverKind, Strategy};
+use loom_schemas::wire::{Hello, RunReport, TaintRequest};
+use loom_schemas::words::{DriverKind, RunState, Strategy};
 use uuid::Uuid;
 
 const ASKER: Asker<'static> = Asker {
@@ -240,6 +240,45 @@ pub(crate) fn with_a_dead_node(ids: &mut dyn FnMut() -> RunId) -> (State, Cluste
         decide::node_lost(draft, &dying, "bench", None, at(2)).unwrap();
     });
     (state, cluster)
+}
+
+/// 5,000 nodes, of which half came when all that runs was there.
+pub(crate) fn half_empty() -> State {
+    let mut ids = counter();
+    let mut cluster = Cluster::empty(Strategy::Epvm);
+    let mut state = fleet(2500);
+    for number in 0..2000 {
+        let name = format!("job-{number}");
+        submit(&mut state, &service(&name, 10, 250 + number % 7, 512));
+        settle(&mut state, &mut cluster, at(1), &mut ids);
+    }
+    let runs: Vec<(Slot, RunRecord)> = state
+        .slots()
+        .filter_map(|record| Some((record.slot.clone(), record.current.clone()?)))
+        .collect();
+    edit(&mut state, |draft| {
+        for (slot, run) in runs {
+            let node = run.node.clone().unwrap();
+            decide::report(draft, &node, &[runs_now(&slot, &run)], false, at(2));
+        }
+        for number in 2500..5000 {
+            join(draft, number, at(2));
+        }
+    });
+    state
+}
+
+fn runs_now(slot: &Slot, run: &RunRecord) -> RunReport {
+    let report = serde_json::json!({
+        "slot": slot,
+        "run": run.run,
+        "placement": run.placement,
+        "version": run.version,
+        "state": RunState::Running,
+        "started_at": at(2),
+        "change": 1,
+    });
+    serde_json::from_value(report).unwrap()
 }
 
 pub(crate) fn edit(state: &mut State, edit: impl FnOnce(&mut Draft)) {
