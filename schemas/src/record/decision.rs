@@ -45,7 +45,7 @@ pub struct RunnerUp {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bias {
-    /// How often the slot failed there lately.
+    /// How often the task failed there lately.
     pub failures: u8,
     /// Whether it is taken only where no other has room, for a taint `prefer-not`.
     pub shunned: bool,

@@ -97,8 +97,8 @@ impl Pass<'_> {
                 state = unreserved(&state, &holder);
             }
         }
-        self.cluster.follow(&state);
-        self.follows = true;
+        self.follows = false;
+        self.follow(&state);
         if let Some(request) = same_request(members) {
             let (fit, why) = self.cluster.together(request, members.len());
             if fit < members.len() {
@@ -115,7 +115,7 @@ impl Pass<'_> {
             let task = task.ok_or_else(|| refused("its version is not kept".to_owned()))?;
             let turn = turns
                 .entry((name.clone(), member.version))
-                .or_insert_with(|| TaskTurn::of(trial.state(), facts.job, name));
+                .or_insert_with(|| TaskTurn::of(trial.state(), facts.job, name, facts.now));
             let run = (self.ids)();
             let mut record = member.record.clone();
             let found = self.find_node(trial.state(), task, &member.request, turn, &record, run);
@@ -168,7 +168,7 @@ impl Pass<'_> {
             let due = due.unwrap_or(Timestamp::MAX);
             draft.state_mut().bring_due(&facts.job.name, due);
         }
-        let mut turn = TaskTurn::of(draft.state(), facts.job, name);
+        let mut turn = TaskTurn::of(draft.state(), facts.job, name, facts.now);
         let mut step = GangStep::default();
         for Member { mut record, .. } in members {
             let before = draft.state().slot(&record.slot).cloned();
@@ -285,7 +285,7 @@ fn members(
         let task = facts.task_at(name, version)?;
         let turn = turns
             .entry(version)
-            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, name));
+            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, name, facts.now));
         let request = turn.request_of(facts.spec, task, &record.slot.index);
         Some(Member {
             record,

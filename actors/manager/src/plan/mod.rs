@@ -10,6 +10,7 @@ mod crowded;
 mod diff;
 mod ends;
 mod evict;
+mod failures;
 mod gang;
 mod job_turn;
 mod leaving;
@@ -29,7 +30,7 @@ mod task_turn;
 mod tests;
 mod update;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use imbl::OrdMap;
@@ -40,7 +41,7 @@ use loom_schemas::words::Strategy;
 
 use crate::reconcile::NodeStanding;
 use crate::schedule;
-use crate::scheduler::{Cluster, Request, Smoothed};
+use crate::scheduler::{Apartness, Cluster, Request, Smoothed};
 use crate::state::{Draft, State};
 
 pub(crate) use assign::results;
@@ -185,7 +186,7 @@ fn wake(
         draft.state_mut().free_ending();
     }
     let state = draft.state();
-    let mut jobs: Vec<Name> = state.delay_over(now).map(|slot| slot.job.clone()).collect();
+    let mut jobs: BTreeSet<Name> = state.delay_over(now).map(|slot| slot.job.clone()).collect();
     jobs.extend(state.due(now).cloned());
     jobs.extend(leaving::left_alone(state));
     for (node, _) in lost_at.iter().filter(|(_, at)| **at <= now) {
@@ -196,9 +197,11 @@ fn wake(
         jobs.extend(placements.map(|slot| slot.job.clone()));
     }
     if state.waiting_may_fit() {
+        jobs.extend(queue.unknown());
+        let mut apart = Apartness::of(state);
         for node in state.freed().filter_map(|node| state.node(node)) {
             let room_for = |rank| evict::room_for(state, node, rank, now);
-            jobs.extend(queue.woken_by(&node.name, &room_for));
+            queue.woken_by(node, &room_for, &mut apart, &mut jobs);
             // Room is made here for these.
             let claims = state.load(&node.name).into_iter();
             let claims = claims.flat_map(|load| load.claims.keys());
@@ -212,7 +215,6 @@ fn wake(
     jobs.extend(queue.next_gang(state.reserved().is_some(), waits));
     let state = draft.state_mut();
     state.mark_waiting_tried();
-    jobs.dedup();
     for job in &jobs {
         state.mark_dirty(job);
     }
@@ -227,6 +229,8 @@ struct Pass<'a> {
     cluster: &'a mut Cluster,
     /// Whether the cluster follows this pass: from the first run that is placed on.
     follows: bool,
+    /// Whether it has followed this pass: whose turn it is by `round-robin` is known to it alone.
+    begun: bool,
     /// What was refused in this pass: nothing becomes free in it, so it is not tried again.
     refused: HashMap<Request, String>,
     /// Those of which no eviction makes room for a priority, in this pass.
@@ -254,6 +258,7 @@ impl<'a> Pass<'a> {
             ids,
             cluster,
             follows: false,
+            begun: false,
             refused: HashMap::new(),
             hopeless: HashSet::new(),
             evictable: None,

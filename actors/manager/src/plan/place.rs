@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{Claim, ClusterRecord, Decision, RunRecord, Seldom, SlotRecord};
 use loom_schemas::spec::{Operator, SubJob, TaskSpec};
-use loom_schemas::words::RunState;
 
 use super::ends::longest;
 use super::task_turn::{TaskTurn, new_run};
@@ -22,9 +21,6 @@ use crate::subjob::{self, NotMade};
 
 /// How long until a child job is called after another second.
 const NAME_PAUSE: Duration = Duration::from_secs(1);
-
-/// For so long a node is the last choice for a slot that failed there.
-const LATELY: Duration = Duration::from_mins(10);
 
 impl Pass<'_> {
     /// Finds a node for a run of the slot's version, or writes down why there is none.
@@ -43,7 +39,7 @@ impl Pass<'_> {
         let task = facts.task_at(&name, version)?;
         let turn = turns
             .entry((name.clone(), version))
-            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, &name));
+            .or_insert_with(|| TaskTurn::of(draft.state(), facts.job, &name, facts.now));
         record.not_before = None;
         if let Operator::Job(sub) = &task.operator {
             let made = (version, (self.ids)());
@@ -211,7 +207,12 @@ impl Pass<'_> {
 
     /// Has the nodes be as the state says, where they do not follow it yet.
     pub(super) fn follow(&mut self, state: &State) {
-        if !std::mem::replace(&mut self.follows, true) {
+        if std::mem::replace(&mut self.follows, true) {
+            return;
+        }
+        if std::mem::replace(&mut self.begun, true) {
+            self.cluster.follow_on(state);
+        } else {
             self.cluster.follow(state);
         }
     }
@@ -231,7 +232,7 @@ impl Pass<'_> {
 
     /// Writes down where `round-robin` goes on.
     pub(super) fn keep_turn(&self, draft: &mut Draft) {
-        if !self.follows {
+        if !self.begun {
             return;
         }
         let record = draft.state().cluster().cloned().unwrap_or_default();
@@ -254,7 +255,7 @@ pub(super) fn choose(
     run: RunId,
     now: Timestamp,
 ) -> Result<Placement, String> {
-    let failed = failed_lately(record, now);
+    let failed = turn.failed_for(record, now);
     let mut preferences = Preferences {
         strategy: turn.strategy,
         affinities: turn.affinities_of(task),
@@ -312,25 +313,6 @@ pub(super) fn own_node(record: &SlotRecord) -> Option<&Name> {
         .filter(|run| is_live(run))?
         .node
         .as_ref()
-}
-
-/// The nodes on which the slot failed lately, one for each time, and where it did last, whenever
-/// that was.
-pub(super) fn failed_lately(record: &SlotRecord, now: Timestamp) -> Vec<Name> {
-    let failed = |run: &&RunRecord| {
-        matches!(
-            run.state,
-            RunState::Failed | RunState::Rejected | RunState::Lost
-        )
-    };
-    let last = record.ended.len().saturating_sub(1);
-    let counts = |(at, run): &(usize, &RunRecord)| {
-        let lately = |ended: Timestamp| now.duration_since(ended).unsigned_abs() <= LATELY;
-        *at == last || run.ended_at.is_some_and(lately)
-    };
-    let ended = record.ended.iter().enumerate();
-    let runs = ended.filter(counts).map(|(_, run)| run).filter(failed);
-    runs.filter_map(|run| run.node.clone()).collect()
 }
 
 /// Looks at the state itself before a placement is written: nothing is ever promised twice.

@@ -249,9 +249,9 @@ impl Ahead<'_, '_> {
         for at in order {
             let member = &self.members[at];
             let task = self.facts.task_at(self.name, member.version)?;
-            let turn = turns
-                .entry(member.version)
-                .or_insert_with(|| TaskTurn::of(self.state, self.facts.job, self.name));
+            let turn = turns.entry(member.version).or_insert_with(|| {
+                TaskTurn::of(self.state, self.facts.job, self.name, self.facts.now)
+            });
             let (now, nobody) = (self.facts.now, RunId(Uuid::nil()));
             let (request, record) = (&member.request, &member.record);
             let placed = choose(&mut cluster, (task, request), turn, record, nobody, now);

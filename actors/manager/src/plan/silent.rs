@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::Name;
 use loom_schemas::record::NodeRecord;
 
@@ -16,7 +16,7 @@ const TOGETHER: usize = 3;
 const TOGETHER_PERCENT: usize = 20;
 
 /// Nodes that went down within so long of each other fell silent together.
-const WITHIN: Duration = Duration::from_secs(30);
+const WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// How long nothing is given up once it is taken for the bus.
 const FREEZE: Duration = Duration::from_mins(5);
@@ -46,18 +46,16 @@ pub fn deadlines(state: &State, lost_after: Duration) -> BTreeMap<Name, Timestam
         let usual = later(node.since, lost_after);
         deadlines.insert(node.name.clone(), node.back_by.unwrap_or(usual).max(usual));
     }
+    let within = |a: &NodeRecord, b: &NodeRecord| b.since.duration_since(a.since) <= WITHIN;
+    let (mut first, mut behind) = (0, 0);
     for (at, node) in silent.iter().enumerate() {
-        let near =
-            |other: &&NodeRecord| other.since.duration_since(node.since).unsigned_abs() <= WITHIN;
-        let before = silent[..at]
-            .iter()
-            .rev()
-            .take_while(|other| near(other))
-            .count();
-        let after = silent[at + 1..]
-            .iter()
-            .take_while(|other| near(other))
-            .count();
+        while !within(silent[first], node) {
+            first += 1;
+        }
+        while behind < silent.len() && within(node, silent[behind]) {
+            behind += 1;
+        }
+        let (before, after) = (at - first, behind - at - 1);
         let deadline = if before + 1 + after > most {
             let turn = u32::try_from(before).unwrap_or(u32::MAX);
             later(

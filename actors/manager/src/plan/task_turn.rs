@@ -9,6 +9,7 @@ use loom_schemas::record::{JobRecord, Marks, Order, RunRecord, Seldom, SlotRecor
 use loom_schemas::spec::{JobSpec, Resources, TaskSpec};
 use loom_schemas::words::{RunState, Strategy};
 
+use super::failures;
 use crate::scheduler::{Affinities, Request, Siblings};
 use crate::state::{Draft, State, live_runs};
 
@@ -21,27 +22,38 @@ pub(super) struct TaskTurn {
     /// What speaks for nodes and against them, once that was asked for.
     affinities: Option<Affinities>,
     pub(super) siblings: Siblings,
+    /// Where it failed lately, and how often.
+    failed: Vec<(Name, u8)>,
     first_waiting: Option<Slot>,
     /// What was refused because of the replicas there are: none of them goes in this pass.
     pub(super) refused: HashMap<Request, String>,
 }
 
 impl TaskTurn {
-    pub(super) fn of(state: &State, job: &JobRecord, name: &Name) -> Self {
+    pub(super) fn of(state: &State, job: &JobRecord, name: &Name, now: Timestamp) -> Self {
+        let slots = || state.slots_of_task(&job.name, name).map(AsRef::as_ref);
         let mut turn = Self {
             request: None,
             strategy: state.spec(job).and_then(|spec| spec.strategy),
             affinities: None,
             siblings: Siblings::default(),
+            failed: failures::of_task(slots(), now),
             first_waiting: None,
             refused: HashMap::new(),
         };
-        for record in state.slots_of_task(&job.name, name) {
+        for record in slots() {
             for node in live_runs(record).filter_map(|run| run.node.as_ref()) {
                 turn.siblings.add(node);
             }
         }
         turn
+    }
+
+    /// Where a slot of it would better not go, and how often it or another failed there.
+    pub(super) fn failed_for(&self, record: &SlotRecord, now: Timestamp) -> Vec<(Name, u8)> {
+        let mut failed = self.failed.clone();
+        failed.extend(failures::last_of_slot(record, now).map(|node| (node.clone(), 1)));
+        failed
     }
 
     /// What the slot of this index needs.

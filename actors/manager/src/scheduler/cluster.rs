@@ -120,18 +120,25 @@ impl Cluster {
                 | DiffItem::Update { new: (name, _), .. }) = item;
                 changed.extend(self.floor.find(name));
             }
-            for seat in changed {
-                let name = self.floor.name(seat);
-                if let Some(node) = nodes.get(name) {
-                    self.floor.put(seat, Room::in_state(state, node));
-                }
-            }
+            let room = |seat: usize| {
+                let node = nodes.get(self.floor.name(seat))?;
+                Some((seat, Room::in_state(state, node)))
+            };
+            let rooms: Vec<(usize, Room)> = changed.into_iter().filter_map(room).collect();
+            self.floor.put(rooms);
         }
         self.nodes = nodes.clone();
         self.loads = loads.clone();
         self.uses = uses.clone();
         let record = state.cluster();
         self.last = record.and_then(|record| record.last_placed.clone());
+    }
+
+    /// The same, where what was placed since is not in the state: `round-robin` goes on after it.
+    pub fn follow_on(&mut self, state: &State) {
+        let last = self.last.take();
+        self.follow(state);
+        self.last = last;
     }
 
     /// The node that `round-robin` chose last.

@@ -91,14 +91,21 @@ impl Floor {
         self.epoch += 1;
     }
 
-    /// Has a node be as it is now.
-    pub(super) fn put(&mut self, seat: usize, room: Room) {
-        let before = std::mem::replace(&mut self.rooms[seat], room);
-        let room = &self.rooms[seat];
-        if room.is_as(&before) {
-            self.changed(seat);
-        } else {
-            self.selection.turned(seat, room);
+    /// Has nodes be as they are now. If any of them is otherwise than by how much of it is in use, all
+    /// are weighed anew, once.
+    pub(super) fn put(&mut self, rooms: impl IntoIterator<Item = (usize, Room)>) {
+        let mut turned = false;
+        for (seat, room) in rooms {
+            let before = std::mem::replace(&mut self.rooms[seat], room);
+            let room = &self.rooms[seat];
+            if room.is_as(&before) {
+                self.changed(seat);
+            } else {
+                self.selection.turned(seat, room);
+                turned = true;
+            }
+        }
+        if turned {
             self.weigh();
         }
     }

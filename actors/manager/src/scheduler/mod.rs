@@ -6,6 +6,7 @@
 //! looked at. Everything is deterministic; ties go to the name.
 
 mod affinity;
+mod apartness;
 mod cluster;
 mod compare;
 mod constraint;
@@ -39,6 +40,7 @@ use loom_schemas::spec::SpreadOver;
 use loom_schemas::words::Strategy;
 
 pub use affinity::Affinities;
+pub use apartness::Apartness;
 pub use cluster::Cluster;
 pub use compare::{Compared, Holding};
 pub use constraint::{Attributes, Rule, tolerates};
@@ -77,8 +79,8 @@ pub struct Preferences<'a> {
     pub strategy: Option<Strategy>,
     /// Where the replicas of the task live: fewer are better. What is placed is added.
     pub siblings: Option<&'a mut Siblings>,
-    /// Where the slot failed lately, once for each time: any other is better.
-    pub failed: &'a [Name],
+    /// Where it failed lately, and how often: any other is better.
+    pub failed: &'a [(Name, u8)],
     /// What speaks for nodes and against them.
     pub affinities: Affinities,
     /// Over what replicas are spread beside nodes.

@@ -19,7 +19,7 @@ const RUNNERS_UP: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Contender {
     pub(super) seat: usize,
-    /// How often the slot failed there lately.
+    /// How often the task failed there lately.
     failures: u8,
     key: f64,
 }
@@ -32,18 +32,21 @@ pub(super) struct Chosen {
     pub(super) bias: Bias,
 }
 
-/// Where a slot failed lately, and how often.
+/// Where a task failed lately, and how often.
 #[derive(Debug, Default)]
 pub(super) struct Failures(Vec<(usize, u8)>);
 
 impl Failures {
-    /// From the nodes, each once for each time.
-    pub(super) fn of(nodes: &[Name], floor: &Floor) -> Self {
+    /// From the nodes, each with how often; what is said of one several times is summed up.
+    pub(super) fn of(nodes: &[(Name, u8)], floor: &Floor) -> Self {
         let mut seats: Vec<(usize, u8)> = Vec::new();
-        for seat in nodes.iter().filter_map(|node| floor.find(node)) {
+        for (node, count) in nodes {
+            let Some(seat) = floor.find(node) else {
+                continue;
+            };
             match seats.iter_mut().find(|(other, _)| *other == seat) {
-                Some((_, times)) => *times = times.saturating_add(1),
-                None => seats.push((seat, 1)),
+                Some((_, times)) => *times = times.saturating_add(*count),
+                None => seats.push((seat, *count)),
             }
         }
         Self(seats)

@@ -6,14 +6,16 @@
 //! the node has left, or would have if all were evicted who may be, none is looked at.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use imbl::OrdSet;
 use imbl::ordset::DiffItem;
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, Slot};
+use loom_schemas::record::NodeRecord;
 
+use super::apartness::Apartness;
 use super::fits::{DIMENSIONS, Room, fits};
 use super::request::Request;
 
@@ -126,10 +128,21 @@ impl Queue {
         None
     }
 
-    /// The jobs of which a slot may fit a node that has so much for each rank now.
-    pub fn woken_by(&mut self, node: &Name, room_for: &dyn Fn(Rank) -> Room) -> HashSet<Name> {
-        let mut jobs: HashSet<Name> = self.unknown.iter().map(|slot| slot.job.clone()).collect();
-        for slot in self.pinned.get(node).into_iter().flatten() {
+    /// The jobs of slots of which nobody said what they ask for: any node may help.
+    pub fn unknown(&self) -> impl Iterator<Item = Name> + '_ {
+        self.unknown.iter().map(|slot| slot.job.clone())
+    }
+
+    /// Adds the jobs of which a slot may fit a node that has so much for each rank now, and is apart
+    /// from where the other replicas are.
+    pub fn woken_by(
+        &mut self,
+        node: &Arc<NodeRecord>,
+        room_for: &dyn Fn(Rank) -> Room,
+        apart: &mut Apartness<'_>,
+        jobs: &mut BTreeSet<Name>,
+    ) {
+        for slot in self.pinned.get(&node.name).into_iter().flatten() {
             self.looked += 1;
             let known = self.requests.get(slot);
             if known.is_some_and(|(request, rank)| fits(&room_for(*rank), request).is_ok()) {
@@ -148,12 +161,12 @@ impl Queue {
                 for (request, slots) in class {
                     self.looked += 1;
                     if fits(&room, request).is_ok() {
-                        jobs.extend(slots.iter().map(|slot| slot.job.clone()));
+                        let may = |slot: &&Slot| apart.allows(request, slot, node);
+                        jobs.extend(slots.iter().filter(may).map(|slot| slot.job.clone()));
                     }
                 }
             }
         }
-        jobs
     }
 
     /// How many requests were compared with a node so far.

@@ -130,7 +130,7 @@ fn replicas_keep_apart_and_a_failed_node_is_the_last_choice() {
     let request = Request::of(&task);
     let replicas = name("node-1");
     for strategy in [Strategy::Epvm, Strategy::Binpack, Strategy::Spread] {
-        for (failed, expected) in [(vec![], "node-2"), (vec![name("node-2")], "node-1")] {
+        for (failed, expected) in [(vec![], "node-2"), (vec![(name("node-2"), 1)], "node-1")] {
             let mut cluster = Cluster::of(&state, strategy);
             let mut siblings: Siblings = [&replicas].into_iter().collect();
             let mut preferences = Preferences {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use loom_schemas::ids::Name;
+use loom_schemas::ids::{Name, Slot};
 use loom_schemas::words::DriverKind;
 
-use super::fits::{Room, fits};
+use super::apartness::Apartness;
+use super::fits::{Room, has_room, suits};
 use super::request::Request;
 use crate::state::State;
 
@@ -80,12 +81,16 @@ impl WhyNot {
     /// What its words begin with.
     pub const WORDS: &str = "no node fits: ";
 
-    /// Why a request fits no node as things stand; none if it fits one.
-    pub fn of(state: &State, request: &Request) -> Option<Self> {
+    /// Why what a slot asks for fits no node as things stand; none if it fits one. Counted in the order
+    /// of placing: what is against a node by itself, the other replicas, its room.
+    pub fn of(state: &State, slot: &Slot, request: &Request) -> Option<Self> {
         let mut why = Self::default();
+        let mut apart = Apartness::of(state);
         for node in state.nodes() {
             let room = Room::of(node, state.load(&node.name));
-            why.count(fits(&room, request).err()?);
+            let cause = suits(&room, request).err();
+            let cause = cause.or_else(|| apart.refuses(request, slot, node));
+            why.count(cause.or_else(|| has_room(&room, request).err())?);
         }
         Some(why)
     }

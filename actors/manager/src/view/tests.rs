@@ -70,6 +70,30 @@ fn why_a_job_waits_is_told_as_of_now() {
 }
 
 #[test]
+fn other_replicas_are_counted_before_the_room_that_a_node_has() {
+    let mut main = task(3);
+    main.constraints.push("distinct_hosts".parse().unwrap());
+    let mut ids = counter();
+    // What comes after it fills both nodes.
+    let jobs = [
+        job("apart", Kind::Service, main),
+        job("filler", Kind::Service, task(6)),
+    ];
+    let state = decide(&with_nodes(2, 4), |draft| {
+        for spec in jobs {
+            crate::decide::submit(draft, submission(&spec), ANNA, at(1)).unwrap();
+            plan(draft, at(1), &PlanOptions::default(), &mut ids);
+        }
+    })
+    .state;
+    let view = job_view(&state, &whole("apart"), MUCH).unwrap();
+    let waits = view.slots.iter().find_map(|slot| slot.waiting.as_deref());
+    assert_eq!(waits, Some("no node fits: 2 constraint distinct_hosts"));
+    let view = job_view(&state, &whole("filler"), MUCH).unwrap();
+    assert!(view.slots.iter().all(|slot| slot.waiting.is_none()));
+}
+
+#[test]
 fn a_node_shows_what_it_holds() {
     let state = crowded();
     let nodes = node_list(&state, &NodeListQuery::default(), &|_| None, MUCH).nodes;

@@ -59,7 +59,7 @@ fn why_now(state: &State, job: &JobRecord, spec: &JobSpec, slot: &SlotRecord) ->
         let cause = fits(&room, &request).err()?;
         return Some(format!("node {name}: {cause}"));
     }
-    let why = WhyNot::of(state, &request)?;
+    let why = WhyNot::of(state, at, &request)?;
     let why = || kept(state, &request, why.to_string());
     written.starts_with(WhyNot::WORDS).then(why)
 }

@@ -13,7 +13,7 @@ use loom_schemas::record::{Relocation, Score};
 use loom_schemas::wire::{MoveView, RebalanceView};
 use loom_schemas::words::Strategy;
 
-use super::super::place::failed_lately;
+use super::super::failures;
 use super::stay::{Movable, Stay, movable};
 use crate::scheduler::{Affinities, Cluster, Compared, Holding, Preferences, Request, Siblings};
 use crate::state::{Held, State, live_runs};
@@ -49,7 +49,7 @@ pub fn find(state: &State, search: &Search) -> Found {
         state,
         search,
         cluster: Cluster::of(state, search.strategy),
-        siblings: BTreeMap::new(),
+        tasks: BTreeMap::new(),
         gone: BTreeSet::new(),
         left: COMPARED_MAX,
         found: Found::default(),
@@ -74,8 +74,8 @@ struct Finder<'a> {
     state: &'a State,
     search: &'a Search,
     cluster: Cluster,
-    /// Where the replicas of each task are.
-    siblings: BTreeMap<(Name, Name), Siblings>,
+    /// Where the replicas of each task are, and where it failed lately.
+    tasks: BTreeMap<(Name, Name), (Siblings, Vec<(Name, u8)>)>,
     /// Placements that are moved: each is once at most.
     gone: BTreeSet<RunId>,
     /// How many more are compared.
@@ -170,19 +170,19 @@ impl<'a> Finder<'a> {
         let key = (candidate.slot.job.clone(), candidate.slot.task.clone());
         let Movable { task, spec, .. } = candidate.movable;
         let state = self.state;
-        let siblings = self.siblings.entry(key).or_insert_with_key(|(job, task)| {
-            let slots = state.slots_of_task(job, task);
-            let nodes = slots.flat_map(|record| live_runs(record).filter_map(|r| r.node.as_ref()));
-            nodes.collect()
+        let now = self.search.now;
+        let (siblings, failed) = self.tasks.entry(key).or_insert_with_key(|(job, task)| {
+            let slots = || state.slots_of_task(job, task).map(AsRef::as_ref);
+            let nodes = slots().flat_map(live_runs);
+            let nodes = nodes.filter_map(|run| run.node.as_ref());
+            (nodes.collect(), failures::of_task(slots(), now))
         });
-        let record = state.slot(candidate.slot)?;
-        let failed = failed_lately(record, self.search.now);
         let measured = self.cluster.lift(node, candidate.holding());
         siblings.remove(node);
         let mut preferences = Preferences {
             strategy: spec.strategy,
             siblings: Some(siblings),
-            failed: &failed,
+            failed,
             affinities: Affinities::of(task),
             spread: &task.spread,
             own: None,
@@ -213,7 +213,7 @@ impl<'a> Finder<'a> {
         self.cluster.add_measured(&best.to, measured);
         let slot = Slot::clone(candidate.slot);
         let key = (slot.job.clone(), slot.task.clone());
-        if let Some(siblings) = self.siblings.get_mut(&key) {
+        if let Some((siblings, _)) = self.tasks.get_mut(&key) {
             siblings.remove(node);
             siblings.add(&best.to);
         }

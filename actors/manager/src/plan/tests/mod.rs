@@ -2,6 +2,7 @@
 //! and in any order: laws over generated ones, and those that once broke a law.
 
 mod checks;
+mod choices;
 mod evict;
 mod figures;
 mod gang_laws;

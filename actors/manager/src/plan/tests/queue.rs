@@ -7,7 +7,7 @@ use loom_schemas::words::RunState;
 use proptest::prelude::{prop, prop_assert_eq, proptest};
 
 use super::line::{Leader, asking, service, slot};
-use crate::scheduler::{Queue, Rank, Request, Room};
+use crate::scheduler::{Apartness, Queue, Rank, Request, Room};
 use crate::state::fixture::{cases, info, name};
 
 #[test]
@@ -147,6 +147,40 @@ fn a_node_that_comes_wakes_those_alone_that_it_could_help() {
     assert_eq!([leader.placed("there"), leader.placed("wide")], [1, 0]);
 }
 
+#[test]
+fn what_has_to_be_apart_is_not_woken_by_a_node_on_which_it_is_already() {
+    let mut leader = Leader::new(&[]);
+    for (node, rack) in [("node-1", "a"), ("node-2", "b"), ("node-3", "b")] {
+        let mut info = info(4, 8);
+        info.labels.insert("rack".to_owned(), rack.to_owned());
+        leader.hello(node, info);
+    }
+    for (job, constraint, fit) in [
+        ("hosts", "distinct_hosts", 3),
+        ("racks", "node.label.rack distinct_property 1", 2),
+    ] {
+        leader.submit("anna", &service("other", 50, asking(100, 64, 3)));
+        let mut task = asking(100, 64, 4);
+        task.constraints.push(constraint.parse().unwrap());
+        leader.submit("anna", &service(job, 50, task));
+        leader.plan();
+        assert_eq!(leader.placed(job), fit, "{job}");
+        leader.submit("anna", &service("other", 50, asking(100, 64, 0)));
+        leader.plan();
+        for index in 0..3 {
+            leader.says(&slot("other", index), RunState::Killed);
+        }
+        let jobs = leader.plan();
+        assert!(jobs <= 2, "{job}: {jobs} looked at for the job that ended");
+    }
+    // A node more in a rack of its own helps both.
+    let mut info = info(4, 8);
+    info.labels.insert("rack".to_owned(), "c".to_owned());
+    leader.hello("node-4", info);
+    leader.plan();
+    assert_eq!([leader.placed("hosts"), leader.placed("racks")], [4, 3]);
+}
+
 /// A request of so many millicores and MiB.
 fn request(cpu: u32, mib: u64) -> Request {
     Request::of(&asking(cpu, mib, 1))
@@ -190,10 +224,9 @@ proptest! {
             let free = (u64::from(cores) * 1000).saturating_sub(used);
             let fit = known.iter().filter(|(_, (cpu, mib))| *cpu <= free && *mib <= gib * 1024);
             let expected: BTreeSet<Name> = fit.map(|(slot, _)| slot.job.clone()).collect();
-            let woken: BTreeSet<Name> = {
-                let jobs = queue.woken_by(&name("node-1"), &|_| room.clone());
-                jobs.into_iter().collect()
-            };
+            let mut woken = BTreeSet::new();
+            let mut apart = Apartness::of(&leader.state);
+            queue.woken_by(record, &|_| room.clone(), &mut apart, &mut woken);
             prop_assert_eq!(woken, expected);
         }
     }

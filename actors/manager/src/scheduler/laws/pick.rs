@@ -118,7 +118,7 @@ impl World {
         own: Option<usize>,
     ) -> [Result<Placement, WhyNot>; 2] {
         self.placed += 1;
-        let failed: Vec<Name> = failed.iter().map(|number| node(*number)).collect();
+        let failed: Vec<(Name, u8)> = failed.iter().map(|number| (node(*number), 1)).collect();
         let own = own.map(node);
         let task = &self.tasks[kind];
         let (request, affinities) = (Request::of(task), Affinities::of(task));
