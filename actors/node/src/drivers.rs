@@ -28,7 +28,7 @@ const NO_SIM: &str = "this node has no `sim` driver: start it with `--driver sim
 const LIVE_RESTORE: &str = "docker.live-restore";
 
 /// Where the process driver keeps its runs in the data directory.
-const RUNS: &str = "runs";
+pub(crate) const RUNS: &str = "runs";
 
 /// The drivers of a node, and how many runs each starts at once.
 pub(crate) struct Drivers {

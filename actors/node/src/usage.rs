@@ -1,12 +1,15 @@
 //! What is in use on a node: of the whole host, or for a node that only plays, of its tasks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use loom_schemas::record::Capacity;
 use loom_schemas::units::{Bytes, MilliCores};
 use loom_schemas::wire::NodeUsage;
+use loom_task::driver::docker::CONTAINERS;
+use loom_task::driver::taken;
 use sysinfo::System;
 
+use crate::drivers::RUNS;
 use crate::gpus::{NVIDIA, listed};
 use crate::pids;
 
@@ -40,8 +43,8 @@ impl Meter {
     }
 
     /// What the host can give: its cores as this process may use them, its memory but for a
-    /// reserve, the disk that is free where the node keeps its files but for a twentieth. Nobody knows how
-    /// fast a disk is: it is not counted where nobody tells.
+    /// reserve, the disk that is free where the node keeps its files, or taken by its runs, but for a
+    /// twentieth. Nobody knows how fast a disk is: it is not counted where nobody tells.
     fn capacity(&mut self, directory: &Path) -> Capacity {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let memory = self.system.as_mut().map_or(0, |system| {
@@ -51,7 +54,8 @@ impl Meter {
                 .map_or(u64::MAX, |limits| limits.total_memory);
             system.total_memory().min(of_group)
         });
-        let free = disk(directory).map_or(0, |disk| disk.free);
+        // What runs of an earlier agent hold is reserved for them, and not lost to tasks.
+        let free = disk(directory).map_or(0, |disk| disk.free + of_runs(directory));
         Capacity {
             cpu: MilliCores(
                 u32::try_from(cores)
@@ -105,6 +109,17 @@ fn coarse(number: u64, digits: u32) -> u64 {
     number >> others << others
 }
 
+/// Bytes that the runs of a node, or of the nodes of one process beneath a directory, take.
+fn of_runs(directory: &Path) -> u64 {
+    let nodes = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let nodes = nodes.map(|node| node.path()).chain([directory.to_owned()]);
+    let of_node = |node: PathBuf| -> u64 {
+        let runs = [RUNS, CONTAINERS].map(|runs| taken(&node.join(runs)));
+        runs.into_iter().sum()
+    };
+    nodes.map(of_node).sum()
+}
+
 struct Disk {
     free: u64,
     used: u64,
@@ -125,6 +140,24 @@ fn disk(directory: &Path) -> Option<Disk> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_runs_have_written_is_not_lost_to_tasks() {
+        let place = tempfile::tempdir().unwrap();
+        let write = |file: &str, mib: usize| {
+            let path = place.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, vec![1; mib << 20]).unwrap();
+        };
+        write("bus/store/log", 8);
+        write("state/log", 8);
+        assert_eq!(of_runs(place.path()), 0);
+        write("runs/1/work/a", 2);
+        write("containers/2/out", 1);
+        write("node-2/runs/3/work/b/c", 4);
+        let taken = of_runs(place.path());
+        assert!((7 << 20..8 << 20).contains(&taken), "{taken}");
+    }
 
     #[test]
     fn a_host_has_something_to_give_and_something_in_use() {

@@ -13,7 +13,7 @@ pub(super) struct CapacityFlags {
     /// Memory [default: the host's but for an eighth, at most 1GiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Bytes>,
-    /// Disk [default: what is free at the start but for a twentieth]
+    /// Disk [default: what is free at the start, or taken by runs, but for a twentieth]
     #[arg(long, value_name = "SIZE")]
     disk: Option<Bytes>,
     /// How much its disks read, and write, in a second: `500MiB/s` [default: not counted]

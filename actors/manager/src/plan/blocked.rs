@@ -49,9 +49,15 @@ pub(super) fn blocked(
     if let Gate::Never(why) = gates.of_whole() {
         return (vec![format!("{name} never starts: {why}")], Vec::new());
     }
-    if job.wanted != Wanted::Run || job.status.is_terminal() || spec.schedule.is_some() {
+    if job.wanted != Wanted::Run || job.status.is_terminal() {
         return Default::default();
     }
+    // Of a job with a schedule what it starts is tried: the same without one.
+    let started = spec.schedule.is_some().then(|| JobSpec {
+        schedule: None,
+        ..spec.clone()
+    });
+    let (spec, is_scheduled) = (started.as_ref().unwrap_or(spec), started.is_some());
     let mut found = Blocked::default();
     for task in spec.tasks.keys() {
         if let Gate::Never(why) = gates.of_task(task) {
@@ -68,9 +74,13 @@ pub(super) fn blocked(
         cluster: Cluster::empty(options.strategy),
         found,
     };
-    trial.waiting_for_a_node();
-    trial.waiting_for_others(&gates);
-    trial.waiting_for_their_turn();
+    if is_scheduled {
+        trial.waiting_for_others(&gates, true);
+    } else {
+        trial.waiting_for_a_node();
+        trial.waiting_for_others(&gates, false);
+        trial.waiting_for_their_turn();
+    }
     let evicts = std::mem::take(&mut trial.found.evicts);
     (trial.found.lines(), evicts)
 }
@@ -156,9 +166,9 @@ impl Trial<'_> {
         }
     }
 
-    /// Tasks that wait for others: each with what runs by the time it starts.
-    fn waiting_for_others(&mut self, gates: &Gates) {
-        if !self.spec.tasks.keys().any(|name| gates.is_closed(name)) {
+    /// Tasks that wait for others: each with what runs by the time it starts; or all tasks.
+    fn waiting_for_others(&mut self, gates: &Gates, all: bool) {
+        if !all && !self.spec.tasks.keys().any(|name| gates.is_closed(name)) {
             return;
         }
         let gone = gone_by_start(self.state, &self.job.name, &self.spec.tasks);
@@ -166,7 +176,7 @@ impl Trial<'_> {
         for name in self.spec.tasks.keys() {
             match gates.of_task(name) {
                 Gate::Waits(_) => self.place_together(&[name], &gone[name]),
-                Gate::Open if gates.is_closed(name) => at_once.push(name),
+                Gate::Open if all || gates.is_closed(name) => at_once.push(name),
                 Gate::Open | Gate::Never(_) => {}
             }
         }

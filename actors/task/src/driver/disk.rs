@@ -19,7 +19,7 @@ const VERSION_1: &str = "disk rate: of direct and synchronous I/O alone, the res
 
 /// The bytes that the files below a directory take on its disk; what cannot be looked at counts
 /// nothing. It takes a moment for each file.
-pub(super) fn taken(directory: &Path) -> u64 {
+pub fn taken(directory: &Path) -> u64 {
     let Ok(top) = fs::symlink_metadata(directory) else {
         return 0;
     };

@@ -26,6 +26,7 @@ use nix::sys::signal::Signal;
 use crate::launch::Launch;
 use usage::Usage;
 
+pub use disk::taken;
 pub use result::{Left, RESULT};
 
 /// What runs launches.

@@ -2,7 +2,9 @@
 
 use loom_schemas::ids::{Name, Slot};
 use loom_schemas::record::{Exit, NodeRecord};
-use loom_schemas::spec::{After, DependOn, DependsOn, IndexSpec, JobSpec, TaskSpec, UpdateOrder};
+use loom_schemas::spec::{
+    After, DependOn, DependsOn, IndexSpec, JobSpec, Overlap, ScheduleSpec, TaskSpec, UpdateOrder,
+};
 use loom_schemas::wire::{JobPlan, PlanAction, RunReport, Standing};
 use loom_schemas::words::{Kind, RunState};
 
@@ -329,4 +331,18 @@ fn what_moves_for_other_datacenters_is_not_kept() {
     let found = previewed(&state, &spec);
     assert_eq!(found.tasks[0].action, PlanAction::Create);
     assert_eq!(found.tasks[0].reason, "datacenters: 1 begin");
+}
+
+#[test]
+fn what_a_schedule_starts_is_tried_as_if_it_fired_now() {
+    let mut spec = job("backup", Kind::Batch, task(5));
+    spec.schedule = Some(ScheduleSpec {
+        cron: "0 3 * * *".to_owned(),
+        timezone: "UTC".to_owned(),
+        overlap: Overlap::Skip,
+    });
+    let says = previewed(&with_nodes(1, 4), &spec);
+    assert_eq!(says.blocked, ["backup/4: no node fits: 1 not enough cpu"]);
+    let says = previewed(&with_nodes(2, 4), &spec);
+    assert_eq!(says.blocked, [""; 0]);
 }
