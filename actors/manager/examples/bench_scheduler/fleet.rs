@@ -242,6 +242,20 @@ pub(crate) fn with_a_dead_node(ids: &mut dyn FnMut() -> RunId) -> (State, Cluste
     (state, cluster)
 }
 
+/// 5,000 nodes, all their cores taken by runs of 4 cores each, some 45,000 of 100 jobs.
+pub(crate) fn full() -> (State, Cluster, impl FnMut() -> RunId) {
+    let mut ids = counter();
+    let mut cluster = Cluster::empty(Strategy::Epvm);
+    let mut state = fleet(5000);
+    for number in 0..100 {
+        let more = "tolerations: [gpu]\n";
+        let spec = service_with(&format!("low-{number}"), 500, 4000, 64, more);
+        submit(&mut state, &spec);
+        settle(&mut state, &mut cluster, at(1), &mut ids);
+    }
+    (state, cluster, ids)
+}
+
 /// 5,000 nodes, of which half came when all that runs was there.
 pub(crate) fn half_empty() -> State {
     let mut ids = counter();

@@ -1,8 +1,8 @@
 //! Figures of the scheduler on fleets of nodes of mixed sizes, labels, taints and datacenters.
 //!
 //! `cargo run --release -p loom-manager --example bench_scheduler [PART...]` prints a table and then
-//! JSON, one line a figure; parts are memory, identical, distinct, spread, replan, rebalance,
-//! binpack. It needs no server: everything measured is a function of what it is given.
+//! JSON, one line a figure; parts are memory, identical, distinct, spread, replan, evict,
+//! rebalance, binpack. It needs no server: everything measured is a function of what it is given.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ use rand::{RngExt, SeedableRng};
 
 use figure::{figure, median, millis, p99};
 use fleet::{
-    at, counter, different, edit, fleet, half_empty, info, node_name, said, service, settle,
+    at, counter, different, edit, fleet, full, half_empty, info, node_name, said, service, settle,
     spreading, submit, task, with_a_dead_node,
 };
 
@@ -70,6 +70,9 @@ fn main() {
     }
     if wanted("replan") {
         replan();
+    }
+    if wanted("evict") {
+        evict();
     }
     if wanted("rebalance") {
         rebalance();
@@ -248,6 +251,22 @@ fn replan() {
     figure("replan_node_death_5000", "ms", &times, None, "at most 10");
     // With what is committed: records compared and encoded, assignments numbered.
     figure("replan_with_commit_5000", "ms", &whole, None, "-");
+}
+
+/// A hundred replicas that fit nowhere until one of lower priority has gone for each, on nodes that are
+/// full of those.
+fn evict() {
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let (mut state, mut cluster, mut ids) = full();
+        let mut high = service("high", 100, 4000, 64);
+        high.priority = 70;
+        submit(&mut state, &high);
+        times.push(millis(settle(&mut state, &mut cluster, at(3), &mut ids)));
+        let gone = state.slots().filter(|slot| slot.claim.is_some());
+        assert_eq!(gone.count(), 100, "room is made for each");
+    }
+    figure("evict_for_100_5000", "ms", &times, None, "-");
 }
 
 /// What half of 5,000 nodes held when the others came: 20,000 runs of 2,000 jobs.

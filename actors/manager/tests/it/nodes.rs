@@ -7,7 +7,7 @@ use loom_schemas::wire::{HelloPart, StatusTaken, Welcome};
 use loom_schemas::words::{JobStatus, RunState};
 
 use super::cluster::{Client, Cluster, until};
-use super::test_node::TestNode;
+use super::test_node::{Seen, TestNode};
 
 const WEB: &str = "name: web\nexec: [sleep, \"1000\"]\n";
 
@@ -269,4 +269,35 @@ async fn a_node_hears_how_far_the_leaders_clock_is_ahead() {
         listed.is_some_and(|ms| (3_600_000..3_700_000).contains(&ms)),
         "{listed:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_says_it_is_busy_is_the_second_choice() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    // Three quarters of its cores; by its name it would be the first.
+    let busy = Seen {
+        busy: 48_000,
+        ..Seen::default()
+    };
+    let first = TestNode::start_with(cluster.own_bus().await, "n1", busy).await;
+    let second = TestNode::start(cluster.own_bus().await, "n2").await;
+    until(
+        "both are up, and it is heard how busy they are",
+        async || {
+            let nodes = client.nodes().await.nodes;
+            let said = nodes.iter().map(|node| {
+                let heartbeat = node.heartbeat.as_ref();
+                heartbeat.map(|heartbeat| heartbeat.usage.cpu_millis)
+            });
+            let up = nodes.iter().filter(|it| it.node.status == NodeStatus::Up);
+            up.count() == 2 && said.eq([Some(48_000), Some(0)])
+        },
+    )
+    .await;
+    client.submit(WEB).await.unwrap();
+    until("it runs", async || {
+        client.status("web").await == JobStatus::Running
+    })
+    .await;
+    assert_eq!([first.running().len(), second.running().len()], [0, 1]);
 }

@@ -32,6 +32,8 @@ pub(crate) struct Seen {
     pub(crate) reports: BTreeMap<RunId, RunReport>,
     /// How many assignments and parts of some it took.
     pub(crate) parts: usize,
+    /// Thousandths of a core that it says are in use.
+    pub(crate) busy: u32,
 }
 
 #[derive(Debug)]
@@ -216,7 +218,10 @@ impl Playing {
                 at: Timestamp::now(),
                 epoch: seen.epoch,
                 generation: seen.generation,
-                usage: NodeUsage::default(),
+                usage: NodeUsage {
+                    cpu_millis: seen.busy,
+                    ..NodeUsage::default()
+                },
             }
         };
         let payload = loom_bus::codec::encode_msgpack(&heartbeat).unwrap();

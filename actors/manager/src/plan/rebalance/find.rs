@@ -70,12 +70,19 @@ struct Candidate<'a> {
     held: Request,
 }
 
+/// The replicas of a task.
+struct Replicas {
+    siblings: Siblings,
+    /// Where it failed lately, and how often.
+    failed: Vec<(Name, u8)>,
+}
+
 struct Finder<'a> {
     state: &'a State,
     search: &'a Search,
     cluster: Cluster,
-    /// Where the replicas of each task are, and where it failed lately.
-    tasks: BTreeMap<(Name, Name), (Siblings, Vec<(Name, u8)>)>,
+    /// By job and task.
+    tasks: BTreeMap<(Name, Name), Replicas>,
     /// Placements that are moved: each is once at most.
     gone: BTreeSet<RunId>,
     /// How many more are compared.
@@ -171,12 +178,16 @@ impl<'a> Finder<'a> {
         let Movable { task, spec, .. } = candidate.movable;
         let state = self.state;
         let now = self.search.now;
-        let (siblings, failed) = self.tasks.entry(key).or_insert_with_key(|(job, task)| {
-            let slots = || state.slots_of_task(job, task).map(AsRef::as_ref);
-            let nodes = slots().flat_map(live_runs);
-            let nodes = nodes.filter_map(|run| run.node.as_ref());
-            (nodes.collect(), failures::of_task(slots(), now))
-        });
+        let Replicas { siblings, failed } =
+            self.tasks.entry(key).or_insert_with_key(|(job, task)| {
+                let slots = || state.slots_of_task(job, task).map(AsRef::as_ref);
+                let nodes = slots().flat_map(live_runs);
+                let nodes = nodes.filter_map(|run| run.node.as_ref());
+                Replicas {
+                    siblings: nodes.collect(),
+                    failed: failures::of_task(slots(), now),
+                }
+            });
         let measured = self.cluster.lift(node, candidate.holding());
         siblings.remove(node);
         let mut preferences = Preferences {
@@ -213,7 +224,7 @@ impl<'a> Finder<'a> {
         self.cluster.add_measured(&best.to, measured);
         let slot = Slot::clone(candidate.slot);
         let key = (slot.job.clone(), slot.task.clone());
-        if let Some((siblings, _)) = self.tasks.get_mut(&key) {
+        if let Some(Replicas { siblings, .. }) = self.tasks.get_mut(&key) {
             siblings.remove(node);
             siblings.add(&best.to);
         }
