@@ -99,7 +99,9 @@ impl Floor {
             let before = std::mem::replace(&mut self.rooms[seat], room);
             let room = &self.rooms[seat];
             if room.is_as(&before) {
-                self.changed(seat);
+                // What is asked for by its name or number is not in the row.
+                let other = room.ports != before.ports || room.gpus != before.gpus;
+                self.changed(seat, other || room.kept_gpus != before.kept_gpus);
             } else {
                 self.selection.turned(seat, room);
                 turned = true;
@@ -133,7 +135,7 @@ impl Floor {
         gpus: &[Gpu],
     ) {
         self.rooms[seat].give_back(request, ports, gpus);
-        self.changed(seat);
+        self.changed(seat, true);
     }
 
     /// Has what is kept free for somebody be free.
@@ -142,16 +144,18 @@ impl Floor {
         let room = &mut self.rooms[seat];
         room.held.sub(&kept);
         room.kept_gpus = gpus::less(&room.kept_gpus, &load.kept_gpus(claim));
-        for port in &claim.ports {
+        // Who holds a port still has to end first.
+        let held = |port: &&u16| load.ports.contains_key(*port);
+        for port in claim.ports.iter().filter(|port| !held(port)) {
             room.ports.remove(port);
         }
-        self.changed(seat);
+        self.changed(seat, true);
     }
 
     /// What was measured on a node, in thousandths of a core.
     pub(super) fn measure(&mut self, seat: usize, cpu: u64) {
         self.rooms[seat].measured_cpu = cpu;
-        self.changed(seat);
+        self.changed(seat, false);
     }
 
     /// What each node that is up costs as it is: the sum of its weights, without those of what it does
@@ -166,8 +170,9 @@ impl Floor {
         })
     }
 
-    fn changed(&mut self, seat: usize) {
-        if self.count(seat) {
+    /// A seat is looked at again by those that rank, if its row or anything else they look at changed.
+    fn changed(&mut self, seat: usize, other: bool) {
+        if self.count(seat) || other {
             self.changes.push(seat, self.names.len());
         }
     }

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Order, RunRecord};
+use loom_schemas::spec::{PortSpec, Protocol, TaskSpec};
+use loom_schemas::units::Bytes;
 use loom_schemas::words::RunState;
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
@@ -83,6 +85,85 @@ fn ten_more_evict_the_youngest_that_suffice_and_these_come_back() {
     obey(&mut leader);
     leader.plan();
     assert_eq!([leader.placed("low"), leader.placed("young")], [2, 2]);
+}
+
+/// A task that asks for little but a fixed port of its node, or so much disk.
+fn fixing(port: Option<u16>, disk_mib: u64, replicas: u32) -> TaskSpec {
+    let mut task = asking(100, 64, replicas);
+    task.resources.disk = Bytes::mib(disk_mib);
+    if let Some(host) = port {
+        let fixed = PortSpec {
+            port: None,
+            host: Some(host),
+            protocol: Protocol::Tcp,
+        };
+        task.ports.insert(name("http"), fixed);
+    }
+    task
+}
+
+#[test]
+fn who_holds_a_fixed_port_is_evicted_and_one_that_is_free_elsewhere_is_taken_at_once() {
+    let mut leader = Leader::new(&[(4, 8), (4, 8)]);
+    for (job, task) in [
+        ("first", fixing(Some(80), 0, 1)),
+        ("second", fixing(Some(80), 0, 1)),
+        ("beside-the-first", asking(2000, 1024, 1)),
+    ] {
+        leader.submit("anna", &service(job, 40, task));
+        leader.plan();
+    }
+    leader.submit("bert", &service("high", 60, fixing(Some(80), 0, 1)));
+    leader.plan();
+    let (first, high) = (slot("first", 0), slot("high", 0));
+    assert_eq!(evicted(&leader), [(slot("second", 0), high.clone())]);
+    // The other one ends by itself, on the node that costs more, before the one that was told to.
+    leader.submit("anna", &service("first", 40, fixing(Some(80), 0, 0)));
+    leader.plan();
+    leader.says(&first, RunState::Killed);
+    leader.plan();
+    assert_eq!(leader.run_of(&high).node, Some(name("node-1")));
+}
+
+/// What holds nothing but a port changes nothing else of its node when it ends.
+#[test]
+fn a_port_that_becomes_free_is_seen_by_those_that_asked_before() {
+    let mut leader = Leader::new(&[(4, 8)]);
+    for job in ["first", "second", "third"] {
+        let mut task = fixing(Some(80), 0, 1);
+        (task.resources.cpu.0, task.resources.memory) = (0, Bytes(0));
+        leader.submit("anna", &service(job, 40, task));
+        leader.plan();
+    }
+    assert_eq!([leader.placed("first"), leader.placed("second")], [1, 0]);
+    leader.submit("anna", &service("first", 40, asking(0, 0, 0)));
+    leader.plan();
+    leader.says(&slot("first", 0), RunState::Killed);
+    leader.plan();
+    assert_eq!([leader.placed("second"), leader.placed("third")], [1, 0]);
+}
+
+#[test]
+fn as_many_are_evicted_as_hold_the_disk_that_is_missing() {
+    let third = 1024;
+    let mut leader = Leader::new(&[]);
+    let mut info = info(4, 8);
+    info.capacity.disk = Bytes::mib(3 * third);
+    leader.hello("node-1", info);
+    leader.submit("anna", &service("bare", 40, fixing(None, 0, 3)));
+    leader.submit("anna", &service("low", 40, fixing(None, third, 3)));
+    leader.plan();
+    leader.submit(
+        "bert",
+        &service("high", 60, fixing(None, third + third / 2, 1)),
+    );
+    leader.plan();
+    let gone = evicted(&leader);
+    let jobs: Vec<&str> = gone.iter().map(|(gone, _)| gone.job.as_str()).collect();
+    assert_eq!(jobs, ["low", "low"]);
+    obey(&mut leader);
+    leader.plan();
+    assert_eq!(leader.placed("high"), 1);
 }
 
 #[test]
