@@ -1,6 +1,7 @@
 //! Room that is made for a slot which finds none: others of a priority lower by ten or more are told
 //! to end, and what they leave is kept free for it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,8 +15,9 @@ use loom_schemas::spec::{Resources, TaskSpec};
 use super::Pass;
 use super::ends::end_of;
 use super::order::priority_of;
+use super::ways::Ways;
 use crate::reconcile::Facts;
-use crate::scheduler::{Candidate, Rank, Request, Room, Sacrifice, fits, least_evicted};
+use crate::scheduler::{Apartness, Candidate, Rank, Request, Room, Sacrifice, fits, least_evicted};
 use crate::state::{Draft, Load, State, live_runs, run_event};
 
 /// How much higher a priority has to be to evict.
@@ -25,9 +27,9 @@ const MARGIN: u8 = 10;
 pub(super) struct Evictable(BTreeMap<Name, Vec<Candidate>>);
 
 /// A node on which room can be made.
-struct Way {
-    sacrifice: Sacrifice,
-    node: Name,
+pub(super) struct Way {
+    pub(super) sacrifice: Sacrifice,
+    pub(super) node: Name,
     evicted: Vec<Candidate>,
     /// Placements there that are ending anyway.
     ending: BTreeMap<RunId, Resources>,
@@ -82,16 +84,33 @@ impl Pass<'_> {
             .evictable
             .get_or_insert_with(|| Evictable::of(draft.state(), up_to));
         let (state, slot) = (draft.state(), &record.slot);
-        let others = others(state, slot);
-        let nodes = state.nodes().filter(|node| {
-            let asked = only.is_none_or(|only| *only == node.name);
-            asked && node.status == NodeStatus::Up && request.is_apart(node, &others)
-        });
-        let ways = nodes.filter_map(|node| {
+        let way = |node: &Arc<NodeRecord>| {
             let candidates = evictable.0.get(&node.name).map_or(&[][..], Vec::as_slice);
-            way(state, node, candidates, slot, (priority, up_to), request)
-        });
-        let best = ways.min_by(|a, b| (&a.sacrifice, &a.node).cmp(&(&b.sacrifice, &b.node)));
+            let up = node.status == NodeStatus::Up;
+            let found = || way(state, node, candidates, slot, (priority, up_to), request);
+            up.then(found).flatten()
+        };
+        // Room that is being made for it already counts otherwise for it than for its like.
+        let is_like = for_all && state.slot(slot).is_none_or(|slot| slot.claim.is_none());
+        let best = if is_like {
+            match self.ways.entry(key.clone()) {
+                Entry::Vacant(new) => new.insert(Ways::of(state, way)).take(),
+                Entry::Occupied(known) => {
+                    let known = known.into_mut();
+                    known.follow(state, way);
+                    known.take()
+                }
+            }
+        } else {
+            let mut apart = Apartness::with_claims(state);
+            let asked = |node: &&Arc<NodeRecord>| only.is_none_or(|only| *only == node.name);
+            let nodes = state.nodes().filter(asked);
+            let nodes: Vec<_> = nodes
+                .filter(|node| apart.allows(request, slot, node))
+                .collect();
+            let ways = nodes.into_iter().filter_map(way);
+            ways.min_by(|a, b| (&a.sacrifice, &a.node).cmp(&(&b.sacrifice, &b.node)))
+        };
         let Some(best) = best else {
             if for_all {
                 self.hopeless.insert(key);

@@ -271,6 +271,10 @@ impl Pass<'_> {
                 }
                 _ => {
                     apply(action, &mut record, facts);
+                    if matches!(action, Action::Stop { .. }) {
+                        // Who is told to end counts as gone.
+                        self.ways.clear();
+                    }
                     resizes |= matches!(action, Action::Resize(_));
                     if let Some(event) = event_of(action, &record, facts.now) {
                         draft.event(event);

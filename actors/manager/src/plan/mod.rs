@@ -29,6 +29,7 @@ mod task_turn;
 #[cfg(test)]
 mod tests;
 mod update;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub use task_turn::{empty_slot, new_run};
 
 use evict::Evictable;
 use order::Order;
+use ways::Ways;
 
 /// How planning goes about it.
 #[derive(Clone, Debug)]
@@ -237,6 +239,8 @@ struct Pass<'a> {
     hopeless: HashSet<(Request, u8)>,
     /// Who may be evicted, once somebody asked.
     evictable: Option<Evictable>,
+    /// How, for those of a request and priority.
+    ways: HashMap<(Request, u8), Ways>,
     left: usize,
     /// How many jobs were looked at.
     jobs: usize,
@@ -262,6 +266,7 @@ impl<'a> Pass<'a> {
             refused: HashMap::new(),
             hopeless: HashSet::new(),
             evictable: None,
+            ways: HashMap::new(),
             left: usize::MAX,
             jobs: 0,
         }
@@ -273,6 +278,7 @@ impl<'a> Pass<'a> {
         self.refused.clear();
         self.hopeless.clear();
         self.evictable = None;
+        self.ways.clear();
     }
 }
 

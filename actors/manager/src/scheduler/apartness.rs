@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::NodeRecord;
+use loom_schemas::record::{NodeRecord, SlotRecord};
 use loom_schemas::spec::Attribute;
 
 use super::constraint::Attributes;
@@ -18,6 +18,15 @@ use crate::state::{State, live_runs};
 pub struct Apartness<'a> {
     state: &'a State,
     tasks: HashMap<(Name, Name), Replicas>,
+    /// Whether replicas count as well for which room is being made.
+    claims: bool,
+}
+
+/// The nodes on which a slot is, or where room is being made for it.
+fn nodes(record: &SlotRecord, claims: bool) -> impl Iterator<Item = &Name> {
+    let runs = live_runs(record).filter_map(|run| run.node.as_ref());
+    let claim = record.claim.as_ref().filter(|_| claims);
+    runs.chain(claim.map(|claim| &claim.node))
 }
 
 /// The replicas of a task, counted.
@@ -33,6 +42,15 @@ impl<'a> Apartness<'a> {
         Self {
             state,
             tasks: HashMap::new(),
+            claims: false,
+        }
+    }
+
+    /// The same, with those for which room is being made.
+    pub fn with_claims(state: &'a State) -> Self {
+        Self {
+            claims: true,
+            ..Self::of(state)
         }
     }
 
@@ -52,20 +70,20 @@ impl<'a> Apartness<'a> {
         if request.apart.is_empty() {
             return None;
         }
-        let state = self.state;
+        let (state, claims) = (self.state, self.claims);
         let key = (slot.job.clone(), slot.task.clone());
         let replicas = self.tasks.entry(key).or_insert_with(|| {
             let mut replicas = Replicas::default();
             for record in state.slots_of_task(&slot.job, &slot.task) {
-                for node in live_runs(record).filter_map(|run| run.node.as_ref()) {
+                for node in nodes(record, claims) {
                     *replicas.by_node.entry(node.clone()).or_default() += 1;
                 }
             }
             replicas
         });
         // Its own do not count.
-        let own = state.slot(slot).into_iter().flat_map(|own| live_runs(own));
-        let own: Vec<&Name> = own.filter_map(|run| run.node.as_ref()).collect();
+        let own = state.slot(slot).into_iter();
+        let own: Vec<&Name> = own.flat_map(|own| nodes(own, claims)).collect();
         let mut allows = |apart: &Apart| match apart {
             Apart::Hosts => {
                 let here = replicas.by_node.get(&node.name).copied();
