@@ -11,7 +11,7 @@ use super::fits::{DIMENSIONS, Room, UNCOUNTED, has_room, suits};
 use super::gpus;
 use super::ranking::OUT;
 use super::request::Request;
-use super::score::{self, Pull, Standing, Terms};
+use super::score::{self, Pull, Standing, Tables, Terms};
 use super::select::{Selection, Values, bits};
 use super::shape::{Shape, View};
 use super::why::Cause;
@@ -26,8 +26,8 @@ pub(super) struct Floor {
     /// The shares in use, for the strategies that look at them.
     used: Vec<[f64; DIMENSIONS]>,
     seats: HashMap<Name, usize>,
-    /// What nodes have in all: there are far fewer sizes than nodes.
-    sizes: Vec<[u64; DIMENSIONS]>,
+    /// How much nodes have in all of each resource: there are far fewer amounts than nodes.
+    amounts: [Vec<u64>; DIMENSIONS],
     selection: Selection,
     /// Nodes that are up.
     machines: usize,
@@ -45,8 +45,8 @@ struct Row {
     /// See [`Standing`].
     weight: [f64; DIMENSIONS],
     free_ports: u32,
-    /// Which of the sizes.
-    size: u32,
+    /// Which of the amounts it has of each resource.
+    amounts: [u32; DIMENSIONS],
 }
 
 /// Seats whose rows changed, in the order in which they did.
@@ -74,18 +74,20 @@ impl Floor {
         self.machines = self.rooms.iter().filter(|room| room.up).count();
         self.ln_n = score::ln(self.machines);
         self.pull = Pull::of(self.machines);
-        self.sizes.clear();
-        let mut known = HashMap::new();
+        self.amounts = Default::default();
+        let mut known: [HashMap<u64, u32>; DIMENSIONS] = Default::default();
         self.rows.clear();
         self.used.clear();
         for room in &self.rooms {
             let all = room.all();
-            let size = *known.entry(all).or_insert_with(|| {
-                self.sizes.push(all);
-                u32::try_from(self.sizes.len() - 1).unwrap_or(u32::MAX)
+            let amounts = std::array::from_fn(|d| {
+                *known[d].entry(all[d]).or_insert_with(|| {
+                    self.amounts[d].push(all[d]);
+                    u32::try_from(self.amounts[d].len() - 1).unwrap_or(u32::MAX)
+                })
             });
             let standing = Standing::of(self.ln_n, room);
-            self.rows.push(Row::of(&standing, room, size));
+            self.rows.push(Row::of(&standing, room, amounts));
             self.used.push(standing.used);
         }
         self.epoch += 1;
@@ -181,7 +183,7 @@ impl Floor {
     fn count(&mut self, seat: usize) -> bool {
         let room = &self.rooms[seat];
         let standing = Standing::of(self.ln_n, room);
-        let row = Row::of(&standing, room, self.rows[seat].size);
+        let row = Row::of(&standing, room, self.rows[seat].amounts);
         let bits = |used: [f64; DIMENSIONS]| used.map(f64::to_bits);
         let other = row != self.rows[seat] || bits(standing.used) != bits(self.used[seat]);
         self.rows[seat] = row;
@@ -231,8 +233,6 @@ impl Floor {
     /// A shape on the nodes there are.
     pub(super) fn view(&mut self, shape: &Shape) -> View {
         let seats = self.selection.of(&shape.request, &self.rooms);
-        let terms = self.sizes.iter();
-        let terms = terms.map(|all| Terms::of(self.ln_n, &shape.request, all));
         let shunned = self.selection.shunned(&shape.request, &self.rooms);
         let affinities = shape.affinities.iter().map(|(rule, weight)| {
             let seats = self.selection.holding(rule.clone(), &self.rooms).clone();
@@ -242,7 +242,7 @@ impl Floor {
             affinities: affinities.collect(),
             seats,
             shunned: (!shunned.is_empty()).then_some(shunned),
-            terms: terms.collect(),
+            terms: Tables::of(self.ln_n, &shape.request, &self.amounts),
         }
     }
 
@@ -300,11 +300,11 @@ impl Floor {
         if !in_row && has_room(&self.rooms[seat], request).is_err() {
             return OUT;
         }
-        let terms = &view.terms[row.size as usize];
         let mut cost = if shape.strategy == Strategy::Epvm {
-            score::epvm(&row.weight, terms)
+            view.terms.epvm(&row.weight, &row.amounts)
         } else {
-            score::cost(shape.strategy, &self.standing(seat), terms)
+            let terms = view.terms.on(&row.amounts);
+            score::cost(shape.strategy, &self.standing(seat), &terms)
         };
         if points != 0 {
             cost = self.pull.on(shape.strategy, cost, points);
@@ -324,8 +324,8 @@ impl Floor {
 
     /// What one node costs, whether or not it was looked at in view of the shape before.
     pub(super) fn cost_on(&self, shape: &Shape, seat: usize) -> f64 {
-        let all = &self.sizes[self.rows[seat].size as usize];
-        let terms = Terms::of(self.ln_n, &shape.request, all);
+        let all = self.rooms[seat].all();
+        let terms = Terms::of(self.ln_n, &shape.request, &all);
         score::cost(shape.strategy, &self.standing(seat), &terms)
     }
 
@@ -350,13 +350,13 @@ impl Floor {
 }
 
 impl Row {
-    fn of(standing: &Standing, room: &Room, size: u32) -> Self {
+    fn of(standing: &Standing, room: &Room, amounts: [u32; DIMENSIONS]) -> Self {
         let (held, all) = (room.held(), room.all());
         Self {
             free: std::array::from_fn(|d| all[d].saturating_sub(held[d])),
             weight: standing.weight,
             free_ports: u32::try_from(room.free_ports()).unwrap_or(u32::MAX),
-            size,
+            amounts,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! How good a node is for a request: the lower, the better.
 //!
 //! A cost is made of what the node brings ([`Standing`], counted anew only when the node changes)
-//! and of what the request is on nodes of that size ([`Terms`], counted once per size), so that the
-//! cost itself is a handful of multiplications.
+//! and of what the request is on nodes of that size ([`Terms`], counted once per amount of each
+//! resource), so that the cost itself is a handful of multiplications.
 
 use loom_schemas::words::Strategy;
 
@@ -62,6 +62,10 @@ impl Terms {
     /// What a request is on nodes with so much in all.
     pub(super) fn of(ln_n: f64, request: &Request, all: &[u64; DIMENSIONS]) -> Self {
         let asked = request.asked();
+        Self::from_each(|d| Term::of(ln_n, asked[d], all[d]))
+    }
+
+    fn from_each(term: impl Fn(usize) -> Option<Term>) -> Self {
         let mut terms = Self {
             counts: [0.0; DIMENSIONS],
             asked: [0.0; DIMENSIONS],
@@ -70,10 +74,10 @@ impl Terms {
         };
         let mut count = 0.0;
         for d in 0..DIMENSIONS {
-            if asked[d] > 0 && all[d] > 0 && all[d] != UNCOUNTED {
+            if let Some(term) = term(d) {
                 terms.counts[d] = 1.0;
-                terms.asked[d] = ratio(asked[d], all[d]);
-                terms.gain[d] = (terms.asked[d] * ln_n).exp_m1();
+                terms.asked[d] = term.asked;
+                terms.gain[d] = term.gain;
                 count += 1.0;
             }
         }
@@ -81,6 +85,61 @@ impl Terms {
             terms.mean = 1.0 / count;
         }
         terms
+    }
+}
+
+/// What is asked of one resource on nodes that have as much of it.
+#[derive(Clone, Copy, Debug)]
+struct Term {
+    asked: f64,
+    gain: f64,
+}
+
+impl Term {
+    /// None where nothing is asked for, or such nodes do not have it or do not count it.
+    fn of(ln_n: f64, asked: u64, all: u64) -> Option<Self> {
+        if asked == 0 || all == 0 || all == UNCOUNTED {
+            return None;
+        }
+        let asked = ratio(asked, all);
+        let gain = (asked * ln_n).exp_m1();
+        Some(Self { asked, gain })
+    }
+}
+
+/// The terms of a request on all nodes there are: for each resource that is asked for a short list by
+/// how much nodes have of it. Nodes that are alike in every resource would be many more.
+#[derive(Clone, Debug)]
+pub(super) struct Tables(Vec<(usize, Vec<Option<Term>>)>);
+
+impl Tables {
+    /// On nodes that have so much of each resource.
+    pub(super) fn of(ln_n: f64, request: &Request, amounts: &[Vec<u64>; DIMENSIONS]) -> Self {
+        let asked = request.asked();
+        let dimensions = (0..DIMENSIONS).filter(|d| asked[*d] > 0);
+        let table = |d: usize| {
+            let terms = amounts[d].iter().map(|all| Term::of(ln_n, asked[d], *all));
+            (d, terms.collect())
+        };
+        Self(dimensions.map(table).collect())
+    }
+
+    /// The marginal cost of E-PVM on a node with these weights, that has the amounts with these numbers.
+    #[inline]
+    pub(super) fn epvm(&self, weight: &[f64; DIMENSIONS], amounts: &[u32; DIMENSIONS]) -> f64 {
+        let mut sum = 0.0;
+        for (d, terms) in &self.0 {
+            if let Some(term) = terms[amounts[*d] as usize] {
+                sum += weight[*d] * term.gain;
+            }
+        }
+        sum
+    }
+
+    /// The terms on a node that has the amounts with these numbers.
+    pub(super) fn on(&self, amounts: &[u32; DIMENSIONS]) -> Terms {
+        let table = |d: usize| self.0.iter().find(|(dimension, _)| *dimension == d);
+        Terms::from_each(|d| table(d).and_then(|(_, terms)| terms[amounts[d] as usize]))
     }
 }
 

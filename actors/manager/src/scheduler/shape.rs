@@ -9,7 +9,7 @@ use super::affinity::Affinities;
 use super::floor::Floor;
 use super::ranking::Ranking;
 use super::request::Request;
-use super::score::Terms;
+use super::score::Tables;
 use super::select::Seats;
 
 /// The rankings of all shapes together have at most so many keys.
@@ -35,8 +35,8 @@ pub(super) struct View {
     pub(super) shunned: Option<Seats>,
     /// The nodes that each affinity speaks of, and its weight.
     pub(super) affinities: Vec<(Seats, i8)>,
-    /// What it is on nodes of each size.
-    pub(super) terms: Vec<Terms>,
+    /// What it is on nodes, by how much they have.
+    pub(super) terms: Tables,
 }
 
 impl Shape {
