@@ -60,7 +60,11 @@ impl Pass<'_> {
         // What is largest has the fewest places to go to.
         members.sort_by_key(|member| Reverse(member.request.amounts));
         self.write_use(draft);
+        let turn = self.turn.clone();
         let refused = self.try_gang(draft, facts, &name, &mut members);
+        if refused.is_err() {
+            self.turn = turn;
+        }
         // Nothing of what was tried is so in the state.
         self.follows = false;
         members.sort_by(|a, b| a.record.slot.cmp(&b.record.slot));

@@ -231,8 +231,8 @@ struct Pass<'a> {
     cluster: &'a mut Cluster,
     /// Whether the cluster follows this pass: from the first run that is placed on.
     follows: bool,
-    /// Whether it has followed this pass: whose turn it is by `round-robin` is known to it alone.
-    begun: bool,
+    /// The node that `round-robin` chose last in this pass.
+    turn: Option<Name>,
     /// What was refused in this pass: nothing becomes free in it, so it is not tried again.
     refused: HashMap<Request, String>,
     /// Those of which no eviction makes room for a priority, in this pass.
@@ -262,7 +262,7 @@ impl<'a> Pass<'a> {
             ids,
             cluster,
             follows: false,
-            begun: false,
+            turn: None,
             refused: HashMap::new(),
             hopeless: HashSet::new(),
             evictable: None,

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{Claim, ClusterRecord, Decision, RunRecord, Seldom, SlotRecord};
 use loom_schemas::spec::{Operator, SubJob, TaskSpec};
+use loom_schemas::words::Strategy;
 
 use super::ends::longest;
 use super::task_turn::{TaskTurn, new_run};
@@ -101,7 +102,7 @@ impl Pass<'_> {
 
     /// The run of a slot for which a place was found.
     pub(super) fn scheduled(
-        &self,
+        &mut self,
         facts: &Facts<'_>,
         record: &mut SlotRecord,
         task: &TaskSpec,
@@ -110,6 +111,10 @@ impl Pass<'_> {
         turns: &mut BTreeMap<(Name, u32), TaskTurn>,
     ) -> RunRecord {
         (record.waiting, record.reservation) = (None, Seldom::NONE);
+        let is_chosen = record.slot.index.node().is_none();
+        if is_chosen && placement.strategy == Strategy::RoundRobin {
+            self.turn = Some(placement.node.clone());
+        }
         // Replicas of other versions are to be apart from it as well.
         let name = &record.slot.task;
         let of_task = (name.clone(), 0)..=(name.clone(), u32::MAX);
@@ -210,10 +215,10 @@ impl Pass<'_> {
         if std::mem::replace(&mut self.follows, true) {
             return;
         }
-        if std::mem::replace(&mut self.begun, true) {
-            self.cluster.follow_on(state);
-        } else {
-            self.cluster.follow(state);
+        self.cluster.follow(state);
+        // What is placed in this pass is not in the state's own word of it.
+        if let Some(node) = &self.turn {
+            self.cluster.turn_to(node);
         }
     }
 
@@ -232,14 +237,13 @@ impl Pass<'_> {
 
     /// Writes down where `round-robin` goes on.
     pub(super) fn keep_turn(&self, draft: &mut Draft) {
-        if !self.begun {
+        let Some(turn) = &self.turn else {
             return;
-        }
+        };
         let record = draft.state().cluster().cloned().unwrap_or_default();
-        if record.last_placed.as_ref() != self.cluster.last_placed() {
-            let last_placed = self.cluster.last_placed().cloned();
+        if record.last_placed.as_ref() != Some(turn) {
             draft.put_cluster(ClusterRecord {
-                last_placed,
+                last_placed: Some(turn.clone()),
                 ..record
             });
         }

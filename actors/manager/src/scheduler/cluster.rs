@@ -134,16 +134,9 @@ impl Cluster {
         self.last = record.and_then(|record| record.last_placed.clone());
     }
 
-    /// The same, where what was placed since is not in the state: `round-robin` goes on after it.
-    pub fn follow_on(&mut self, state: &State) {
-        let last = self.last.take();
-        self.follow(state);
-        self.last = last;
-    }
-
-    /// The node that `round-robin` chose last.
-    pub fn last_placed(&self) -> Option<&Name> {
-        self.last.as_ref()
+    /// Has `round-robin` go on after a node.
+    pub fn turn_to(&mut self, node: &Name) {
+        self.last = Some(node.clone());
     }
 
     /// What waits for a node, kept as long as the nodes are.
