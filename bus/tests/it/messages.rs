@@ -138,13 +138,11 @@ fn all(case: &mut Case<'_>) {
     drop(Entry::decode(case.noise));
 }
 
-/// A seed from the environment, else one that nobody had before.
-fn config() -> Config {
-    let seed = std::env::var("LOOM_SEED").ok();
-    let seed: u64 = seed
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(rand::random);
-    eprintln!("LOOM_SEED={seed} tries the same cases again");
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn config(seed: u64) -> Config {
     Config {
         cases: CASES,
         failure_persistence: None,
@@ -153,17 +151,21 @@ fn config() -> Config {
     }
 }
 
+/// With a seed from the environment, else one that nobody had before.
 /// `LOOM_FUZZ_SECONDS=3600` goes on for an hour.
 #[test]
 fn no_message_makes_its_reader_panic() {
-    let seconds = std::env::var("LOOM_FUZZ_SECONDS").ok();
-    let seconds: u64 = seconds.and_then(|text| text.parse().ok()).unwrap_or(0);
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let mut runner = TestRunner::new(config());
+    let seed = number("LOOM_SEED").unwrap_or_else(rand::random);
+    let until = Instant::now() + Duration::from_secs(number("LOOM_FUZZ_SECONDS").unwrap_or(0));
     let breaks = prop::collection::vec(any::<Break>(), 0..6);
     let noise = prop::collection::vec(any::<u8>(), 0..200);
     let made = std::cell::RefCell::new(BTreeSet::new());
-    loop {
+    let tried = std::cell::Cell::new(0_u64);
+    for round in 0.. {
+        // A runner of its own each time: one that has had its cases tries no more.
+        let seed = seed.wrapping_add(round);
+        eprintln!("LOOM_SEED={seed} tries the same cases again");
+        let mut runner = TestRunner::new(config(seed));
         let ran = runner.run(&(any::<u64>(), &breaks, &noise), |(seed, breaks, noise)| {
             let mut case = Case {
                 seed,
@@ -173,6 +175,7 @@ fn no_message_makes_its_reader_panic() {
             };
             all(&mut case);
             made.borrow_mut().append(&mut case.made);
+            tried.set(tried.get() + 1);
             Ok(())
         });
         if let Err(error) = ran {
@@ -182,6 +185,7 @@ fn no_message_makes_its_reader_panic() {
             break;
         }
     }
+    eprintln!("{} cases of every type", tried.get());
     let made = made.into_inner();
     let missing: Vec<String> = declared()
         .into_iter()

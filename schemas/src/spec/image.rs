@@ -100,14 +100,15 @@ impl<'a> ImageName<'a> {
             Some((first, rest)) if is_host(first) => (Some(first), rest),
             _ => (None, name),
         };
-        if repository.chars().any(|c| c.is_ascii_uppercase()) {
+        let is_name = |repository: &str| repository.split('/').all(is_component);
+        if name.len() > NAME_MAX || !is_name(&repository.to_ascii_lowercase()) {
+            return Err(wrong("it is not the name of an image"));
+        }
+        if !is_name(repository) {
             return Err((
                 format!("`{repository}` has capital letters"),
                 "repositories are written in lower case",
             ));
-        }
-        if name.len() > NAME_MAX || !repository.split('/').all(is_component) {
-            return Err(wrong("it is not the name of an image"));
         }
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(wrong("its tag is not one"));
@@ -211,6 +212,13 @@ mod tests {
         assert_eq!(ImageName::parse("a:1").unwrap().registry(), "docker.io");
         let name = ImageName::parse("localhost/a/b:c").unwrap();
         assert_eq!(name.to_string(), "localhost/a/b");
+    }
+
+    #[test]
+    fn capital_letters_are_named_only_where_nothing_else_is_wrong() {
+        let what = |text| ImageName::parse(text).unwrap_err().0;
+        assert_eq!(what("team/Web:1"), "`team/Web` has capital letters");
+        assert_eq!(what("date +%F\n"), "it is not the name of an image");
     }
 
     #[test]

@@ -62,6 +62,22 @@ fn syntax_of(mark: &str) -> Option<Syntax> {
     Syntax::of_path(Path::new(&format!("job.{language}")))
 }
 
+/// The examples and the good blocks of the documents, each as a whole job.
+pub(super) fn good_texts() -> Vec<(Syntax, Vec<u8>)> {
+    let examples = examples()
+        .into_iter()
+        .filter_map(|(path, text)| Some((Syntax::of_path(&path)?, text)));
+    let blocks = [DOCUMENT, NODES, SCHEDULING]
+        .into_iter()
+        .flat_map(blocks_of);
+    let blocks = blocks.filter(|(mark, _)| !mark.ends_with("wrong"));
+    let blocks = blocks.filter_map(|(mark, text)| {
+        let syntax = syntax_of(mark)?;
+        Some((syntax, whole(mark, text).into_bytes()))
+    });
+    examples.chain(blocks).collect()
+}
+
 #[test]
 fn every_example_is_a_good_job() {
     let examples = examples();

@@ -1,6 +1,13 @@
 //! What holds for every text and every job.
 
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
 use proptest::prelude::{Strategy, *};
+use proptest::sample::Index;
+use proptest::test_runner::{RngSeed, TestRunner};
+use serde_json::{Value as Json, json};
 
 use super::*;
 
@@ -89,10 +96,14 @@ fn mutate(text: &mut Vec<u8>, mutation: Mutation) {
     }
 }
 
-/// A report names only places that the text has.
+/// A job keeps its form, and a report names only places that the text has.
 fn check(text: &[u8], syntax: Syntax) {
-    let Err(report) = read(text, syntax, "job") else {
-        return;
+    let read = read_with_files(text, syntax, "job", &Sets::new(), &mut |_| {
+        Ok("print()".to_owned())
+    });
+    let report = match read {
+        Ok(spec) => return keeps_its_form(&spec),
+        Err(report) => report,
     };
     assert!(!report.problems.is_empty());
     let lines = text.split(|byte| *byte == b'\n' || *byte == b'\r').count();
@@ -103,62 +114,265 @@ fn check(text: &[u8], syntax: Syntax) {
     }
 }
 
-/// A few cases; with `LOOM_LONG=1` so many that it takes about a quarter of an hour a test.
-fn cases() -> ProptestConfig {
+/// How many cases a law tries.
+const CASES: u32 = 2_000;
+
+/// The same where `LOOM_LONG` is set: about a quarter of an hour a law.
+const CASES_LONG: u32 = 500_000;
+
+/// Tries a law on cases by chance: a few, with `LOOM_LONG=1` many, with `LOOM_FUZZ_SECONDS` for as long
+/// as that says. `LOOM_SEED` tries the same ones again.
+fn holds<S: Strategy>(cases: S, law: impl Fn(S::Value)) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed = number("LOOM_SEED").unwrap_or_else(|| RandomState::new().hash_one(()));
+    eprintln!("LOOM_SEED={seed} tries the same cases again");
+    let until = Instant::now() + Duration::from_secs(number("LOOM_FUZZ_SECONDS").unwrap_or(0));
     let long = std::env::var_os("LOOM_LONG").is_some();
-    ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(if long { 500_000 } else { 512 })
+    let rounds = (0_u64..).take_while(|round| *round == 0 || Instant::now() < until);
+    let tried = Cell::new(0_u64);
+    for round in rounds {
+        // A runner of its own each time: one that has had its cases tries no more.
+        let mut runner = TestRunner::new(ProptestConfig {
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(seed.wrapping_add(round)),
+            ..ProptestConfig::with_cases(if long { CASES_LONG } else { CASES })
+        });
+        let ran = runner.run(&cases, |case| {
+            law(case);
+            tried.set(tried.get() + 1);
+            Ok(())
+        });
+        ran.unwrap_or_else(|error| panic!("LOOM_SEED={} {error}", seed.wrapping_add(round)));
     }
+    eprintln!("{} cases", tried.get());
 }
 
-proptest! {
-    #![proptest_config(cases())]
+/// Every good file there is: those above, the examples, and what the documents show.
+fn corpus() -> Vec<(Syntax, Vec<u8>)> {
+    let above = GOOD.map(|(syntax, text)| (syntax, text.as_bytes().to_vec()));
+    above
+        .into_iter()
+        .chain(super::documents::good_texts())
+        .collect()
+}
 
-    #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+#[test]
+fn no_bytes_panic() {
+    holds(prop::collection::vec(any::<u8>(), 0..200), |bytes| {
         check(&bytes, Syntax::guess(&bytes));
         for syntax in SYNTAXES {
             check(&bytes, syntax);
         }
-    }
+    });
+}
 
-    #[test]
-    fn no_marks_panic(text in "[\\[\\]{}:,#&*!|>'\"%@`=?~ \t\n\rab0-]{0,60}") {
+#[test]
+fn no_marks_panic() {
+    let texts = "[\\[\\]{}:,#&*!|>'\"%@`=?~ \t\n\rab0-]{0,60}";
+    holds(texts, |text| {
         for syntax in SYNTAXES {
             check(text.as_bytes(), syntax);
         }
-    }
+    });
+}
 
-    #[test]
-    fn no_mutation_of_a_good_file_panics(
-        which in 0..GOOD.len(),
-        mutations in prop::collection::vec(mutation(), 1..8),
-    ) {
-        let (syntax, text) = GOOD[which];
-        let mut text = text.as_bytes().to_vec();
+#[test]
+fn no_mutation_of_a_good_file_panics() {
+    let corpus = corpus();
+    let mutations = prop::collection::vec(mutation(), 1..8);
+    holds((any::<Index>(), mutations), |(which, mutations)| {
+        let (syntax, text) = which.get(&corpus);
+        let mut text = text.clone();
         for change in mutations {
             mutate(&mut text, change);
         }
-        check(&text, syntax);
-        if let Ok(spec) = read(&text, syntax, "job") {
-            keeps_its_form(&spec);
-        }
-    }
+        check(&text, *syntax);
+    });
+}
 
-    #[test]
-    fn no_mutation_of_a_packed_job_panics(
-        which in 0..GOOD.len(),
-        mutations in prop::collection::vec(mutation(), 0..4),
-    ) {
-        let (syntax, text) = GOOD[which];
-        let spec = good(text, syntax);
+/// What passes the syntax and means nothing: values in places of others, of this file and of others.
+#[test]
+fn no_mutation_of_a_tree_panics() {
+    let corpus: Vec<Json> = corpus()
+        .iter()
+        .filter_map(|(syntax, text)| tree_of(*syntax, text))
+        .collect();
+    assert!(corpus.len() >= 40, "{}", corpus.len());
+    let grafts = prop::collection::vec(graft(corpus.len()), 1..5);
+    holds((any::<Index>(), grafts), |(which, grafts)| {
+        let mut tree = which.get(&corpus).clone();
+        for Graft { at, from } in grafts {
+            let new = match from {
+                Donor::Odd(value) => value,
+                Donor::Of(other, place) => {
+                    let mut donor = corpus[other].clone();
+                    pick(&mut donor, place).take()
+                }
+            };
+            *pick(&mut tree, at) = new;
+        }
+        let json = serde_json::to_vec(&tree).unwrap();
+        check(&json, Syntax::Json);
+        let packed = rmp_serde::to_vec_named(&tree).unwrap();
+        check(&packed, Syntax::MessagePack);
+    });
+}
+
+#[test]
+fn no_mutation_of_a_packed_job_panics() {
+    let mutations = prop::collection::vec(mutation(), 0..4);
+    holds((any::<Index>(), mutations), |(which, mutations)| {
+        let (syntax, text) = which.get(&GOOD);
+        let spec = good(text, *syntax);
         let mut packed = rmp_serde::to_vec_named(&spec).unwrap();
         for change in mutations {
             mutate(&mut packed, change);
         }
         check(&packed, Syntax::MessagePack);
         let _ = rmp_serde::from_slice::<JobSpec>(&packed);
+    });
+}
+
+/// A value of a tree that another one takes the place of.
+#[derive(Clone, Debug)]
+struct Graft {
+    at: Index,
+    from: Donor,
+}
+
+#[derive(Clone, Debug)]
+enum Donor {
+    Odd(Json),
+    /// A value of another tree.
+    Of(usize, Index),
+}
+
+fn graft(trees: usize) -> impl Strategy<Value = Graft> {
+    let odd = prop::sample::select(odd());
+    let from = prop_oneof![
+        odd.prop_map(Donor::Odd),
+        (0..trees, any::<Index>()).prop_map(|(tree, at)| Donor::Of(tree, at)),
+    ];
+    (any::<Index>(), from).prop_map(|(at, from)| Graft { at, from })
+}
+
+/// Values at the edges of what the fields take.
+fn odd() -> Vec<Json> {
+    let texts = [
+        "",
+        " ",
+        "0",
+        "-1",
+        "1e999",
+        "18446744073709551615",
+        "99999999999GiB",
+        "0.0000001ms",
+        "584942417y",
+        "1GiB/s",
+        "50%",
+        "inf",
+        "NaN",
+        "${",
+        "${}",
+        "${var.}",
+        "${var.x",
+        "$${var.x}",
+        "${task.one.result}",
+        "${task.main.result.a.b.99999999999999999999}",
+        "${node.label.\u{e4}}",
+        "${slot}",
+        "* * * * *",
+        "60 24 32 13 8",
+        "0 0 30 2 *",
+        "*/0 * * * *",
+        "5-1 * * * *",
+        "Europe/Berlin",
+        "a/b/c",
+        "../..",
+        "/",
+        "\u{0}",
+        "\u{feff}a",
+        "\u{202e}b",
+        "a\nb",
+        "ALWAYS",
+        "all_at_once",
+        "http",
+        "10.0.0.256",
+        "[::1]:0",
+        "0-65536",
+        "80/tcp",
+        "host",
+        "reg/a:b@sha256:0",
+        "arch == ",
+        "a == b == c",
+        "cpu >= 1e400",
+        "x regexp (",
+        "x regexp a{99999}",
+        "x version >= 1.2.3.4",
+        "!",
+        "--",
+        "HUP",
+        "SIGRTMAX+99",
+    ];
+    let long = ["a".repeat(300), "${var.x}".repeat(40), "[".repeat(100)];
+    let texts = texts.into_iter().map(Json::from);
+    let numbers = [0.5, -0.0, 1e308, 5e-324].map(Json::from);
+    let integers = [0, 1, -1, 65_536, i64::MAX, i64::MIN].map(Json::from);
+    let others = [
+        Json::Null,
+        Json::from(true),
+        Json::from(u64::MAX),
+        json!([]),
+        json!({}),
+        json!([[]]),
+        json!([null]),
+        json!({"": 1}),
+        json!({"a b": {"c": []}}),
+    ];
+    texts
+        .chain(long.map(Json::from))
+        .chain(numbers)
+        .chain(integers)
+        .chain(others)
+        .collect()
+}
+
+/// The values of a good file, without their places.
+fn tree_of(syntax: Syntax, text: &[u8]) -> Option<Json> {
+    let text = std::str::from_utf8(text).ok()?;
+    let node = match syntax {
+        Syntax::Yaml => super::super::yaml::parse(text).ok()?,
+        Syntax::Toml => super::super::toml::parse(text).ok()?,
+        Syntax::Json => super::super::json::parse(text).ok()?,
+        Syntax::MessagePack => return None,
+    };
+    Some(node.to_json())
+}
+
+/// One of the values of a tree, each as likely as any other.
+fn pick(tree: &mut Json, index: Index) -> &mut Json {
+    let nth = index.index(count(tree));
+    find(tree, &mut { nth }).expect("fewer than there are")
+}
+
+fn count(tree: &Json) -> usize {
+    1 + match tree {
+        Json::Array(items) => items.iter().map(count).sum(),
+        Json::Object(fields) => fields.values().map(count).sum(),
+        _ => 0,
+    }
+}
+
+/// The value so many further on, from the root down.
+fn find<'a>(tree: &'a mut Json, left: &mut usize) -> Option<&'a mut Json> {
+    if *left == 0 {
+        return Some(tree);
+    }
+    *left -= 1;
+    match tree {
+        Json::Array(items) => items.iter_mut().find_map(|item| find(item, left)),
+        Json::Object(fields) => fields.values_mut().find_map(|field| find(field, left)),
+        _ => None,
     }
 }
 
