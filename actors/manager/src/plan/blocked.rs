@@ -186,10 +186,15 @@ impl Trial<'_> {
 
     /// Places the slots of these tasks that have nothing, once those that are gone have completed.
     fn place_together(&mut self, tasks: &[&Name], gone: &BTreeSet<&Name>) {
-        let slots: Vec<Slot> = tasks
-            .iter()
-            .flat_map(|name| self.empty_slots(name))
+        let is_gang = |name: &&Name| self.spec.tasks[*name].gang;
+        let (gangs, others): (Vec<&Name>, Vec<&Name>) =
+            tasks.iter().copied().partition(|name| is_gang(name));
+        let slots_of = |name: &Name| self.empty_slots(name);
+        let gangs: Vec<(&Name, Vec<Slot>)> = gangs
+            .into_iter()
+            .map(|name| (name, slots_of(name)))
             .collect();
+        let slots: Vec<Slot> = others.into_iter().flat_map(slots_of).collect();
         let mut draft = Draft::new(self.state.clone());
         for task in gone {
             for record in self.state.slots_of_task(&self.job.name, task) {
@@ -197,6 +202,13 @@ impl Trial<'_> {
             }
         }
         self.with_pass(|pass, facts, found| {
+            for (name, slots) in gangs.into_iter().filter(|(_, slots)| !slots.is_empty()) {
+                if let Err(why) = pass.place_whole(&mut draft, facts, name, slots.clone()) {
+                    for slot in slots {
+                        found.add(slot, &why);
+                    }
+                }
+            }
             let mut turns = BTreeMap::new();
             for slot in slots {
                 let mut record = empty_slot(slot);

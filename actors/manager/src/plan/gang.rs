@@ -18,7 +18,7 @@ use super::ends::OVERDUE;
 use super::job_turn::event_of;
 use super::reserve::{When, is_before};
 use super::task_turn::{TaskTurn, empty_slot};
-use crate::reconcile::{Action, Facts, Gang, apply, version_of};
+use crate::reconcile::{Action, Facts, Gang, Step, apply, version_of};
 use crate::scheduler::{GangKey, Rank, Request, WhyNot};
 use crate::state::{Draft, job_event, live_runs, run_event};
 
@@ -46,6 +46,13 @@ struct Refused {
     why: String,
 }
 
+impl Refused {
+    fn why(&self) -> String {
+        let why = self.why.strip_prefix(WhyNot::WORDS).unwrap_or(&self.why);
+        format!("no node one more: {why}")
+    }
+}
+
 impl Pass<'_> {
     /// Places a gang whole, or has it wait; at most so many slots are changed.
     pub(super) fn place_gang(
@@ -67,8 +74,8 @@ impl Pass<'_> {
         }
         // Nothing of what was tried is so in the state.
         self.follows = false;
-        members.sort_by(|a, b| a.record.slot.cmp(&b.record.slot));
         match refused {
+            // In the order of the trial: what is left goes on from where this much of it was.
             Ok(how) => keep(draft, facts, &name, members, how, allowed),
             Err(_) if facts.job.held.contains_key(&name) => {
                 mark(draft, facts.job, &name, Some(HeldGang::GivesBack));
@@ -78,8 +85,36 @@ impl Pass<'_> {
                     ..GangStep::default()
                 }
             }
-            Err(refused) => self.gang_waits(draft, facts, &name, members, &refused, allowed),
+            Err(refused) => {
+                members.sort_by(|a, b| a.record.slot.cmp(&b.record.slot));
+                self.gang_waits(draft, facts, &name, members, &refused, allowed)
+            }
         }
+    }
+
+    /// Places these slots of a gang, all or none, and evicts nobody for them; why not all fit.
+    pub(super) fn place_whole(
+        &mut self,
+        draft: &mut Draft,
+        facts: &Facts<'_>,
+        name: &Name,
+        slots: Vec<Slot>,
+    ) -> Result<(), String> {
+        let actions = vec![Action::Place];
+        let step = |slot| Step {
+            slot,
+            actions: actions.clone(),
+        };
+        let mut members = members(draft, facts, name, slots.into_iter().map(step).collect());
+        members.sort_by_key(|member| Reverse(member.request.amounts));
+        let found = self.try_gang(draft, facts, name, &mut members);
+        self.follows = false;
+        let of = members.len();
+        found.map_err(|refused| format!("{} of {of} fit, {}", refused.fit, refused.why()))?;
+        for member in members {
+            draft.put_slot(member.record);
+        }
+        Ok(())
     }
 
     /// Finds a place for every member; how they use room that is kept for another gang, if they do.
@@ -258,14 +293,9 @@ impl Member {
 }
 
 /// The members of a gang that need a place, with all done to their slots but that.
-fn members(
-    draft: &mut Draft,
-    facts: &Facts<'_>,
-    name: &Name,
-    steps: Vec<crate::reconcile::Step>,
-) -> Vec<Member> {
+fn members(draft: &mut Draft, facts: &Facts<'_>, name: &Name, steps: Vec<Step>) -> Vec<Member> {
     let mut turns: BTreeMap<u32, TaskTurn> = BTreeMap::new();
-    let member = |step: crate::reconcile::Step| {
+    let member = |step: Step| {
         let earlier = draft.state().slot(&step.slot);
         let mut record = match earlier {
             Some(record) => SlotRecord::clone(record),
@@ -401,7 +431,5 @@ pub(super) fn key_of(job: &JobRecord, priority: u8, task: &Name) -> GangKey {
 
 /// Why a gang waits, in words.
 fn words(refused: &Refused, of: usize, when: &When) -> String {
-    let Refused { fit, why } = refused;
-    let why = why.strip_prefix(WhyNot::WORDS).unwrap_or(why);
-    format!("{fit} of {of} fit now, no node one more: {why}; {when}")
+    format!("{} of {of} fit now, {}; {when}", refused.fit, refused.why())
 }

@@ -146,7 +146,7 @@ pub fn plan_on(
         .chain(state.next_due(now))
         .chain(state.next_firing(now))
         .min();
-    let more = state.dirty().next().is_some();
+    let more = state.dirty().next().is_some() || cluster.queue().looks_for_gang();
     // For a gang that waits it counts as well when room will be free.
     let is_known = cluster.queue().has_gangs() && draft.state_mut().free_ending();
     Planned {

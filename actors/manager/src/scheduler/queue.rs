@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::OrdSet;
@@ -51,6 +52,10 @@ pub struct Queue {
     gangs: BTreeSet<GangKey>,
     /// Whether room was kept for a gang when that was looked at last.
     was_reserved: bool,
+    /// Whether there may be another, since room is kept for none.
+    looks: bool,
+    /// The one that was looked at last, for which none could be kept.
+    looked_at: Option<GangKey>,
 }
 
 /// A gang in the order of the queue: by priority, then by when its job came.
@@ -73,6 +78,9 @@ impl Queue {
         gone.extend(noted.into_iter().filter(|slot| !waiting.contains(slot)));
         for slot in &gone {
             self.forget(slot);
+        }
+        if !self.gangs.is_empty() {
+            self.forget_gangs(&gone, waiting);
         }
         self.followed = waiting.clone();
     }
@@ -108,24 +116,32 @@ impl Queue {
         self.gangs.insert(gang);
     }
 
-    /// The gang for which room can be kept now that it is kept for none, once: the first that still
-    /// waits.
+    /// A gang for which room can be kept now that it is kept for none: the first that still waits, then
+    /// the next, each once, until room is kept again.
     pub fn next_gang(
         &mut self,
         is_reserved: bool,
         waits: impl Fn(&Name, &Name) -> bool,
     ) -> Option<Name> {
         let was_reserved = std::mem::replace(&mut self.was_reserved, is_reserved);
-        if is_reserved || !was_reserved {
+        if is_reserved || was_reserved {
+            (self.looks, self.looked_at) = (!is_reserved, None);
+        }
+        if !std::mem::take(&mut self.looks) {
             return None;
         }
-        while let Some((.., job, task)) = self.gangs.first() {
-            if waits(job, task) {
-                return Some(job.clone());
-            }
-            self.gangs.pop_first();
-        }
-        None
+        let from = self.looked_at.take();
+        let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut after = self.gangs.range((from, Bound::Unbounded));
+        let next = after.find(|(.., job, task)| waits(job, task)).cloned()?;
+        let job = next.2.clone();
+        (self.looks, self.looked_at) = (true, Some(next));
+        Some(job)
+    }
+
+    /// Whether there may be another gang for which room can be kept.
+    pub fn looks_for_gang(&self) -> bool {
+        self.looks
     }
 
     /// The jobs of slots of which nobody said what they ask for: any node may help.
@@ -172,6 +188,21 @@ impl Queue {
     /// How many requests were compared with a node so far.
     pub fn looked(&self) -> u64 {
         self.looked
+    }
+
+    /// Forgets the gangs of slots that are gone, unless others of theirs wait.
+    fn forget_gangs(&mut self, gone: &[Slot], waiting: &OrdSet<Slot>) {
+        let tasks: BTreeSet<(&Name, &Name)> =
+            gone.iter().map(|slot| (&slot.job, &slot.task)).collect();
+        let waits = |(job, task): (&Name, &Name)| {
+            let first = Slot::new(job.clone(), task.clone(), 0);
+            let next = waiting.range(first..).next();
+            next.is_some_and(|slot| (&slot.job, &slot.task) == (job, task))
+        };
+        if !tasks.is_empty() {
+            self.gangs
+                .retain(|(.., job, task)| !tasks.contains(&(job, task)) || waits((job, task)));
+        }
     }
 
     fn forget(&mut self, slot: &Slot) {

@@ -2,8 +2,8 @@
 
 use loom_schemas::ids::Slot;
 use loom_schemas::record::Order;
-use loom_schemas::spec::{JobSpec, RestartOn, TaskSpec, TimeoutSpec};
-use loom_schemas::units::Millis;
+use loom_schemas::spec::{After, DependOn, IndexSpec, JobSpec, RestartOn, TaskSpec, TimeoutSpec};
+use loom_schemas::units::{Bytes, MilliCores, Millis};
 use loom_schemas::words::{Kind, RunState};
 
 use super::line::{Leader, asking, service, slot};
@@ -44,7 +44,7 @@ pub(super) fn waits(leader: &Leader, at: &Slot) -> String {
 }
 
 /// One pass over at most so many slots; whether more is to be done.
-fn pass(leader: &mut Leader, slots: usize) -> bool {
+pub(super) fn pass(leader: &mut Leader, slots: usize) -> bool {
     let options = PlanOptions {
         slots,
         ..PlanOptions::default()
@@ -138,8 +138,8 @@ fn members_of_other_sizes_are_placed_the_largest_first() {
     let mut leader = Leader::new(&[(4, 8), (2, 8)]);
     let mut spec = gang("mixed", 1000, 3);
     let main = spec.tasks.values_mut().next().unwrap();
-    let mut large = loom_schemas::spec::IndexSpec::default();
-    large.resources.cpu = Some(loom_schemas::units::MilliCores(4000));
+    let mut large = IndexSpec::default();
+    large.resources.cpu = Some(MilliCores(4000));
     main.per_index.insert(2, large);
     leader.submit("anna", &spec);
     leader.plan();
@@ -162,6 +162,66 @@ fn a_gang_that_is_larger_than_a_commit_is_held_until_its_last_one_is_placed() {
     }
     leader.plan();
     assert_eq!(told(&leader.state), 7);
+}
+
+/// What its slots cost depends on the order in which they are placed.
+#[test]
+fn a_gang_of_unlike_members_is_placed_over_several_passes_as_it_was_tried() {
+    let mut leader = Leader::new(&[]);
+    for (node, cores, gib, disk) in [("x", 10, 10, 10), ("y", 8, 8, 0)] {
+        let mut info = info(cores, gib);
+        info.capacity.disk = Bytes::mib(1024 * disk);
+        leader.hello(node, info);
+    }
+    let mut spec = gang("mixed", 1000, 3);
+    let main = spec.tasks.values_mut().next().unwrap();
+    for (index, (cpu, gib, disk)) in [(3000, 4, 1), (4000, 4, 0), (2000, 7, 0)]
+        .into_iter()
+        .enumerate()
+    {
+        let mut own = IndexSpec::default();
+        own.resources.cpu = Some(MilliCores(cpu));
+        own.resources.memory = Some(Bytes::mib(1024 * gib));
+        own.resources.disk = Some(Bytes::mib(1024 * disk));
+        main.per_index.insert(u32::try_from(index).unwrap(), own);
+    }
+    leader.submit("anna", &spec);
+    leader.plan_by(1);
+    assert_eq!(leader.placed("mixed"), 3);
+    let back = |(_, why): &&(String, String)| why.contains("given back");
+    assert_eq!(leader.told.iter().find(back), None);
+}
+
+/// One job's tasks: the second starts once the first has completed.
+#[test]
+fn a_gang_that_starts_later_is_planned_whole_and_evicts_nobody() {
+    let mut leader = Leader::new(&[(4, 8)]);
+    leader.submit("anna", &service("low", 20, asking(2000, 1024, 1)));
+    leader.plan();
+    let plan_of = |members| {
+        let mut spec = gang("solver", 1000, members);
+        spec.kind = Kind::Batch;
+        let mut first = asking(100, 64, 1);
+        first.restart.on = RestartOn::Never;
+        let main = spec.tasks.values_mut().next().unwrap();
+        main.after.push(After {
+            task: name("first"),
+            on: DependOn::Completed,
+        });
+        spec.tasks.insert(name("first"), first);
+        let (options, mut next) = (PlanOptions::default(), 1u64 << 40);
+        let mut ids = || {
+            next += 1;
+            run_id(next)
+        };
+        let (state, submission) = (&leader.state, submission(&spec));
+        preview(state, submission, ANNA, &options, at(9), &mut ids).unwrap()
+    };
+    assert_eq!(plan_of(2).blocked, [""; 0]);
+    let found = plan_of(3);
+    let why = "solver/0 and 2 more: 2 of 3 fit, no node one more: 1 not enough cpu";
+    assert_eq!(found.blocked, [why]);
+    assert_eq!(found.evicts, [""; 0]);
 }
 
 #[test]
