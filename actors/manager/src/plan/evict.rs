@@ -23,8 +23,12 @@ use crate::state::{Draft, Load, State, live_runs, run_event};
 /// How much higher a priority has to be to evict.
 const MARGIN: u8 = 10;
 
-/// The runs that may be evicted for a priority, by node, each node's in the order of their rank.
-pub(super) struct Evictable(BTreeMap<Name, Vec<Candidate>>);
+/// The runs that may be evicted, by node, each node's in the order of their rank.
+pub(super) struct Evictable {
+    /// Of jobs of at most this priority.
+    up_to: u8,
+    by_node: BTreeMap<Name, Vec<Candidate>>,
+}
 
 /// A node on which room can be made.
 pub(super) struct Way {
@@ -54,7 +58,7 @@ impl Evictable {
         for candidates in by_node.values_mut() {
             candidates.sort_by_key(Candidate::rank);
         }
-        Self(by_node)
+        Self { up_to, by_node }
     }
 }
 
@@ -79,13 +83,15 @@ impl Pass<'_> {
         if for_all && self.hopeless.contains(&key) {
             return None;
         }
-        // The highest priority asks first: who may be evicted for the others is among these.
-        let evictable = self
-            .evictable
-            .get_or_insert_with(|| Evictable::of(draft.state(), up_to));
         let (state, slot) = (draft.state(), &record.slot);
+        // Those of higher priorities mostly ask first: who may be evicted for the others is among these.
+        let known = self.evictable.take();
+        let evictable = known.filter(|known| known.up_to >= up_to);
+        let evictable = evictable.unwrap_or_else(|| Evictable::of(state, up_to));
+        let evictable = self.evictable.insert(evictable);
         let way = |node: &Arc<NodeRecord>| {
-            let candidates = evictable.0.get(&node.name).map_or(&[][..], Vec::as_slice);
+            let candidates = evictable.by_node.get(&node.name);
+            let candidates = candidates.map_or(&[][..], Vec::as_slice);
             let up = node.status == NodeStatus::Up;
             let found = || way(state, node, candidates, slot, (priority, up_to), request);
             up.then(found).flatten()
@@ -94,12 +100,8 @@ impl Pass<'_> {
         let is_like = for_all && state.slot(slot).is_none_or(|slot| slot.claim.is_none());
         let best = if is_like {
             match self.ways.entry(key.clone()) {
-                Entry::Vacant(new) => new.insert(Ways::of(state, way)).take(),
-                Entry::Occupied(known) => {
-                    let known = known.into_mut();
-                    known.follow(state, way);
-                    known.take()
-                }
+                Entry::Vacant(new) => new.insert(Ways::of(state, &way)).take(),
+                Entry::Occupied(known) => known.into_mut().take_of(state, &way),
             }
         } else {
             let mut apart = Apartness::with_claims(state);
@@ -117,7 +119,7 @@ impl Pass<'_> {
             }
             return None;
         };
-        if let Some(left) = evictable.0.get_mut(&best.node) {
+        if let Some(left) = evictable.by_node.get_mut(&best.node) {
             left.retain(|run| {
                 !best
                     .evicted
@@ -175,10 +177,17 @@ fn runs_of<'a>(
 /// What a node may have left for those of a rank, once all that may be evicted for it is gone.
 pub(super) fn room_for(state: &State, node: &Arc<NodeRecord>, rank: Rank, now: Timestamp) -> Room {
     let load = state.load(&node.name);
-    // Room that is kept for a gang is for those above it, and for whoever may use it meanwhile.
+    // Room that is kept for a gang is for those above it, and for whoever may use it meanwhile; what is
+    // made for one that is lower can be taken from it, but not by a gang, which evicts nobody.
     let reserved = state.reserved().map(|holder| &holder.slot);
-    let below = |slot: &Slot| priority_of(state, &slot.job) >= rank.priority;
-    let respected = |slot: &Slot| reserved != Some(slot) || (!rank.borrows && below(slot));
+    let is_lower = |slot: &Slot| priority_of(state, &slot.job) < rank.priority;
+    let respected = |slot: &Slot| {
+        if reserved == Some(slot) {
+            !rank.borrows && !is_lower(slot)
+        } else {
+            rank.gang || !is_lower(slot)
+        }
+    };
     let mut room = Room::keeping(node, load, respected);
     if rank.gang {
         // A gang evicts nobody; but it may be known from now on when a member fits here.

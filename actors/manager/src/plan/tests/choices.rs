@@ -3,6 +3,7 @@
 use loom_schemas::record::SlotRecord;
 use loom_schemas::words::{RunState, Strategy};
 
+use super::gangs::pass;
 use super::line::{Leader, asking, service, slot};
 use crate::state::fixture::name;
 
@@ -34,6 +35,20 @@ fn a_node_where_one_replica_failed_is_the_last_choice_of_the_others_for_a_while(
     assert_eq!(node_of(&leader, 2), "node-1");
 }
 
+/// The pause was over when it was first looked at: no manager led meanwhile.
+#[test]
+fn a_failure_counts_though_its_run_was_not_put_away_before() {
+    let mut leader = Leader::new(&[(4, 8), (4, 8)]);
+    leader.submit("anna", &service("web", 50, asking(100, 64, 1)));
+    leader.plan();
+    let web = slot("web", 0);
+    let first = leader.run_of(&web).node.clone();
+    leader.says(&web, RunState::Failed);
+    leader.seconds += 60;
+    leader.plan();
+    assert_ne!(leader.run_of(&web).node, first);
+}
+
 #[test]
 fn the_turn_of_round_robin_outlasts_an_eviction_in_the_same_pass() {
     let mut leader = Leader::new(&[(4, 8), (4, 8), (4, 8)]);
@@ -56,4 +71,16 @@ fn the_turn_of_round_robin_outlasts_an_eviction_in_the_same_pass() {
         [node("first"), node("second")],
         [name("node-1"), name("node-2")]
     );
+}
+
+#[test]
+fn more_may_evict_in_one_pass_than_ways_are_kept() {
+    let nodes = 300;
+    let mut leader = Leader::new(&vec![(1, 2); nodes as usize]);
+    leader.submit("anna", &service("low", 20, asking(1000, 1024, nodes)));
+    leader.plan();
+    leader.submit("bert", &service("high", 40, asking(1000, 1024, nodes)));
+    pass(&mut leader, 1000);
+    let claims = leader.state.slots().filter(|slot| slot.claim.is_some());
+    assert_eq!(claims.count(), nodes as usize);
 }

@@ -1,5 +1,6 @@
 //! Who waits, in which order, and what wakes whom.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use loom_schemas::ids::Name;
@@ -8,7 +9,7 @@ use proptest::prelude::{prop, prop_assert_eq, proptest};
 
 use super::line::{Leader, asking, service, slot};
 use crate::scheduler::{Apartness, Queue, Rank, Request, Room};
-use crate::state::fixture::{cases, info, name};
+use crate::state::fixture::{at, cases, info, name};
 
 #[test]
 fn equals_of_two_owners_share_the_room_there_is() {
@@ -82,6 +83,53 @@ fn who_is_less_takes_what_the_higher_cannot_use_and_nothing_else() {
     leader.submit("anna", &service("later", 50, asking(1000, 1024, 4)));
     leader.plan();
     assert_eq!([leader.placed("high"), leader.placed("later")], [1, 0]);
+}
+
+/// Room is made for one; a higher one comes, may evict the same, and only then can use it.
+#[test]
+fn room_that_is_made_for_a_lower_one_is_no_reason_to_let_a_higher_one_sleep() {
+    let mut leader = Leader::new(&[(8, 16)]);
+    leader.submit("anna", &service("middle", 55, asking(4000, 1024, 1)));
+    leader.submit("anna", &service("small", 40, asking(2000, 1024, 2)));
+    leader.plan();
+    leader.submit("anna", &service("low", 55, asking(4000, 1024, 1)));
+    leader.plan();
+    leader.submit("anna", &service("high", 60, asking(8000, 1024, 1)));
+    leader.plan();
+    leader.says(&slot("small", 0), RunState::Killed);
+    leader.plan();
+    leader.submit("anna", &service("middle", 55, asking(4000, 1024, 0)));
+    leader.plan();
+    leader.says(&slot("middle", 0), RunState::Killed);
+    leader.plan();
+    leader.says(&slot("small", 1), RunState::Killed);
+    leader.plan();
+    assert_eq!([leader.placed("low"), leader.placed("high")], [0, 1]);
+}
+
+#[test]
+fn once_room_is_kept_for_no_gang_each_that_waits_is_looked_at_in_order() {
+    let mut queue = Queue::default();
+    for (priority, job) in [
+        (50, "second"),
+        (60, "first"),
+        (50, "third"),
+        (50, "started"),
+    ] {
+        queue.note_gang((Reverse(priority), at(0), name(job), Name::main()));
+    }
+    let mut next = |is_reserved| {
+        let found = queue.next_gang(is_reserved, |job, _| job.as_str() != "started");
+        found.map(|job| job.to_string())
+    };
+    assert_eq!([next(false), next(true), next(true)], [None, None, None]);
+    assert_eq!(next(false).as_deref(), Some("first"));
+    assert_eq!(next(false).as_deref(), Some("second"));
+    // It was reserved for, and is through.
+    assert_eq!(next(true), None);
+    let order = [next(false), next(false), next(false), next(false)];
+    let order = order.iter().flatten().collect::<Vec<_>>();
+    assert_eq!(order, ["first", "second", "third"]);
 }
 
 #[test]
