@@ -139,7 +139,7 @@ pub fn has_started(job: &JobRecord, slot: &SlotRecord) -> bool {
 }
 
 /// The jobs for which something is decided by how this one stands: they have what they waited for
-/// of it, or never will.
+/// of it, or never will, or had it and have to wait again.
 pub fn decided_by(state: &State, name: &Name) -> Vec<Name> {
     let waiting: Vec<&Name> = state.dependants(name).collect();
     if waiting.is_empty() {
@@ -148,16 +148,21 @@ pub fn decided_by(state: &State, name: &Name) -> Vec<Name> {
     let mut known: BTreeMap<Option<&Name>, Progress> = BTreeMap::new();
     let mut decided = Vec::new();
     for dependant in waiting {
-        let Some(spec) = state.job(dependant).and_then(|job| state.spec(job)) else {
+        let Some(job) = state.job(dependant) else {
             continue;
         };
+        let Some(spec) = state.spec(job) else {
+            continue;
+        };
+        // Had it not been let go, it would say what it waits for.
+        let was_let_go = job.status == JobStatus::Pending && job.reason.is_none();
         let mut of_it = spec.depends_on.iter().filter(|other| other.job == *name);
         let is_decided = of_it.any(|other| {
             let task = other.task.as_ref();
             let progress = known
                 .entry(task)
                 .or_insert_with(|| of_job(state, name, task));
-            !matches!(verdict(state, other, progress), Verdict::NotYet)
+            was_let_go || !matches!(verdict(state, other, progress), Verdict::NotYet)
         });
         if is_decided {
             decided.push(dependant.clone());

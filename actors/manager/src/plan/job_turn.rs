@@ -204,6 +204,11 @@ impl Pass<'_> {
         // What was ordered to end just now ends with its job.
         subjob::mirror(draft, name, self.now);
         let Read { version, gates, .. } = &turn.read;
+        // What has nothing left that has started waits again for what it waited for.
+        let moved = turn
+            .moved
+            .then(|| Gates::of(draft.state(), &turn.job, &version.spec));
+        let gates = moved.as_ref().unwrap_or(gates);
         settle_job(draft, &turn.job, version, gates, self.now);
         for waiting in decided_by(draft.state(), name) {
             draft.state_mut().mark_dirty(&waiting);

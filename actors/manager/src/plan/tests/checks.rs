@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_schemas::ids::{Name, RunId, Slot};
+use loom_schemas::ids::{Index, Name, RunId, Slot};
 use loom_schemas::record::{
     Health, JobRecord, NodeStatus, Order, RunRecord, SlotRecord, UpdatePhase, Wanted,
 };
@@ -13,6 +13,7 @@ use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::{HealthStatus, JobStatus, Kind, RunState};
 
 use super::world::World;
+use crate::depend::Gates;
 use crate::plan::{PlanOptions, assignment, plan};
 use crate::reconcile::{Stand, replicas, stand, version_of};
 use crate::scheduler::{Request, Room, fits, together};
@@ -214,8 +215,10 @@ impl World {
             slots: 1000,
             ..self.options.clone()
         };
-        let again = plan(&mut draft, self.now, &options, &mut || run_id(u64::MAX));
-        assert!(!again.more);
+        let mut ids = || run_id(u64::MAX);
+        // Whoever waits for another job is looked at once more after it.
+        let mut passes = (0..3).map(|_| plan(&mut draft, self.now, &options, &mut ids));
+        assert!(passes.any(|again| !again.more), "planning again goes on");
         let (decided, keys) = draft.finish_unwritten();
         let keys: Vec<Key> = keys
             .into_iter()
@@ -257,9 +260,20 @@ impl World {
                     if job.wanted != Wanted::Run {
                         assert_ne!(run.order, Order::Run, "{} of a stopped job", record.slot);
                     }
+                    let wanted = self.wanted(job, &record.slot.task);
+                    let is_wanted = record.slot.index.number() < Some(wanted);
+                    let goes_on = run.order == Order::Run;
+                    assert!(is_wanted || !goes_on, "{} of {wanted}", record.slot);
                 }
             }
         }
+    }
+
+    /// How many replicas of a task of a job there are to be; none of one that it has no more.
+    fn wanted(&self, job: &JobRecord, task: &Name) -> u32 {
+        let spec = self.state.spec(job).unwrap();
+        let of_task = spec.tasks.get(task);
+        of_task.map_or(0, |of_task| replicas(job, task, of_task))
     }
 
     pub(super) fn quiet(&self) -> bool {
@@ -312,6 +326,22 @@ impl World {
         true
     }
 
+    /// Every replica that is to be has its slot, of the tasks that may start.
+    fn check_there(&self, job: &JobRecord, spec: &JobSpec, gates: &Gates) {
+        for task in spec.tasks.keys().filter(|task| !gates.is_closed(task)) {
+            let slots = self.state.slots_of_task(&job.name, task);
+            let known: BTreeSet<_> = slots.filter_map(|slot| slot.slot.index.number()).collect();
+            let stopped = |index| {
+                job.stopped_slots
+                    .contains(&(task.clone(), Index::Number(index)))
+            };
+            for index in (0..self.wanted(job, task)).filter(|index| !stopped(*index)) {
+                let there = known.contains(&index);
+                assert!(there, "{}/{task}/{index} is not there", job.name);
+            }
+        }
+    }
+
     /// A slot that could be placed is running or done.
     pub(super) fn check_settled(&self) {
         for job in self.state.jobs() {
@@ -327,12 +357,15 @@ impl World {
                 continue;
             }
             assert!(job.held.is_empty(), "{} is held for good", job.name);
-            if self.waits_whole(job, spec) {
+            let gates = Gates::of(&self.state, job, spec);
+            if gates.is_closed(&Name::main()) || self.waits_whole(job, spec) {
                 continue;
             }
+            self.check_there(job, spec, &gates);
             for record in self.state.slots_of(&job.name) {
                 let at = (record.slot.task.clone(), record.slot.index.clone());
-                if job.stopped_slots.contains(&at) {
+                let waits = gates.is_closed(&record.slot.task);
+                if job.stopped_slots.contains(&at) || waits {
                     continue;
                 }
                 let run: Option<&RunRecord> = record.current.as_ref();
@@ -347,7 +380,7 @@ impl World {
                     };
                     let kept = self.state.version(&job.name, version);
                     let spec = kept.map_or(spec, |record| &record.spec);
-                    let request = Request::of(&spec.tasks[&Name::main()]);
+                    let request = Request::of(&spec.tasks[&record.slot.task]);
                     let fits_somewhere = self.state.nodes().any(|node| {
                         fits(&Room::of(node, self.state.load(&node.name)), &request).is_ok()
                     });

@@ -80,7 +80,7 @@ impl Happens {
         if kind >= 240 {
             return Self::People(People::of([kind, a, b, c]));
         }
-        let (job, node) = (a % 2, a % 3);
+        let (job, node) = (if a % 7 == 6 { 2 } else { a % 2 }, a % 3);
         let index = (b % 3 == 2).then_some(c % 3);
         match kind % 30 {
             0..=4 => Self::Work,

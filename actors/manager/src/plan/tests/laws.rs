@@ -47,7 +47,7 @@ pub(super) fn live(which: Strategy, story: &[Happens]) {
     world.check_planned();
     world.check_told();
     world.check_settled();
-    for job in [0, 1] {
+    for job in [0, 1, 2] {
         world.happen(Happens::Stop { job, index: None });
     }
     world.settle();

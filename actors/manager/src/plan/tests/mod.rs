@@ -3,6 +3,7 @@
 
 mod checks;
 mod choices;
+mod dependants;
 mod evict;
 mod figures;
 mod gang_laws;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use loom_schemas::error::WireError;
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
 use loom_schemas::spec::{JobSpec, OnUpdateFailure, PortSpec, Protocol, UpdateOrder};
 use loom_schemas::units::{Bytes, MilliCores, Millis};
@@ -12,10 +13,12 @@ use loom_schemas::wire::{
 };
 use loom_schemas::words::{Kind, Strategy};
 
+use super::dependants::dependant;
 use super::happens::Happens;
 use super::nodes::SimNode;
 use crate::decide;
-use crate::plan::{PlanOptions, Planned, assignment, plan};
+use crate::plan::{PlanOptions, Planned, assignment, plan_on};
+use crate::scheduler::Cluster;
 use crate::state::fixture::{
     ANNA, at, health, hello_of, info, job, name, run_id, submission, task,
 };
@@ -27,6 +30,8 @@ const NODES: usize = 3;
 pub(super) struct World {
     pub(super) state: State,
     pub(super) options: PlanOptions,
+    /// What the leader keeps from pass to pass.
+    pub(super) cluster: Cluster,
     pub(super) now: Timestamp,
     pub(super) nodes: BTreeMap<Name, SimNode>,
     pub(super) wire: Vec<(Name, RunReport)>,
@@ -48,6 +53,7 @@ impl World {
                 slots: 4,
                 ..PlanOptions::default()
             },
+            cluster: Cluster::empty(strategy),
             now: at(0),
             nodes: BTreeMap::new(),
             wire: Vec::new(),
@@ -91,6 +97,7 @@ impl World {
         }
         let before = std::mem::replace(&mut self.state, decided.state);
         self.check_gangs(&before);
+        self.check_dependants(&before);
         self.check();
         result
     }
@@ -100,19 +107,25 @@ impl World {
         let served = self.serving();
         let placed = self.placements();
         let mut next = self.next_id;
+        let mut cluster = self.take_cluster();
         let planned = self.decide(|draft, now| {
-            plan(draft, now, &options, &mut || {
+            plan_on(&mut cluster, draft, now, &options, &mut || {
                 next += 1;
                 run_id(next << 20)
             })
         });
-        self.next_id = next;
+        (self.cluster, self.next_id) = (cluster, next);
         self.check_placed(&placed);
         // What people have stopped at once is not there, whatever an update would leave.
         if !self.forced {
             self.check_floor(&served);
         }
         planned
+    }
+
+    /// What is kept from pass to pass; nothing is left of it.
+    fn take_cluster(&mut self) -> Cluster {
+        std::mem::replace(&mut self.cluster, Cluster::empty(self.options.strategy))
     }
 
     /// Plans until nothing is left.
@@ -148,7 +161,7 @@ impl World {
     }
 
     pub(super) fn job(which: u8) -> Name {
-        name(if which == 0 { "svc" } else { "bat" })
+        name(["svc", "bat", "dep"][usize::from(which)])
     }
 
     pub(super) fn address(which: u8, index: Option<u8>) -> JobRequest {
@@ -165,6 +178,9 @@ impl World {
     }
 
     pub(super) fn spec(which: u8, replicas: u8, variant: u8) -> JobSpec {
+        if which == 2 {
+            return dependant(replicas, variant);
+        }
         let kind = if which == 0 {
             Kind::Service
         } else {
@@ -205,19 +221,7 @@ impl World {
                 replicas,
                 variant,
                 limits,
-            } => {
-                let mut spec = Self::spec(job, replicas, variant);
-                let main = spec.tasks.get_mut(&Name::main()).unwrap();
-                // Cores run out before memory does: why a slot waits stays the same in words.
-                let reserved = &mut main.resources;
-                let (cpu, mib) = [(1000, 1024), (500, 1024), (2000, 1024), (1000, 2048)]
-                    [usize::from(limits % 4)];
-                main.gang = limits >= 4;
-                (reserved.cpu, reserved.memory) = (MilliCores(cpu), Bytes::mib(mib));
-                let submission = submission(&spec);
-                self.decide(|d, now| decide::submit(d, submission, ANNA, now))
-                    .unwrap();
-            }
+            } => self.submits(job, Self::spec(job, replicas, variant), limits),
             Happens::Stop { job, index } => {
                 let request = Self::address(job, index);
                 drop(self.decide(|d, _| decide::stop(d, &request, ANNA)));
@@ -264,9 +268,29 @@ impl World {
             Happens::Rollback { job } => self.roll_back(job),
             Happens::People(what) => self.people(what),
             Happens::Passes { seconds } => {
+                if seconds % 8 == 0 {
+                    // Another leader, which knows what is in the records and nothing else.
+                    self.take_cluster();
+                    self.state.mark_all_dirty();
+                }
                 self.now += SignedDuration::from_secs(i64::from(seconds));
             }
         }
+    }
+
+    fn submits(&mut self, job: u8, mut spec: JobSpec, limits: u8) {
+        let main = spec.tasks.get_mut(&Name::main()).unwrap();
+        // Cores run out before memory does: why a slot waits stays the same in words.
+        let reserved = &mut main.resources;
+        let (cpu, mib) =
+            [(1000, 1024), (500, 1024), (2000, 1024), (1000, 2048)][usize::from(limits % 4)];
+        main.gang = limits >= 4;
+        (reserved.cpu, reserved.memory) = (MilliCores(cpu), Bytes::mib(mib));
+        let submission = submission(&spec);
+        let taken = self.decide(|d, now| decide::submit(d, submission, ANNA, now));
+        // What it waits for has to be there, and to be checked where it has to be healthy.
+        let waits = |why: &WireError| why.message.contains("depends_on") || job == 0;
+        assert!(taken.as_ref().err().is_none_or(waits), "{taken:?}");
     }
 
     fn steer(&mut self, job: u8, which: u8) {
