@@ -244,12 +244,21 @@ pub(crate) fn with_a_dead_node(ids: &mut dyn FnMut() -> RunId) -> (State, Cluste
 
 /// 5,000 nodes, all their cores taken by runs of 4 cores each, some 45,000 of 100 jobs.
 pub(crate) fn full() -> (State, Cluster, impl FnMut() -> RunId) {
+    full_of("")
+}
+
+/// The same, of runs of which it is known when they have ended.
+pub(crate) fn full_of_timed() -> (State, Cluster, impl FnMut() -> RunId) {
+    full_of("kind: batch\ntimeout: 1h\nrestart: {on: never}\n")
+}
+
+fn full_of(more: &str) -> (State, Cluster, impl FnMut() -> RunId + use<>) {
     let mut ids = counter();
     let mut cluster = Cluster::empty(Strategy::Epvm);
     let mut state = fleet(5000);
+    let more = format!("tolerations: [gpu]\n{more}");
     for number in 0..100 {
-        let more = "tolerations: [gpu]\n";
-        let spec = service_with(&format!("low-{number}"), 500, 4000, 64, more);
+        let spec = service_with(&format!("low-{number}"), 500, 4000, 64, &more);
         submit(&mut state, &spec);
         settle(&mut state, &mut cluster, at(1), &mut ids);
     }
@@ -280,6 +289,21 @@ pub(crate) fn half_empty() -> State {
         }
     });
     state
+}
+
+/// One run of a job has completed.
+pub(crate) fn completes(state: &mut State, job: &str, index: u32, now: Timestamp) {
+    let slot = Slot::new(job.parse().unwrap(), Name::main(), index);
+    let run = state.slot(&slot).unwrap().current.clone().unwrap();
+    let report = RunReport {
+        state: RunState::Completed,
+        ended_at: Some(now),
+        change: 2,
+        ..runs_now(&slot, &run)
+    };
+    edit(state, |draft| {
+        decide::report(draft, &run.node.unwrap(), &[report], false, now);
+    });
 }
 
 fn runs_now(slot: &Slot, run: &RunRecord) -> RunReport {

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p loom-manager --example bench_scheduler [PART...]` prints a table and then
 //! JSON, one line a figure; parts are memory, identical, distinct, spread, replan, evict,
-//! rebalance, binpack. It needs no server: everything measured is a function of what it is given.
+//! gang, rebalance, binpack. It needs no server: everything measured is a function of what it is given.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -22,6 +22,7 @@ use loom_manager::decide;
 use loom_manager::plan::{Search, find};
 use loom_manager::scheduler::{Affinities, Cluster, Preferences, Request, Room, Siblings, fits};
 use loom_manager::state::State;
+use loom_schemas::ids::Name;
 use loom_schemas::spec::TaskSpec;
 use loom_schemas::words::Strategy;
 use rand::rngs::SmallRng;
@@ -30,8 +31,8 @@ use rand::{RngExt, SeedableRng};
 
 use figure::{figure, median, millis, p99};
 use fleet::{
-    at, counter, different, edit, fleet, full, half_empty, info, node_name, said, service, settle,
-    spreading, submit, task, with_a_dead_node,
+    at, completes, counter, different, edit, fleet, full, full_of_timed, half_empty, info,
+    node_name, said, service, settle, spreading, submit, task, with_a_dead_node,
 };
 
 // The allocator of loomctl.
@@ -73,6 +74,9 @@ fn main() {
     }
     if wanted("evict") {
         evict();
+    }
+    if wanted("gang") {
+        gang();
     }
     if wanted("rebalance") {
         rebalance();
@@ -267,6 +271,24 @@ fn evict() {
         assert_eq!(gone.count(), 100, "room is made for each");
     }
     figure("evict_for_100_5000", "ms", &times, None, "-");
+}
+
+/// A gang of 500 waits on nodes that are full of runs which end within an hour, and one of these ends.
+fn gang() {
+    let (mut state, mut cluster, mut ids) = full_of_timed();
+    let mut gang = service("gang", 500, 4000, 64);
+    gang.tasks.get_mut(&Name::main()).unwrap().gang = true;
+    submit(&mut state, &gang);
+    let first = millis(settle(&mut state, &mut cluster, at(3), &mut ids));
+    figure("gang_reserved_5000", "ms", &[first], None, "-");
+    let mut times = Vec::new();
+    for index in 0..RUNS as u32 {
+        let now = at(4 + i64::from(index));
+        completes(&mut state, "low-0", index, now);
+        times.push(millis(settle(&mut state, &mut cluster, now, &mut ids)));
+        assert!(state.waiting().next().is_some(), "it waits");
+    }
+    figure("replan_with_gang_waiting_5000", "ms", &times, None, "-");
 }
 
 /// What half of 5,000 nodes held when the others came: 20,000 runs of 2,000 jobs.
