@@ -244,21 +244,21 @@ pub(crate) fn with_a_dead_node(ids: &mut dyn FnMut() -> RunId) -> (State, Cluste
 
 /// 5,000 nodes, all their cores taken by runs of 4 cores each, some 45,000 of 100 jobs.
 pub(crate) fn full() -> (State, Cluster, impl FnMut() -> RunId) {
-    full_of("")
+    full_of(500, "")
 }
 
-/// The same, of runs of which it is known when they have ended.
+/// Nearly the same, of runs of which it is known when they have ended.
 pub(crate) fn full_of_timed() -> (State, Cluster, impl FnMut() -> RunId) {
-    full_of("kind: batch\ntimeout: 1h\nrestart: {on: never}\n")
+    full_of(450, "kind: batch\ntimeout: 1h\nrestart: {on: never}\n")
 }
 
-fn full_of(more: &str) -> (State, Cluster, impl FnMut() -> RunId + use<>) {
+fn full_of(replicas: usize, more: &str) -> (State, Cluster, impl FnMut() -> RunId + use<>) {
     let mut ids = counter();
     let mut cluster = Cluster::empty(Strategy::Epvm);
     let mut state = fleet(5000);
     let more = format!("tolerations: [gpu]\n{more}");
     for number in 0..100 {
-        let spec = service_with(&format!("low-{number}"), 500, 4000, 64, &more);
+        let spec = service_with(&format!("low-{number}"), replicas, 4000, 64, &more);
         submit(&mut state, &spec);
         settle(&mut state, &mut cluster, at(1), &mut ids);
     }

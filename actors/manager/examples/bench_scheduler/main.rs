@@ -276,6 +276,7 @@ fn evict() {
 /// A gang of 500 waits on nodes that are full of runs which end within an hour, and one of these ends.
 fn gang() {
     let (mut state, mut cluster, mut ids) = full_of_timed();
+    assert!(state.waiting().next().is_none(), "all the others run");
     let mut gang = service("gang", 500, 4000, 64);
     gang.tasks.get_mut(&Name::main()).unwrap().gang = true;
     submit(&mut state, &gang);

@@ -8,6 +8,7 @@ use loom_schemas::record::{Order, RunRecord, SlotRecord};
 use loom_schemas::spec::{JobSpec, RestartOn, TaskSpec};
 use loom_schemas::words::Kind;
 
+use crate::scheduler::End;
 use crate::state::State;
 
 /// A node starts a task no oftener than so, whatever its `restart` says.
@@ -65,4 +66,17 @@ pub(super) fn end_of(
     } else {
         now.checked_add(OVERDUE).ok()
     }
+}
+
+/// The same, with whether it is counted from now.
+pub(super) fn known_end(
+    state: &State,
+    record: &SlotRecord,
+    run: &RunRecord,
+    now: Timestamp,
+) -> Option<End> {
+    let at = end_of(state, record, run, now)?;
+    let moves = run.order != Order::Run || run.state.is_terminal();
+    let moves = moves || now.checked_add(OVERDUE).ok() == Some(at);
+    Some(End { at, moves })
 }

@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use super::Pass;
 use super::backfill::{claims, unreserved};
-use super::ends::{OVERDUE, end_of};
+use super::ends::{OVERDUE, known_end};
 use super::gang::{Member, is_of, key_of, same_request};
 use super::order::priority_of;
 use super::place::choose;
 use super::task_turn::TaskTurn;
 use crate::reconcile::Facts;
-use crate::scheduler::{Cluster, Outlook, Request, Room, earliest, fits, how_many};
-use crate::state::{Draft, Held, State, live_runs};
+use crate::scheduler::{Cluster, Outlooks, Request, Room, earliest, fits};
+use crate::state::{Draft, Held, State};
 
 /// When a gang that waits can start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Pass<'_> {
     /// Looks when a gang can start, and whether room is to be kept for it: for the first in the queue
     /// of which that is known.
     pub(super) fn reserve(
-        &self,
+        &mut self,
         draft: &mut Draft,
         facts: &Facts<'_>,
         name: &Name,
@@ -98,7 +98,9 @@ impl Pass<'_> {
         };
         let own = holder.as_ref().filter(|_| other.is_none());
         let kept = own.and_then(|own| own.reservation.as_ref());
-        let when = match (ahead.when(), kept.and_then(|kept| ahead.as_promised(kept))) {
+        let promised = kept.and_then(|kept| ahead.as_promised(kept));
+        let looks = self.cluster.outlooks();
+        let when = match (ahead.when(looks, promised), promised) {
             // What is late by a moment is no reason to let others come between.
             (When::At(at, claims), Some(promised)) if at <= promised => When::At(at, claims),
             (_, Some(promised)) => When::At(promised, kept.cloned().unwrap_or_default()),
@@ -124,45 +126,40 @@ pub(super) fn is_before(state: &State, slot: &Slot, facts: &Facts<'_>, name: &Na
 }
 
 impl Ahead<'_, '_> {
-    fn when(&self) -> When {
-        let outlooks = self.outlooks();
-        let rooms_at = |at: Timestamp| -> Vec<(Name, Room)> {
-            let nodes = outlooks.iter();
-            nodes
-                .map(|node| (node.node.clone(), node.room_at(at)))
-                .collect()
-        };
+    /// When they can start; unknown where that is no sooner than was promised.
+    fn when(&self, looks: &mut Outlooks, promised: Option<Timestamp>) -> When {
+        let (state, now, all) = (self.state, self.facts.now, self.members.len());
+        looks.follow(state, now, &|record, run| {
+            known_end(state, record, run, now)
+        });
         let found = match same_request(self.members) {
             Some(request) => {
-                let all = self.members.len();
-                let fit = |at| {
-                    let mut left = all;
-                    for node in &outlooks {
-                        left -= how_many(&node.room_at(at), request, left);
-                        if left == 0 {
-                            return Some(());
-                        }
-                    }
-                    None
-                };
-                let found = earliest(&outlooks, fit);
-                found.and_then(|(at, ())| Some((at, self.places(rooms_at(at))?)))
+                let at = looks.earliest(request, all);
+                let sooner = at.filter(|at| promised.is_none_or(|promised| *at < promised));
+                if sooner.is_none() && promised.is_some() {
+                    // What is kept will do.
+                    return When::Unknown;
+                }
+                sooner.and_then(|at| Some((at, self.places_at(looks, at)?)))
             }
-            None => earliest(&outlooks, |at| self.places(rooms_at(at))),
+            None => earliest(&looks.times(), |at| self.places_at(looks, at)),
         };
         let Some((at, nodes)) = found else {
-            let empty = self.state.nodes();
-            let empty = empty.map(|node| (node.name.clone(), Room::of(node, None)));
-            return match self.places(empty.collect()) {
-                Some(_) => When::Unknown,
-                None => When::Never,
+            let empty = || {
+                let nodes = state.nodes();
+                nodes.map(|node| (node.name.clone(), Room::of(node, None)))
             };
+            let fit = || self.places(empty().collect()).is_some();
+            let ever = match same_request(self.members) {
+                Some(request) => looks.fit_ever(request, all, fit),
+                None => fit(),
+            };
+            return if ever { When::Unknown } else { When::Never };
         };
         let ending = |node: &Name| -> Vec<(RunId, Resources)> {
-            let outlook = outlooks.iter().find(|outlook| outlook.node == *node);
-            let ends = outlook.into_iter().flat_map(|outlook| &outlook.ends);
-            let ends = ends.filter(|(end, _)| *end <= at);
-            ends.map(|(_, run)| (run.placement, run.reserved.clone()))
+            let ended = looks.ended(node, at);
+            ended
+                .map(|run| (run.placement, run.reserved.clone()))
                 .collect()
         };
         let members = nodes.iter().zip(self.members).map(|(node, member)| {
@@ -170,6 +167,18 @@ impl Ahead<'_, '_> {
             (node, self.reserved(member), ports)
         });
         When::At(at, claims(members, at, ending))
+    }
+
+    /// The node of each member at a time; none if not all fit then.
+    fn places_at(&self, looks: &Outlooks, at: Timestamp) -> Option<Vec<Name>> {
+        let rooms = self.state.nodes().map(|node| {
+            let mut room = Room::of(node, self.state.load(&node.name));
+            looks
+                .ended(&node.name, at)
+                .for_each(|run| room.give_up(run));
+            (node.name.clone(), room)
+        });
+        self.places(rooms.collect())
     }
 
     /// The time for which these claims were made, if all still fits then.
@@ -212,31 +221,6 @@ impl Ahead<'_, '_> {
         let task = self.facts.task_at(self.name, member.version);
         let reserved = task.map(|task| task.resources_of(&member.record.slot.index));
         reserved.unwrap_or_default()
-    }
-
-    /// The nodes that could have a member if nothing else ran, with what is known of their runs.
-    fn outlooks(&self) -> Vec<Outlook<'_>> {
-        let now = self.facts.now;
-        let could = |node: &&std::sync::Arc<loom_schemas::record::NodeRecord>| {
-            let empty = Room::of(node, None);
-            let mut requests = self.members.iter().map(|member| &member.request);
-            requests.any(|request| how_many(&empty, request, 1) > 0)
-        };
-        let outlook = |node: &std::sync::Arc<loom_schemas::record::NodeRecord>| {
-            let load = self.state.load(&node.name);
-            let placements = load.into_iter().flat_map(|load| &load.placements);
-            let ends = placements.filter_map(|(placement, slot)| {
-                let record = self.state.slot(slot)?;
-                let run = live_runs(record).find(|run| run.placement == *placement)?;
-                Some((end_of(self.state, record, run, now)?, run))
-            });
-            Outlook {
-                node: node.name.clone(),
-                room: Room::of(node, load),
-                ends: ends.collect(),
-            }
-        };
-        self.state.nodes().filter(could).map(outlook).collect()
     }
 
     /// The node of each member on nodes with so much left; none if not all fit.

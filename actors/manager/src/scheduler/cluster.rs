@@ -16,6 +16,7 @@ use super::constraint::Attributes;
 use super::fits::{Room, choose_ports, fits};
 use super::floor::Floor;
 use super::gpus::choose_gpus;
+use super::outlook::Outlooks;
 use super::pick::{self, Chosen, Failures};
 use super::queue::Queue;
 use super::ranking::OUT;
@@ -43,6 +44,8 @@ pub struct Cluster {
     pub(super) taken: BTreeSet<usize>,
     /// What waits for a node.
     queue: Queue,
+    /// When there is more room, for gangs that wait.
+    outlooks: Outlooks,
     /// When it was last looked at what nodes measure.
     measured_at: Option<Timestamp>,
 }
@@ -63,6 +66,7 @@ impl Cluster {
             uses: OrdMap::new(),
             taken: BTreeSet::new(),
             queue: Queue::default(),
+            outlooks: Outlooks::default(),
             measured_at: None,
         }
     }
@@ -142,6 +146,11 @@ impl Cluster {
     /// What waits for a node, kept as long as the nodes are.
     pub fn queue(&mut self) -> &mut Queue {
         &mut self.queue
+    }
+
+    /// When there is more room, as far as that is known.
+    pub fn outlooks(&mut self) -> &mut Outlooks {
+        &mut self.outlooks
     }
 
     /// Whether it is time to look at what nodes measure; it is not any more for a while then.

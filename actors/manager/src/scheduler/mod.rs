@@ -16,6 +16,7 @@ mod floor;
 pub(crate) mod gpus;
 #[cfg(test)]
 mod laws;
+mod outlook;
 mod pick;
 mod queue;
 mod ranking;
@@ -46,10 +47,11 @@ pub use compare::{Compared, Holding};
 pub use constraint::{Attributes, Rule, tolerates};
 pub use evict::{Candidate, Sacrifice, least_evicted};
 pub use fits::{Room, choose_ports, fits, seed};
+pub use outlook::{End, Outlooks};
 pub use queue::{GangKey, Queue, Rank};
 pub use request::Request;
 pub use siblings::Siblings;
-pub use together::{Outlook, earliest, how_many, together};
+pub use together::{earliest, how_many, together};
 pub use usage::{Smoothed, noticed};
 pub use why::{Cause, WhyNot};
 

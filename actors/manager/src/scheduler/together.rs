@@ -1,10 +1,6 @@
 //! Many runs with the same request at once: how many fit, why no more do, and when all do.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
-use loom_schemas::ids::Name;
-use loom_schemas::record::RunRecord;
 
 use super::fits::{DIMENSIONS, Room, fits, has_room};
 use super::request::Request;
@@ -58,36 +54,11 @@ pub fn together<'a>(
     (fit.min(most), why)
 }
 
-/// A node with those of its runs of which it is known when they have ended at the latest.
-#[derive(Clone, Debug)]
-pub struct Outlook<'a> {
-    /// The node.
-    pub node: Name,
-    /// What it has left now.
-    pub room: Room,
-    /// When runs on it have ended.
-    pub ends: Vec<(Timestamp, &'a RunRecord)>,
-}
-
-impl Outlook<'_> {
-    /// What the node has left at a time, as far as that is known.
-    pub fn room_at(&self, at: Timestamp) -> Room {
-        let mut room = self.room.clone();
-        for (_, run) in self.ends.iter().filter(|(end, _)| *end <= at) {
-            room.give_up(run);
-        }
-        room
-    }
-}
-
-/// The earliest known end of a run at which something comes to be, which then stays so.
+/// The earliest of some times, in order, at which something comes to be, which then stays so.
 pub fn earliest<T>(
-    nodes: &[Outlook<'_>],
+    times: &[Timestamp],
     mut comes_to: impl FnMut(Timestamp) -> Option<T>,
 ) -> Option<(Timestamp, T)> {
-    let ends = nodes.iter().flat_map(|node| &node.ends);
-    let times: BTreeSet<Timestamp> = ends.map(|(at, _)| *at).collect();
-    let times: Vec<Timestamp> = times.into_iter().collect();
     let last = *times.last()?;
     let mut best = (last, comes_to(last)?);
     // All before `from` are too early, `best` is not.

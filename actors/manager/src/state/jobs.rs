@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
 use loom_schemas::ids::{Index, Name, Slot};
 use loom_schemas::record::{JobRecord, SlotRecord, VersionRecord};
@@ -128,6 +129,32 @@ impl Jobs {
         let later = of.flat_map(move |of| of.slots.range(first.clone()..));
         let of_task = later.take_while(move |((name, _), _)| name == task);
         of_task.map(|(_, record)| record)
+    }
+
+    /// Shows each slot that is not the same elsewhere, as it is here and as it is there.
+    pub(super) fn changed_slots<'a>(
+        &'a self,
+        there: &'a Self,
+        show: &mut dyn FnMut(&'a Arc<SlotRecord>),
+    ) {
+        for item in self.0.diff(&there.0) {
+            match item {
+                DiffItem::Add(_, of) | DiffItem::Remove(_, of) => {
+                    of.slots.values().for_each(&mut *show);
+                }
+                DiffItem::Update { old, new } => {
+                    for item in old.1.slots.diff(&new.1.slots) {
+                        match item {
+                            DiffItem::Add(_, slot) | DiffItem::Remove(_, slot) => show(slot),
+                            DiffItem::Update { old, new } => {
+                                show(old.1);
+                                show(new.1);
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn set_slot(&mut self, slot: &Slot, record: Option<Arc<SlotRecord>>) {

@@ -163,6 +163,15 @@ impl State {
         self.jobs.slots()
     }
 
+    /// Shows each slot that is not the same in another state, as it is here and as it is there.
+    pub(crate) fn changed_slots<'a>(
+        &'a self,
+        there: &'a Self,
+        show: &mut dyn FnMut(&'a Arc<SlotRecord>),
+    ) {
+        self.jobs.changed_slots(&there.jobs, show);
+    }
+
     /// The slots of a job, by task and index.
     pub fn slots_of<'a>(&'a self, job: &'a Name) -> impl Iterator<Item = &'a Arc<SlotRecord>> {
         self.jobs.slots_of(job)
