@@ -34,7 +34,7 @@ pub(super) fn begin(
         before.is_some_and(|before| same_in_place(before, task))
     });
     if same && old.kind == spec.kind && old.datacenters == spec.datacenters {
-        return job.update.clone().map(|update| anew(update, now));
+        return job.update.clone().map(|update| resumed(update, now));
     }
     let scaled = match &job.update {
         Some(update) if update.phase != UpdatePhase::Done => update.scaled.clone(),
@@ -44,6 +44,19 @@ pub(super) fn begin(
         scaled,
         ..rolling(last_healthy(state, job), now)
     })
+}
+
+/// An update goes on with a newer version, also one that was halted: who submits it has decided.
+fn resumed(update: UpdateState, now: Timestamp) -> UpdateState {
+    let update = match update.phase {
+        UpdatePhase::Paused | UpdatePhase::Failed => UpdateState {
+            phase: UpdatePhase::Rolling,
+            reason: None,
+            ..update
+        },
+        _ => update,
+    };
+    anew(update, now)
 }
 
 /// Somebody undoes how a job was scaled: no version that comes back is scaled so either.

@@ -278,6 +278,32 @@ fn what_changes_in_place_goes_on_with_the_canaries() {
 }
 
 #[test]
+fn a_version_that_mends_what_changes_in_place_takes_a_halted_update_over() {
+    for halted in [UpdatePhase::Paused, UpdatePhase::Failed] {
+        let mut leader = Leader::new(2);
+        leader.healthy(&service("1"));
+        leader.submit(&service("2")).unwrap();
+        leader.plan(100);
+        let mut job = leader.job("web").clone();
+        let update = job.update.as_mut().unwrap();
+        update.phase = halted;
+        update.reason = Some("web/0 is unhealthy: 404".to_owned());
+        leader.decide(|draft| draft.put_job(job));
+        let mut mended = service("2");
+        mended.priority = 70;
+        leader.submit(&mended).unwrap();
+        let update = leader.job("web").update.clone().unwrap();
+        assert_eq!(update.phase, UpdatePhase::Rolling);
+        assert_eq!(update.reason, None, "it is of another version");
+        for seconds in 101..200 {
+            leader.obey(seconds);
+        }
+        assert_eq!(leader.rolled(), ["3", "3", "3"]);
+        assert_eq!(leader.phase(), UpdatePhase::Done);
+    }
+}
+
+#[test]
 fn runs_outside_the_datacenters_of_a_version_are_replaced_and_the_others_go_on() {
     let mut leader = Leader::new(0);
     for (node, datacenter) in [("node-1", "east"), ("node-2", "west")] {
