@@ -240,11 +240,26 @@ fn bring_back(
     Some(next)
 }
 
+/// `conflict` while a job goes back already: once more would be further back than anybody meant.
+fn check_not_going_back(job: &JobRecord) -> Result<(), WireError> {
+    let going =
+        |update: &&UpdateState| update.undoes.is_some() && update.phase != UpdatePhase::Done;
+    let Some(to) = job.update.as_ref().filter(going).and_then(|u| u.from) else {
+        return Ok(());
+    };
+    let (name, version) = (&job.name, job.version);
+    let message = format!(
+        "job {name} is going back to version {to} already, as version {version}: to go to another, \
+         say which (`--to`; `loomctl history {name}` lists them)"
+    );
+    Err(WireError::new(ErrorCode::Conflict, message))
+}
+
 /// Brings an earlier version of a job back, as a version of its own; the last other one that has
 /// proved healthy if none is named. A job that has ended begins a new round with it.
 ///
-/// `not-found` if the version is not kept or none was healthy, `conflict` if it is the wanted one,
-/// `invalid` if what it says of other jobs does not hold any more.
+/// `not-found` if the version is not kept or none was healthy, `conflict` if it is the wanted one or
+/// none is named while the job goes back already, `invalid` if what it says of other jobs does not hold any more.
 pub fn rollback(
     draft: &mut Draft,
     request: &RollbackRequest,
@@ -254,6 +269,10 @@ pub fn rollback(
     check_reason(request.reason.as_deref())?;
     let (job, spec) = find(draft.state(), &request.job)?;
     let name = &job.name;
+    let over = job.status.is_terminal() || job.wanted != Wanted::Run;
+    if request.to.is_none() && !over {
+        check_not_going_back(job)?;
+    }
     let way_back = || way_back(draft.state(), job, spec);
     let to = request.to.or_else(way_back).ok_or_else(|| {
         WireError::not_found(format!(
@@ -266,7 +285,6 @@ pub fn rollback(
         .state()
         .version(name, to)
         .ok_or_else(|| WireError::not_found(format!("job {name}: version {to} is not kept")))?;
-    let over = job.status.is_terminal() || job.wanted != Wanted::Run;
     if record.spec == *spec && !over {
         let message = format!("job {name} is as version {to} says it already");
         return Err(WireError::new(ErrorCode::Conflict, message));
@@ -317,10 +335,14 @@ pub fn steer(
             return conflict(format!("the update of job {name} has no canaries"));
         }
         UpdateVerb::Promote if update.promoted => return Ok(false),
-        UpdateVerb::Promote if update.phase == UpdatePhase::Paused => {
+        UpdateVerb::Promote if is_halted => {
             let why = update.reason.as_deref().unwrap_or("nobody knows why");
+            let how = match update.phase {
+                UpdatePhase::Failed => "has failed",
+                _ => "is paused",
+            };
             return conflict(format!(
-                "the update of job {name} is paused: {why}: `loomctl update continue {name}`, or \
+                "the update of job {name} {how}: {why}: `loomctl update continue {name}`, or \
                  `loomctl rollback {name}`"
             ));
         }

@@ -304,6 +304,44 @@ fn a_version_that_mends_what_changes_in_place_takes_a_halted_update_over() {
 }
 
 #[test]
+fn who_goes_back_while_an_update_does_goes_no_further() {
+    let mut leader = Leader::new(2);
+    leader.healthy(&service("1"));
+    leader.plan(12);
+    leader.submit(&service("2")).unwrap();
+    leader.plan(100);
+    for seconds in 101..150 {
+        leader.obey(seconds);
+    }
+    assert_eq!(leader.job("web").healthy, [1, 2].into());
+    leader.submit(&service("3")).unwrap();
+    leader.plan(150);
+    let new = leader.incoming(0).unwrap();
+    leader.tell(0, &new, RunState::Failed, 151);
+    leader.plan(151);
+    assert_eq!(leader.job("web").version, 4);
+    let refused = leader.back(151).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    let why = "job web is going back to version 2 already, as version 4";
+    assert!(refused.message.starts_with(why), "{}", refused.message);
+    assert_eq!(leader.job("web").version, 4);
+}
+
+#[test]
+fn a_failed_update_is_not_promoted_and_says_that_it_failed() {
+    let mut leader = Leader::new(2);
+    leader.at_the_canaries();
+    let mut job = leader.job("web").clone();
+    let update = job.update.as_mut().unwrap();
+    update.phase = UpdatePhase::Failed;
+    update.reason = Some("web/0 ended".to_owned());
+    leader.decide(|draft| draft.put_job(job));
+    let refused = leader.steer(UpdateVerb::Promote, 130).unwrap_err();
+    let why = "the update of job web has failed: web/0 ended: `loomctl update continue web`";
+    assert!(refused.message.starts_with(why), "{}", refused.message);
+}
+
+#[test]
 fn runs_outside_the_datacenters_of_a_version_are_replaced_and_the_others_go_on() {
     let mut leader = Leader::new(0);
     for (node, datacenter) in [("node-1", "east"), ("node-2", "west")] {
