@@ -14,6 +14,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loomctl rollback web
+  loomctl rollback web --if-version 4
   loomctl rollback web --to 3 --reason \"slow answers\"")]
 pub(crate) struct Rollback {
     /// The job
@@ -21,6 +22,9 @@ pub(crate) struct Rollback {
     /// The version; if none, the last other one that was healthy
     #[arg(long, value_name = "VERSION")]
     to: Option<u32>,
+    /// Only if the job is at this version
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<u32>,
     /// Why, for the record
     #[arg(long)]
     reason: Option<String>,
@@ -33,6 +37,7 @@ impl Rollback {
         let request = RollbackRequest {
             job: self.job.clone(),
             to: self.to,
+            if_version: self.if_version,
             reason: self.reason,
         };
         let told = client::tell(&bus, &subject::job("rollback"), &request).await;

@@ -228,6 +228,9 @@ pub struct RollbackRequest {
     /// The version; the last other one that was healthy if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<u32>,
+    /// Only if the job is at this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<u32>,
     /// In words, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

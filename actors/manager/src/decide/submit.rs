@@ -127,7 +127,8 @@ pub(super) fn check_others(state: &State, spec: &JobSpec) -> Result<(), WireErro
     subjob::check(state, spec)
 }
 
-fn check_version(name: &Name, at: u32, asked: Option<u32>) -> Result<(), WireError> {
+/// `conflict` if a job is at another version than was asked for; 0 stands for none yet.
+pub(super) fn check_version(name: &Name, at: u32, asked: Option<u32>) -> Result<(), WireError> {
     let conflict = |message| Err(WireError::new(ErrorCode::Conflict, message));
     match asked {
         Some(asked) if asked != at && at == 0 => conflict(format!(

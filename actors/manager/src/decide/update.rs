@@ -10,7 +10,7 @@ use loom_schemas::spec::JobSpec;
 use loom_schemas::wire::{RollbackRequest, UpdateRequest, UpdateVerb};
 use loom_schemas::words::Kind;
 
-use super::submit::{check_others, drop_old_versions, next_version};
+use super::submit::{check_others, check_version, drop_old_versions, next_version};
 use super::{Asker, check_reason, find, new_round};
 use crate::depend;
 use crate::reconcile::{Facts, NodeStanding, same_in_place, serves};
@@ -46,8 +46,13 @@ pub(super) fn begin(
     })
 }
 
-/// An update goes on with a newer version, also one that was halted: who submits it has decided.
+/// An update goes on with a newer version, also one that was halted: who submits it has decided, and
+/// goes forward.
 fn resumed(update: UpdateState, now: Timestamp) -> UpdateState {
+    let update = UpdateState {
+        undoes: None,
+        ..update
+    };
     let update = match update.phase {
         UpdatePhase::Paused | UpdatePhase::Failed => UpdateState {
             phase: UpdatePhase::Rolling,
@@ -165,7 +170,7 @@ fn way_back(state: &State, job: &JobRecord, spec: &JobSpec) -> Option<u32> {
 pub fn roll_back(draft: &mut Draft, job: &JobRecord, to: u32, reason: &str, now: Timestamp) {
     let because = format!("version {} failed: {reason}", job.version);
     let by = format!("the update of version {}", job.version);
-    bring_back(draft, job, to, (&by, &because), now);
+    bring_back(draft, job, to, scaled_at(job, to), (&by, &because), now);
 }
 
 /// Whether a job may go back to a version by itself: not to one that is not kept, or would have jobs
@@ -194,6 +199,7 @@ fn bring_back(
     draft: &mut Draft,
     job: &JobRecord,
     to: u32,
+    mut scaled: BTreeMap<Name, u32>,
     (by, because): (&str, &str),
     now: Timestamp,
 ) -> Option<JobRecord> {
@@ -208,11 +214,12 @@ fn bring_back(
         reason: Some(reason.clone()),
         ..VersionRecord::clone(old)
     };
+    scaled.retain(|task, _| record.spec.tasks.contains_key(task));
     let update = (record.spec.kind != Kind::Batch).then(|| UpdateState {
         undoes: Some(job.version),
         promoted: true,
         reason: Some(because.to_owned()),
-        scaled: scaled_at(job, to),
+        scaled: scaled.clone(),
         ..rolling(Some(to), now)
     });
     let before = draft.state().spec(job);
@@ -225,10 +232,7 @@ fn bring_back(
     let next = JobRecord {
         version,
         schedule,
-        scaled: update
-            .as_ref()
-            .map(|u| u.scaled.clone())
-            .unwrap_or_default(),
+        scaled,
         update,
         ..job.clone()
     };
@@ -242,8 +246,8 @@ fn bring_back(
 
 /// `conflict` while a job goes back already: once more would be further back than anybody meant.
 fn check_not_going_back(job: &JobRecord) -> Result<(), WireError> {
-    let going =
-        |update: &&UpdateState| update.undoes.is_some() && update.phase != UpdatePhase::Done;
+    let is_over = |phase| matches!(phase, UpdatePhase::Done | UpdatePhase::Failed);
+    let going = |update: &&UpdateState| update.undoes.is_some() && !is_over(update.phase);
     let Some(to) = job.update.as_ref().filter(going).and_then(|u| u.from) else {
         return Ok(());
     };
@@ -259,7 +263,7 @@ fn check_not_going_back(job: &JobRecord) -> Result<(), WireError> {
 /// proved healthy if none is named. A job that has ended begins a new round with it.
 ///
 /// `not-found` if the version is not kept or none was healthy, `conflict` if it is the wanted one or
-/// none is named while the job goes back already, `invalid` if what it says of other jobs does not hold any more.
+/// none is named while the job goes back already or the job is at another version than was asked for, `invalid` if what it says of other jobs does not hold any more.
 pub fn rollback(
     draft: &mut Draft,
     request: &RollbackRequest,
@@ -269,6 +273,7 @@ pub fn rollback(
     check_reason(request.reason.as_deref())?;
     let (job, spec) = find(draft.state(), &request.job)?;
     let name = &job.name;
+    check_version(name, job.version, request.if_version)?;
     let over = job.status.is_terminal() || job.wanted != Wanted::Run;
     if request.to.is_none() && !over {
         check_not_going_back(job)?;
@@ -294,13 +299,16 @@ pub fn rollback(
         Some(reason) => format!("{}: {reason}", asker.user),
         None => format!("{} said so", asker.user),
     };
+    // As many as there are; of what the version under way has not, as many as there were.
+    let mut scaled = scaled_at(job, to);
+    scaled.extend(job.scaled.clone());
     let mut job = if over {
         new_round(job, now)
     } else {
         job.clone()
     };
     job.stopped_slots.clear();
-    let job = bring_back(draft, &job, to, (asker.user, &because), now)
+    let job = bring_back(draft, &job, to, scaled, (asker.user, &because), now)
         .ok_or_else(|| WireError::not_found(format!("version {to} is not kept")))?;
     if over {
         // Nothing of it runs, so there is nothing to take over from.

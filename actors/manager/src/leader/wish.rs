@@ -204,6 +204,7 @@ fn read_rollback(request: &Request) -> Result<RollbackRequest, WireError> {
     Ok(RollbackRequest {
         job,
         to: None,
+        if_version: None,
         reason: None,
     })
 }

@@ -12,6 +12,7 @@ impl Leader {
         let request = RollbackRequest {
             job: name("web"),
             to: None,
+            if_version: None,
             reason: None,
         };
         let back = self.decide(|draft| rollback(draft, &request, ANNA, at(seconds)));
@@ -325,6 +326,48 @@ fn who_goes_back_while_an_update_does_goes_no_further() {
     let why = "job web is going back to version 2 already, as version 4";
     assert!(refused.message.starts_with(why), "{}", refused.message);
     assert_eq!(leader.job("web").version, 4);
+}
+
+#[test]
+fn who_goes_back_keeps_the_replicas_there_are_whichever_version_comes() {
+    let mut leader = Leader::new(4);
+    leader.healthy(&service("1"));
+    leader.plan(12);
+    for (version, from) in [("2", 100), ("3", 200)] {
+        leader.submit(&service(version)).unwrap();
+        leader.plan(from);
+        for seconds in from + 1..from + 50 {
+            leader.obey(seconds);
+        }
+    }
+    assert_eq!(leader.job("web").healthy, [1, 2, 3].into());
+    leader.scale(5, 250);
+    let request = |to, if_version| RollbackRequest {
+        job: name("web"),
+        to: Some(to),
+        if_version,
+        reason: None,
+    };
+    let mut back = |to, if_version| {
+        let request = request(to, if_version);
+        leader
+            .decide(|draft| rollback(draft, &request, ANNA, at(251)))
+            .0
+    };
+    let refused = back(1, Some(2)).unwrap_err();
+    assert_eq!(refused.message, "job web is at version 3, not 2");
+    assert_eq!(back(1, Some(3)).unwrap(), 4);
+    let scaled = |leader: &Leader| leader.job("web").scaled.clone();
+    assert_eq!(scaled(&leader), [(name("main"), 5)].into());
+    leader
+        .decide(|draft| stop(draft, &whole("web"), ANNA))
+        .0
+        .unwrap();
+    leader.plan(252);
+    let request = request(2, None);
+    let done = leader.decide(|draft| rollback(draft, &request, ANNA, at(253)));
+    assert_eq!(done.0.unwrap(), 5);
+    assert_eq!(scaled(&leader), [(name("main"), 5)].into());
 }
 
 #[test]

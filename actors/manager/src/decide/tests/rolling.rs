@@ -525,6 +525,7 @@ fn a_version_that_closes_a_circle_is_not_brought_back() {
     let request = RollbackRequest {
         job: name("web"),
         to: Some(1),
+        if_version: None,
         reason: None,
     };
     let refused = leader
@@ -560,6 +561,7 @@ fn a_person_brings_an_earlier_version_back() {
         let request = RollbackRequest {
             job: name("web"),
             to,
+            if_version: None,
             reason: None,
         };
         leader

@@ -306,6 +306,7 @@ impl World {
         let request = RollbackRequest {
             job: Self::job(job),
             to: None,
+            if_version: None,
             reason: None,
         };
         drop(self.decide(|d, now| decide::rollback(d, &request, ANNA, now)));
