@@ -21,9 +21,11 @@ use crate::watch::printer::Printer;
 use crate::watch::scope::Scope;
 
 mod silence;
+mod standstill;
 mod view;
 
 use silence::Silence;
+use standstill::Standstill;
 use view::{
     ended, is_idle, is_waiting, next_firing, of_this_round, reason, settles_in, shipped_runs,
     unplaced, update_ended, waits_for_health, waits_for_others,
@@ -58,8 +60,8 @@ pub(crate) struct Run {
     /// Give up following after this long, with exit code 124; the job goes on
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
-    /// How long a service may take until it runs and is healthy, a batch until it begins; exit code
-    /// 2 past it
+    /// How long a service may take until it runs and is healthy, or for one step of an update, a
+    /// batch until it begins; exit code 2 past it
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "TIME")]
     deadline: Duration,
 }
@@ -269,6 +271,7 @@ impl Follow {
         let mut progress = Progress::new(global.output.is_for_people());
         let mut settled_since = None;
         let mut silence = Silence::new(&self.job, self.deadline, start);
+        let mut standstill = Standstill::new(start);
         loop {
             let Some(view) = self.look().await? else {
                 if let Err(failure) = silence.goes_on(Instant::now()) {
@@ -321,7 +324,8 @@ impl Follow {
                     return Ok(());
                 }
             }
-            if start.elapsed() > self.deadline && is_waiting(&view) {
+            let since = standstill.since(view.summary.job.update.as_ref(), Instant::now());
+            if since.elapsed() > self.deadline && is_waiting(&view) {
                 progress.finish();
                 return Err(unplaced(&view));
             }

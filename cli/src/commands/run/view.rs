@@ -202,6 +202,12 @@ pub(super) fn unplaced(view: &JobView) -> Failure {
     why.dedup();
     let summary = &view.summary;
     why.extend(waits_for_others(view).and(summary.job.reason.clone()));
+    let version = summary.job.version;
+    let holders = view.slots.iter().filter_map(SlotRecord::holder);
+    let old = holders.filter(|run| run.version != version).count();
+    if old > 0 {
+        why.push(format!("{old} slots do not run version {version} yet"));
+    }
     Failure::new(
         Code::Unplaced,
         format!(

@@ -414,7 +414,7 @@ fn fail(facts: &Facts<'_>, update: &UpdateState, reason: String) -> UpdateChange
     match (facts.spec.update.on_failure, update.from, update.undoes) {
         (OnUpdateFailure::Rollback, Some(to), None) => UpdateChange::GoBack { to, reason },
         (OnUpdateFailure::Rollback, Some(to), Some(_)) => UpdateChange::Failed(format!(
-            "{reason}; it is as the last healthy version, {to}, so there is nothing to go back to"
+            "{reason}; it has gone back to version {to} already, so there is nothing to go back to"
         )),
         (OnUpdateFailure::Rollback, None, _) => UpdateChange::Failed(format!(
             "{reason}; there is no healthy version to go back to"
