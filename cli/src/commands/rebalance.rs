@@ -16,7 +16,8 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Move runs of services to nodes where they cost less.
 ///
-/// A run is moved only where that lowers its cost by the margin, and as an update would replace it:
+/// A run is moved only where that lowers its cost by the margin, by `epvm` also that of all nodes together,
+/// or off a node with a taint `prefer-not`; and as an update would replace it:
 /// with start-first another runs there and counts before it ends; with stop-first no more than
 /// `parallel` replicas of its task are down. What runs to completion, gangs, system jobs and jobs
 /// that are being updated stay. Follows until the last one is moved; Ctrl-C only stops following.
@@ -119,18 +120,27 @@ fn shown(view: &RebalanceView, request: &RebalanceRequest) -> String {
             ]);
         }
         text = table::render(moves);
-        let runs = match view.moves.len() {
-            1 => format!("1 of {movable} runs costs"),
-            count => format!("{count} of {movable} runs cost"),
-        };
+        let avoid = view.moves.iter().filter(|it| it.avoids).count();
+        let cost = view.moves.len() - avoid;
         let (before, after) = (
             table::score(view.cost_before),
             table::score(view.cost_after),
         );
-        let _ = writeln!(
-            text,
-            "{runs} at least {margin} % less elsewhere; all nodes cost {before} now and {after} then"
-        );
+        let mut lines = Vec::new();
+        if cost > 0 {
+            let verb = if cost == 1 { "costs" } else { "cost" };
+            lines.push(format!(
+                "{cost} of {movable} runs {verb} at least {margin} % less elsewhere"
+            ));
+        }
+        if avoid > 0 {
+            let verb = if avoid == 1 { "leaves" } else { "leave" };
+            lines.push(format!(
+                "{avoid} of {movable} runs {verb} nodes that are to be avoided (prefer-not)"
+            ));
+        }
+        lines.push(format!("all nodes cost {before} now and {after} then"));
+        let _ = writeln!(text, "{}", lines.join("; "));
     }
     if view.more {
         text.push_str("there may be more: ask again when these are moved\n");

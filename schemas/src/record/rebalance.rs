@@ -43,6 +43,9 @@ pub struct Relocation {
     pub from: Name,
     /// Where it is to go.
     pub to: Name,
+    /// Whether it leaves a node with a taint `prefer-not` for one without, whatever that costs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub avoids: bool,
     /// Whether the run that takes over from it was placed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tried: bool,

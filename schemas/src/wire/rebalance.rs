@@ -49,7 +49,7 @@ pub struct RebalanceView {
     /// How many runs may be moved.
     #[serde(default)]
     pub movable: u32,
-    /// How many stay where they are, by why: `batch`, `have volumes`.
+    /// How many stay where they are, by why: `run to completion`, `are of gangs`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stay: BTreeMap<String, u32>,
     /// The rebalance that is under way, or was the last.
@@ -72,6 +72,9 @@ pub struct MoveView {
     pub here: Score,
     /// What it costs where it is to go.
     pub there: Score,
+    /// Whether it leaves a node with a taint `prefer-not` for one without, whatever that costs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub avoids: bool,
 }
 
 /// How far a rebalance is.

@@ -3,6 +3,7 @@
 //! A run is compared as if it were on no node yet: its room is given back, it is none of its own
 //! replicas, and of what was measured on its node its part is left out.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use loom_schemas::ids::Name;
@@ -43,6 +44,32 @@ pub struct Compared {
     pub avoids: bool,
 }
 
+/// How much less a run has to cost elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Margin {
+    /// In percent.
+    pub percent: u8,
+}
+
+impl Margin {
+    fn share(self) -> f64 {
+        f64::from(self.percent) / 100.0
+    }
+
+    /// Whether it costs less there by so many percent: by `epvm` of what it costs where it is, whose
+    /// measure grows with the cluster; by the others, which measure in shares of a node, of a node.
+    fn is_met(self, strategy: Strategy, here: f64, there: f64) -> bool {
+        let gain = here - there;
+        let least = match strategy {
+            Strategy::Epvm => self.share() * here,
+            Strategy::Binpack | Strategy::Spread | Strategy::Balanced => self.share(),
+            // Whose turn it is says nothing of what costs less.
+            Strategy::RoundRobin => return false,
+        };
+        gain > 0.0 && gain >= least
+    }
+}
+
 impl Compared {
     /// By how much the run costs less there; in favour of a node that need not be avoided without end.
     pub fn gain(&self) -> f64 {
@@ -53,16 +80,12 @@ impl Compared {
         }
     }
 
-    /// Whether it costs less there by so many percent: by `epvm` of what it costs where it is, whose
-    /// measure grows with the cluster; by the others, which measure in shares of a node, of a node.
-    pub fn is_worth(&self, margin_percent: u8) -> bool {
-        let margin = f64::from(margin_percent) / 100.0;
-        match self.strategy {
-            Strategy::Epvm => self.gain() >= margin * self.here,
-            Strategy::Binpack | Strategy::Spread | Strategy::Balanced => self.gain() >= margin,
-            // Whose turn it is says nothing of what costs less.
-            Strategy::RoundRobin => false,
-        }
+    /// The order of gains: what is to be avoided first, then those by `epvm`, in whose measure nodes
+    /// are told apart, and of one measure the greater.
+    pub fn cmp_gain(&self, other: &Self) -> Ordering {
+        let measure = |it: &Self| (it.avoids, it.strategy == Strategy::Epvm);
+        let by_measure = measure(self).cmp(&measure(other));
+        by_measure.then_with(|| self.gain().total_cmp(&other.gain()))
     }
 }
 
@@ -103,12 +126,18 @@ impl Cluster {
     }
 
     /// Where a run would cost the least that was taken off its node, and is none of the siblings; none
-    /// if it fits no other node, or its own no more.
+    /// if it is not worth it to go there.
+    ///
+    /// It is where the run costs less by the margin, with all that speaks for a node and against it. By
+    /// `epvm` all nodes together have to cost less by as much: what the replicas beside it make of a
+    /// cost is nothing that anybody gains. Nothing goes to a node that is to be avoided from one that
+    /// is not, and off such a node it goes to the best that is not, whatever that costs.
     pub fn compare(
         &mut self,
         here: &Name,
         request: &Request,
         preferences: &mut Preferences<'_>,
+        margin: Margin,
     ) -> Option<Compared> {
         let own = self.floor.find(here)?;
         let shape = Shape {
@@ -116,6 +145,7 @@ impl Cluster {
             strategy: preferences.strategy.unwrap_or(self.strategy),
             affinities: preferences.affinities.clone(),
         };
+        let strategy = shape.strategy;
         if let Some(siblings) = &mut preferences.siblings {
             siblings.look_up(&self.floor);
         }
@@ -123,27 +153,36 @@ impl Cluster {
         let failed = Failures::of(preferences.failed, &self.floor);
         let (view, mut keys, _) = keys(&mut self.floor, &shape, &spacing, preferences);
         let mine = std::mem::replace(&mut keys[own], OUT);
+        if mine >= OUT || strategy == Strategy::RoundRobin {
+            return None;
+        }
         for failed in failed.apart(&keys) {
             keys[failed.seat] = OUT;
         }
-        let others = keys.iter().enumerate().filter(|(_, key)| **key < OUT);
-        let (best, least) = others.min_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(&b.0)))?;
-        if mine >= OUT {
-            return None;
-        }
         let told = |seat: usize, key: f64| {
             if view.shuns(seat) {
-                score::lowered(shape.strategy, key)
+                score::lowered(strategy, key)
             } else {
                 key
             }
         };
+        let avoids = |seat: usize| view.shuns(own) && !view.shuns(seat);
+        let adds = |seat: usize| self.floor.adds(&view, seat);
+        let (here, alone) = (told(own, mine), adds(own));
+        let is_worth = |seat: usize, key: f64| {
+            let gains = || margin.is_met(strategy, here, told(seat, key));
+            let saves = || strategy != Strategy::Epvm || margin.is_met(strategy, alone, adds(seat));
+            view.shuns(own) >= view.shuns(seat) && (avoids(seat) || (gains() && saves()))
+        };
+        let others = keys.iter().enumerate().filter(|(_, key)| **key < OUT);
+        let worth = others.filter(|(seat, key)| is_worth(*seat, **key));
+        let (best, least) = worth.min_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(&b.0)))?;
         Some(Compared {
-            strategy: shape.strategy,
-            here: told(own, mine),
+            strategy,
+            here,
             there: told(best, *least),
             to: self.floor.name(best).clone(),
-            avoids: view.shuns(own) && !view.shuns(best),
+            avoids: avoids(best),
         })
     }
 

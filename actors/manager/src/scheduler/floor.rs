@@ -315,6 +315,12 @@ impl Floor {
         cost
     }
 
+    /// What a shape adds to what all nodes cost together by `epvm`, on a node that suits it.
+    pub(super) fn adds(&self, view: &View, seat: usize) -> f64 {
+        let row = &self.rows[seat];
+        view.terms.epvm(&row.weight, &row.amounts)
+    }
+
     fn standing(&self, seat: usize) -> Standing {
         Standing {
             used: self.used[seat],

@@ -43,7 +43,7 @@ use loom_schemas::words::Strategy;
 pub use affinity::Affinities;
 pub use apartness::Apartness;
 pub use cluster::Cluster;
-pub use compare::{Compared, Holding};
+pub use compare::{Compared, Holding, Margin};
 pub use constraint::{Attributes, Rule, tolerates};
 pub use evict::{Candidate, Sacrifice, least_evicted};
 pub use fits::{Room, choose_ports, fits, seed};

@@ -15,7 +15,9 @@ use loom_schemas::words::Strategy;
 
 use super::super::failures;
 use super::stay::{Movable, Stay, movable};
-use crate::scheduler::{Affinities, Cluster, Compared, Holding, Preferences, Request, Siblings};
+use crate::scheduler::{
+    Affinities, Cluster, Compared, Holding, Margin, Preferences, Request, Siblings,
+};
 use crate::state::{Held, State, live_runs};
 
 /// How far a search goes.
@@ -161,11 +163,10 @@ impl<'a> Finder<'a> {
             self.left -= 1;
             let candidate = Candidate::of(slot, movable);
             let compared = self.compared(node, &candidate);
-            let compared = compared.filter(|it| it.is_worth(self.search.margin_percent));
             if let Some(compared) = compared
                 && best
                     .as_ref()
-                    .is_none_or(|(_, b)| compared.gain() > b.gain())
+                    .is_none_or(|(_, b)| compared.cmp_gain(b).is_gt())
             {
                 best = Some((candidate, compared));
             }
@@ -178,6 +179,9 @@ impl<'a> Finder<'a> {
         let Movable { task, spec, .. } = candidate.movable;
         let state = self.state;
         let now = self.search.now;
+        let margin = Margin {
+            percent: self.search.margin_percent,
+        };
         let Replicas { siblings, failed } =
             self.tasks.entry(key).or_insert_with_key(|(job, task)| {
                 let slots = || state.slots_of_task(job, task).map(AsRef::as_ref);
@@ -200,7 +204,7 @@ impl<'a> Finder<'a> {
         };
         let compared = self
             .cluster
-            .compare(node, &candidate.held, &mut preferences);
+            .compare(node, &candidate.held, &mut preferences, margin);
         self.cluster.put_back(node, candidate.holding(), measured);
         siblings.add(node);
         compared
@@ -235,12 +239,14 @@ impl<'a> Finder<'a> {
             strategy: best.strategy,
             here: Score(best.here),
             there: Score(best.there),
+            avoids: best.avoids,
         });
         self.found.moves.push(Relocation {
             slot,
             placement: run.placement,
             from: node.clone(),
             to: best.to.clone(),
+            avoids: best.avoids,
             tried: false,
         });
     }

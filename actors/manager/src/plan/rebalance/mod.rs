@@ -5,6 +5,8 @@
 //! once the slot is filled from there, and given up where it turns out that it cannot be.
 
 mod find;
+#[cfg(test)]
+mod rounds;
 mod stay;
 #[cfg(test)]
 mod tests;
@@ -143,8 +145,13 @@ pub(super) fn leave(state: &State, slot: &Slot, run: &RunRecord) -> Option<Leave
     let mut begun = rebalance.under_way.iter();
     let it = begun.find(|it| it.placement == run.placement && it.slot == *slot)?;
     let (from, to, by) = (&it.from, &it.to, &rebalance.by);
+    let why = if it.avoids {
+        format!("node {from} is to be avoided (prefer-not) and node {to} is not")
+    } else {
+        format!("it costs less on node {to} than on {from}")
+    };
     Some(Leave {
-        reason: format!("it costs less on node {to} than on {from}: rebalanced by {by}"),
+        reason: format!("{why}: rebalanced by {by}"),
         from: rebalance.at,
         deadline: None,
     })

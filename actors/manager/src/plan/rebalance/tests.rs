@@ -180,7 +180,7 @@ fn packed(nodes: &[u8], runs: &[(u8, u8, bool)]) -> State {
 }
 
 /// All that run say so; or all that are to end say that they have.
-fn says(state: &State, what: RunState) -> State {
+pub(super) fn says(state: &State, what: RunState) -> State {
     let mut state = state.clone();
     let slots: Vec<Slot> = state.slots().map(|record| record.slot.clone()).collect();
     for slot in slots {
@@ -207,7 +207,7 @@ fn says(state: &State, what: RunState) -> State {
     state
 }
 
-fn search(margin_percent: u8) -> Search {
+pub(super) fn search(margin_percent: u8) -> Search {
     Search {
         strategy: Strategy::Epvm,
         margin_percent,
