@@ -28,6 +28,9 @@ pub struct Claim {
     /// When it is needed, where that is known: until then others may have it who end before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
+    /// The placement that is to move there; of others it goes with the wait of their slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<RunId>,
 }
 
 /// How far a gang is whose runs do not fit into one commit: those that are placed are *held*, which

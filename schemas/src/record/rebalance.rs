@@ -46,6 +46,9 @@ pub struct Relocation {
     /// Whether it leaves a node with a taint `prefer-not` for one without, whatever that costs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub avoids: bool,
+    /// Until when its run has to serve there, once it is begun; it is given up then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
     /// Whether the run that takes over from it was placed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tried: bool,

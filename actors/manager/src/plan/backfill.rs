@@ -169,6 +169,7 @@ pub(super) fn claims<'a>(
             awaits: ending(node).into_iter().collect(),
             evicted: Vec::new(),
             at: Some(at),
+            moves: None,
         });
     }
     claims

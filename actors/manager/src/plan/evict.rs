@@ -316,6 +316,7 @@ fn carry_out(
             .map(|gone| Slot::clone(&gone.slot))
             .collect(),
         at: None,
+        moves: None,
     }
 }
 

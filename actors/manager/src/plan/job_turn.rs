@@ -288,7 +288,8 @@ impl Pass<'_> {
             }
         }
         if record.waiting.is_none() {
-            (record.claim, record.reservation) = (Seldom::NONE, Seldom::NONE);
+            record.claim = record.claim.take().filter(|it| it.moves.is_some()).into();
+            record.reservation = Seldom::NONE;
         }
         let waits = record.waiting.is_some() && !waited;
         if earlier.is_none_or(|earlier| *earlier != record) {

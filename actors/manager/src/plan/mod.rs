@@ -145,6 +145,7 @@ pub fn plan_on(
         .chain(state.next_delay(now))
         .chain(state.next_due(now))
         .chain(state.next_firing(now))
+        .chain(rebalance::due(state, now))
         .min();
     let more = state.dirty().next().is_some() || cluster.queue().looks_for_gang();
     // For a gang that waits it counts as well when room will be free.

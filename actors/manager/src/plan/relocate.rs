@@ -35,6 +35,7 @@ impl Pass<'_> {
                 // It has ended there already.
                 return ControlFlow::Continue(());
             }
+            record.claim.take_if(|claim| claim.moves.is_some());
             rebalance::give_up(draft, &record.slot);
             return ControlFlow::Break(None);
         };
@@ -62,6 +63,11 @@ impl Pass<'_> {
                 .filter(|node| request.is_apart(node, &others))?;
         }
         self.follow(state);
+        if let Some(claim) = record.claim.as_ref()
+            && let Some(load) = state.load(&claim.node)
+        {
+            self.cluster.open_claim(load, claim);
+        }
         let placed = self.cluster.place_on(to, task, request, run).ok()?;
         recheck(state, placed, request, &record.slot).ok()
     }

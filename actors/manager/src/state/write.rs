@@ -179,12 +179,13 @@ fn ends_otherwise(run: &RunRecord, record: Option<&SlotRecord>) -> bool {
     same.any(|other| terms(other) != terms(run))
 }
 
-/// The room that is kept for a slot or its gang, a claim a node: none once it waits no more.
+/// The room that is kept for a slot or its gang, a claim a node: none once it waits no more, but where
+/// its run is to move.
 fn claims(record: &SlotRecord) -> impl Iterator<Item = &Claim> {
     let waits = record.waiting.is_some();
     let reserved = record.reservation.iter().flatten();
     let all = record.claim.iter().chain(reserved);
-    all.filter(move |_| waits)
+    all.filter(move |claim| waits || claim.moves.is_some())
 }
 
 /// Whether the same room is kept for this record.

@@ -139,24 +139,132 @@ fn a_run_stays_if_what_takes_over_fails() {
     );
 }
 
-#[test]
-fn what_has_no_room_there_any_more_stays_and_nobody_is_evicted_for_it() {
-    let mut leader = crowded(&FOUR, UpdateOrder::StartFirst);
-    let moves = leader.found(20).moves;
+/// A service that takes a whole node.
+fn whole_node(priority: u8) -> JobSpec {
     let mut big = job("big", Kind::Service, task(1));
-    big.priority = 10;
+    big.priority = priority;
     let main = big.tasks.get_mut(&Name::main()).unwrap();
     main.resources.cpu = loom_schemas::units::MilliCores(4000);
-    leader.running(&big);
-    assert_eq!(leader.places("big"), ["node-2"]);
-    leader.decide(|draft| begin(draft, moves, 4, "anna", at(22)));
-    leader.goes_on(&["a", "b", "c", "d", "big"], 22..26);
-    assert_eq!(leader.rebalance(), None);
-    assert_eq!(leader.places("big"), ["node-2"]);
-    for job in FOUR {
-        assert_eq!(leader.places(job), ["node-1"]);
-        assert!(leader.slot(&slot(job, 0)).waiting.is_none());
+    big
+}
+
+#[test]
+fn what_has_no_room_there_any_more_stays_and_nobody_is_evicted_for_it() {
+    for order in [UpdateOrder::StartFirst, UpdateOrder::StopFirst] {
+        let mut leader = crowded(&FOUR, order);
+        let moves = leader.found(20).moves;
+        leader.running(&whole_node(10));
+        assert_eq!(leader.places("big"), ["node-2"]);
+        leader.decide(|draft| begin(draft, moves, 4, "anna", at(22)));
+        for second in 22..26 {
+            leader.goes_on(&["a", "b", "c", "d", "big"], second..second + 1);
+            for job in FOUR {
+                assert_eq!(
+                    stop_reason(leader.current(&slot(job, 0))),
+                    None,
+                    "{order:?}"
+                );
+            }
+        }
+        assert_eq!(leader.rebalance(), None);
+        assert_eq!(leader.places("big"), ["node-2"]);
+        for job in FOUR {
+            assert_eq!(leader.places(job), ["node-1"]);
+            assert!(leader.slot(&slot(job, 0)).waiting.is_none());
+        }
     }
+}
+
+#[test]
+fn room_is_kept_for_it_before_it_is_stopped() {
+    let mut leader = crowded(&["a", "b"], UpdateOrder::StopFirst);
+    assert_eq!(leader.rebalances(4, 20), 1);
+    // Who comes now finds it taken, and may take no place of its own priority.
+    leader.submit(&whole_node(50)).unwrap();
+    leader.plan(20);
+    assert_eq!(leader.places("big"), ["-"]);
+    assert!(stop_reason(leader.current(&slot("a", 0))).is_some());
+    leader.goes_on(&["a", "b", "big"], 21..26);
+    assert_eq!(leader.places("a"), ["node-2"]);
+    assert_eq!(leader.rebalance(), None);
+}
+
+#[test]
+fn it_stays_where_its_target_is_closed_before_it_was_stopped() {
+    let mut leader = crowded(&["a", "b"], UpdateOrder::StopFirst);
+    assert_eq!(leader.rebalances(4, 20), 1);
+    leader.drains("node-2", None, 20);
+    leader.plan(20);
+    assert_eq!(stop_reason(leader.current(&slot("a", 0))), None);
+    assert_eq!(leader.rebalance(), None);
+    assert!(leader.slot(&slot("a", 0)).claim.is_none());
+}
+
+#[test]
+fn what_comes_to_be_on_another_node_was_not_moved() {
+    let mut leader = crowded(&["a", "b"], UpdateOrder::StopFirst);
+    assert_eq!(leader.rebalances(4, 20), 1);
+    leader.plan(20);
+    assert!(stop_reason(leader.current(&slot("a", 0))).is_some());
+    leader.drains("node-2", None, 20);
+    leader.goes_on(&["a", "b"], 21..26);
+    assert_eq!(leader.places("a"), ["node-1"]);
+    let last = leader.state.cluster().unwrap().rebalance.clone().unwrap();
+    assert_eq!((last.moved, last.dropped), (0, 1));
+    assert!(last.done_at.is_some());
+}
+
+#[test]
+fn a_run_that_ends_for_good_before_its_turn_is_no_more_of_it() {
+    let mut leader = Leader::new(1);
+    let mut spec = job("a", Kind::Service, task(4));
+    let main = spec.tasks.get_mut(&Name::main()).unwrap();
+    main.restart.on = loom_schemas::spec::RestartOn::Failure;
+    spec.update.order = Some(UpdateOrder::StartFirst);
+    spec.update.parallel = 1;
+    leader.running(&spec);
+    leader.arrives("node-2", info(4, 8));
+    assert_eq!(leader.rebalances(4, 20), 2);
+    leader.plan(20);
+    let on_its_way = |leader: &Leader, index| leader.incoming_of(&slot("a", index)).is_some();
+    let moves: Vec<u32> = (0..4).filter(|at| on_its_way(&leader, *at)).collect();
+    let [first] = moves[..] else {
+        panic!("one at a time: {moves:?}");
+    };
+    let begun = leader.rebalance().unwrap().under_way.clone();
+    let other = begun.iter().find(|it| it.slot != slot("a", first));
+    let other = other.unwrap().slot.clone();
+    let said = leader.said(&other, RunState::Completed, 21);
+    leader.report(&[said], 21);
+    leader.goes_on(&["a"], 22..60);
+    let last = leader.state.cluster().unwrap().rebalance.clone().unwrap();
+    assert_eq!((last.moved, last.dropped), (1, 1));
+    assert!(last.done_at.is_some(), "{last:?}");
+}
+
+#[test]
+fn a_move_that_takes_too_long_is_given_up_and_the_run_stays() {
+    let mut leader = crowded(&["a", "b"], UpdateOrder::StartFirst);
+    assert_eq!(leader.rebalances(4, 20), 1);
+    leader.plan(20);
+    let new = leader.taking_over("a");
+    let deadline = leader.rebalance().unwrap().under_way[0].deadline;
+    assert_eq!(
+        deadline,
+        Some(at(20 + 300)),
+        "as long as an update may take"
+    );
+    leader.plan(319);
+    assert_eq!(stop_reason(&leader.taking_over("a")), None);
+    leader.plan(320);
+    assert_eq!(leader.rebalance(), None);
+    let why = "did not serve on node node-2 within 5m: rebalanced by anna";
+    assert_eq!(stop_reason(&leader.taking_over("a")), Some(why));
+    leader.reports(&new, &slot("a", 0), RunState::Killed, 321);
+    leader.plan(321);
+    assert!(leader.incoming_of(&slot("a", 0)).is_none());
+    assert_eq!(leader.places("a"), ["node-1"]);
+    assert_eq!(stop_reason(leader.current(&slot("a", 0))), None);
 }
 
 #[test]

@@ -247,6 +247,7 @@ impl<'a> Finder<'a> {
             from: node.clone(),
             to: best.to.clone(),
             avoids: best.avoids,
+            deadline: None,
             tried: false,
         });
     }

@@ -1,12 +1,14 @@
 //! Runs that are moved to nodes where they cost less: which, and a few at a time.
 //!
 //! The moves that were found are kept with the cluster's record. One that is begun has its run leave
-//! its node as from a node that is drained, and what takes over goes where the move says. It is done
-//! once the slot is filled from there, and given up where it turns out that it cannot be.
+//! its node as from a node that is drained, and what takes over goes where the move says: room is kept
+//! for it there from before anything ends. It is done once a run of the slot serves there, and given up
+//! where it turns out that none can, or that none does in time.
 
 mod find;
 #[cfg(test)]
 mod rounds;
+mod standing;
 mod stay;
 #[cfg(test)]
 mod tests;
@@ -14,16 +16,13 @@ mod tests;
 use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{Name, Slot};
-use loom_schemas::record::{
-    ClusterRecord, NodeStatus, Order, Rebalance, Relocation, RunRecord, SlotRecord,
-};
+use loom_schemas::record::{ClusterRecord, Order, Rebalance, Relocation, RunRecord, SlotRecord};
 use loom_schemas::wire::RebalanceProgress;
-use loom_schemas::words::RunState;
 
 pub use find::{Found, Search, find};
-use stay::movable;
+use standing::{Standing, claim, is_open, standing};
 
-use crate::reconcile::{Leave, unwanted_reason, version_of};
+use crate::reconcile::Leave;
 use crate::state::{Draft, State, is_live};
 
 /// Has moves begin, a few at a time; what an earlier rebalance has begun is brought to its end, and
@@ -106,23 +105,25 @@ pub(super) fn go_on(draft: &mut Draft, now: Timestamp) {
     };
     let mut rebalance = before.clone();
     for mut it in std::mem::take(&mut rebalance.under_way) {
-        match standing(draft.state(), &it) {
-            Standing::Moves { tried } => {
-                it.tried |= tried;
-                rebalance.under_way.push(it);
-            }
-            Standing::Moved => rebalance.moved += 1,
-            Standing::Stays => rebalance.dropped += 1,
+        let standing = standing(draft.state(), &it, now);
+        if let Standing::Moves { tried } = standing {
+            it.tried |= tried;
+            rebalance.under_way.push(it);
+            continue;
         }
+        if standing == Standing::Moved {
+            rebalance.moved += 1;
+        } else {
+            rebalance.dropped += 1;
+        }
+        put_down(draft, &it, standing == Standing::Late, &rebalance.by);
     }
     while rebalance.under_way.len() < rebalance.at_once.max(1) as usize
         && let Some(it) = rebalance.pending.pop()
     {
-        if may_begin(draft.state(), &it) {
-            draft.state_mut().mark_dirty(&it.slot.job);
-            rebalance.under_way.push(it);
-        } else {
-            rebalance.dropped += 1;
+        match begun(draft, &it, now) {
+            Some(it) => rebalance.under_way.push(it),
+            None => rebalance.dropped += 1,
         }
     }
     if rebalance.under_way.is_empty() {
@@ -144,6 +145,10 @@ pub(super) fn leave(state: &State, slot: &Slot, run: &RunRecord) -> Option<Leave
     let rebalance = under_way(state)?;
     let mut begun = rebalance.under_way.iter();
     let it = begun.find(|it| it.placement == run.placement && it.slot == *slot)?;
+    // It is not told to end unless there is a place where it goes.
+    if !is_open(state, it, state.slot(slot)?) {
+        return None;
+    }
     let (from, to, by) = (&it.from, &it.to, &rebalance.by);
     let why = if it.avoids {
         format!("node {from} is to be avoided (prefer-not) and node {to} is not")
@@ -153,6 +158,7 @@ pub(super) fn leave(state: &State, slot: &Slot, run: &RunRecord) -> Option<Leave
     Some(Leave {
         reason: format!("{why}: rebalanced by {by}"),
         from: rebalance.at,
+        // Past its own deadline a move is given up, and the run stays.
         deadline: None,
     })
 }
@@ -177,65 +183,49 @@ pub(super) fn give_up(draft: &mut Draft, slot: &Slot) {
     }
 }
 
-/// What has become of a move that was begun.
-enum Standing {
-    /// It is on its way; whether what takes over was placed.
-    Moves {
-        tried: bool,
-    },
-    Moved,
-    Stays,
+/// When a move is to be given up that is not done by then.
+pub(super) fn due(state: &State, now: Timestamp) -> Option<Timestamp> {
+    let begun = under_way(state)?.under_way.iter();
+    let deadlines = begun.filter_map(|it| it.deadline);
+    deadlines.filter(|at| *at > now).min()
 }
 
-fn standing(state: &State, it: &Relocation) -> Standing {
-    let Some((record, job)) = state.slot(&it.slot).zip(state.job(&it.slot.job)) else {
-        return Standing::Stays;
-    };
-    let spec = state.spec(job);
-    if spec.is_none_or(|spec| unwanted_reason(job, spec, record).is_some()) {
-        return Standing::Stays;
-    }
-    let waits = record.waiting.is_some();
-    match &record.current {
-        Some(run) if run.placement == it.placement && is_live(run) => {
-            let incoming = record.incoming.as_ref();
-            let goes_on = run.order == Order::Run;
-            let failed = it.tried && !incoming.is_some_and(is_live);
-            // An update takes it along, or has already.
-            let other = version_of(record, job) != run.version || run.round != job.round;
-            if goes_on && (failed || other || (waits && incoming.is_none())) {
-                Standing::Stays
-            } else {
-                let tried = incoming.is_some();
-                Standing::Moves { tried }
-            }
-        }
-        Some(run) if run.placement != it.placement => {
-            if run.state.rank() >= RunState::Running.rank() {
-                Standing::Moved
-            } else {
-                Standing::Moves { tried: true }
-            }
-        }
-        // It has ended; another follows.
-        _ if waits => Standing::Stays,
-        _ => Standing::Moves { tried: it.tried },
-    }
+/// A move as it is begun, with room kept for its run; none if that may not move, or not there.
+fn begun(draft: &mut Draft, it: &Relocation, now: Timestamp) -> Option<Relocation> {
+    let (claim, within) = claim(draft.state(), it)?;
+    let mut record = SlotRecord::clone(draft.state().slot(&it.slot)?);
+    record.claim = Some(claim).into();
+    draft.put_slot(record);
+    draft.state_mut().mark_dirty(&it.slot.job);
+    Some(Relocation {
+        deadline: now.checked_add(within).ok(),
+        ..it.clone()
+    })
 }
 
-fn may_begin(state: &State, it: &Relocation) -> bool {
-    let is_up = |node: &Name| {
-        let node = state.node(node);
-        node.is_some_and(|node| node.status == NodeStatus::Up && node.drain.is_none())
+/// Nothing is kept any more for a move that is over; where it is given up late, what was to take over
+/// is told to end.
+fn put_down(draft: &mut Draft, it: &Relocation, is_late: bool, by: &str) {
+    let Some(before) = draft.state().slot(&it.slot).cloned() else {
+        return;
     };
-    let Some((record, job)) = state.slot(&it.slot).zip(state.job(&it.slot.job)) else {
-        return false;
-    };
-    let Some(node) = state.node(&it.from).filter(|_| is_up(&it.to)) else {
-        return false;
-    };
-    let found = movable(state, job, record, node);
-    found.is_ok_and(|found| found.run.placement == it.placement)
+    let mut record = SlotRecord::clone(&before);
+    record
+        .claim
+        .take_if(|claim| claim.moves == Some(it.placement));
+    let incoming = record.incoming.as_mut().filter(|run| is_live(run));
+    if let Some(run) = incoming.filter(|run| is_late && run.order == Order::Run) {
+        let (to, within) = (
+            &it.to,
+            it.deadline.map(|at| at.duration_since(run.placed_at)),
+        );
+        let within = within.unwrap_or_default();
+        let reason = format!("did not serve on node {to} within {within:#}: rebalanced by {by}");
+        run.order = Order::Stop { reason };
+    }
+    if record != *before {
+        draft.put_slot(record);
+    }
 }
 
 fn under_way(state: &State) -> Option<&Rebalance> {

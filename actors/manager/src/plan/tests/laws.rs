@@ -47,6 +47,14 @@ pub(super) fn live(which: Strategy, story: &[Happens]) {
     world.check_planned();
     world.check_told();
     world.check_settled();
+    let cluster = world.state.cluster();
+    let moves = cluster.and_then(|cluster| cluster.rebalance.as_ref());
+    let is_done = moves.is_none_or(|moves| moves.done_at.is_some());
+    assert!(is_done, "left to be moved: {moves:?}");
+    let mut records = world.state.slots();
+    let keeps = records.find(|record| record.claim.as_ref().is_some_and(|it| it.moves.is_some()));
+    assert!(keeps.is_none(), "kept for a move that is over: {keeps:?}");
+    drop(records);
     for job in [0, 1, 2] {
         world.happen(Happens::Stop { job, index: None });
     }
@@ -56,10 +64,6 @@ pub(super) fn live(which: Strategy, story: &[Happens]) {
         "something is reserved after the end"
     );
     assert!(world.state.jobs().all(|job| job.status.is_terminal()));
-    let cluster = world.state.cluster();
-    let moves = cluster.and_then(|cluster| cluster.rebalance.as_ref());
-    let is_done = moves.is_none_or(|moves| moves.done_at.is_some());
-    assert!(is_done, "left to be moved: {moves:?}");
 }
 
 /// Planning settles, a stopped job gets no run, a slot no two, capacity is kept, as many serve

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::NodeRecord;
-use loom_schemas::spec::{Constraint, JobSpec, Toleration};
+use loom_schemas::spec::{Constraint, JobSpec, RestartOn, Toleration};
 use loom_schemas::wire::{DrainRequest, LabelRequest, NodeRequest, TaintRequest};
-use loom_schemas::words::TaintEffect;
+use loom_schemas::words::{Kind, TaintEffect};
 
 use super::world::World;
 use crate::decide;
@@ -91,6 +91,9 @@ fn choosy(mut spec: JobSpec, variant: u8) -> JobSpec {
             1 => ask("distinct_hosts"),
             2 => ask("node.label.disk distinct_property 2"),
             _ => {}
+        }
+        if variant % 5 == 1 && spec.kind == Kind::Service {
+            task.restart.on = RestartOn::Failure;
         }
         if variant.is_multiple_of(3) {
             task.tolerations.push(Toleration {

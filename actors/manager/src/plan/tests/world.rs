@@ -344,6 +344,7 @@ impl World {
             let same = before.same_records(&self.state);
             let waits = self.state.next_delay(self.now).is_some();
             let waits = waits || self.state.next_due(self.now).is_some();
+            let waits = waits || crate::plan::rebalance::due(&self.state, self.now).is_some();
             if same && !waits && self.quiet() {
                 return;
             }
