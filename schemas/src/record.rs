@@ -416,4 +416,9 @@ pub enum CommandOutcome {
         /// Whether anything changed.
         changed: bool,
     },
+    /// Runs are moved to where they cost less, or no further ones.
+    Rebalanced {
+        /// How many moves were begun.
+        moves: u32,
+    },
 }

@@ -98,6 +98,9 @@ fn shown(view: &RebalanceView, request: &RebalanceRequest) -> String {
             None => "no move is under way\n".to_owned(),
         };
     }
+    if let Some(moves) = view.repeated {
+        return format!("{} begun already\n", counted(moves));
+    }
     let mut text = String::new();
     let (movable, margin) = (view.movable, view.margin_percent);
     if movable == 0 {
@@ -154,6 +157,14 @@ fn shown(view: &RebalanceView, request: &RebalanceRequest) -> String {
         let _ = writeln!(text, "not looked at: {}", stay.join(", "));
     }
     text
+}
+
+/// So many moves were.
+fn counted(moves: u32) -> String {
+    match moves {
+        1 => "1 move was".to_owned(),
+        moves => format!("{moves} moves were"),
+    }
 }
 
 fn done(it: &RebalanceProgress) -> String {

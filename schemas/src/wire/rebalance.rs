@@ -52,6 +52,10 @@ pub struct RebalanceView {
     /// How many stay where they are, by why: `run to completion`, `are of gangs`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stay: BTreeMap<String, u32>,
+    /// How many moves were begun when this was first asked under its command id: it is not done again,
+    /// and nothing was looked for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<u32>,
     /// The rebalance that is under way, or was the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<RebalanceProgress>,

@@ -172,6 +172,10 @@ fn body_of(outcome: CommandOutcome, revision: Revision) -> Body {
             changed,
             revision,
         }),
+        CommandOutcome::Rebalanced { moves } => Body::Rebalance(Box::new(RebalanceView {
+            repeated: Some(moves),
+            ..RebalanceView::default()
+        })),
         CommandOutcome::Node { node, changed } => Body::NodeChanged(NodeChanged {
             node,
             changed,

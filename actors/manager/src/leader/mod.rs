@@ -44,6 +44,7 @@ mod tick;
 pub(crate) mod wish;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -52,6 +53,7 @@ use loom_schemas::error::WireError;
 use loom_schemas::ids::Name;
 use loom_schemas::wire::ManagerRole;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::sync::Semaphore;
 
 use crate::context::{Context, Part};
 use crate::decide::Office;
@@ -107,6 +109,8 @@ pub(crate) struct Leading {
     pub(super) liveness: Liveness,
     /// What became of asking nodes what their placements are.
     pub(super) inventories: BTreeMap<Name, TakingUp>,
+    /// Moves are looked for once at a time.
+    pub(super) searches: Arc<Semaphore>,
     /// Hellos of which more is to come.
     pub(super) greetings: Greetings,
     /// Whom this manager took the lead from by force, and why.
@@ -176,6 +180,7 @@ impl Actor for Manager {
             calls: BTreeMap::new(),
             liveness,
             inventories: BTreeMap::new(),
+            searches: Arc::new(Semaphore::new(1)),
             greetings: Greetings::default(),
             deposed,
             doors: Vec::new(),

@@ -8,12 +8,14 @@ use std::ops::RangeInclusive;
 use jiff::Timestamp;
 use loom_bus::serve::Request;
 use loom_schemas::error::{ErrorCode, WireError};
+use loom_schemas::record::CommandOutcome;
 use loom_schemas::wire::{RebalanceRequest, RebalanceView};
 
 use super::Leading;
 use super::effect::{self, Answer};
 use super::message::ManagerMessage;
 use super::wish::{Asked, Wish};
+use crate::decide::{self, Command};
 use crate::plan::{self, Found, Search};
 
 /// By how many percent a move has to lower the cost where nobody says.
@@ -30,12 +32,22 @@ const AT_ONCE_RANGE: RangeInclusive<u32> = 1..=64;
 
 impl Leading {
     /// Looks for moves; then has them carried out, unless only that was asked.
-    pub(super) fn rebalanced(&mut self, request: Box<Request>, wanted: RebalanceRequest) {
+    pub(super) fn rebalanced(
+        &mut self,
+        request: Box<Request>,
+        wanted: RebalanceRequest,
+        command: Option<Command>,
+    ) {
         if let Err(error) = check(&wanted) {
             return effect::refuse([request], &error);
         }
-        if wanted.stop {
-            return self.relocated(request, Found::default(), &wanted);
+        let command = command.filter(|_| !wanted.dry_run);
+        // Nothing is looked for that was asked before: it only has to be said what came of it.
+        let first = command.as_ref();
+        let first = first.map(|command| decide::repeated(&self.head, command));
+        let is_new = matches!(first, None | Some(Ok(None)));
+        if wanted.stop || !is_new {
+            return self.relocated(request, Found::default(), &wanted, command);
         }
         let state = self.head.clone();
         let search = Search {
@@ -45,6 +57,7 @@ impl Leading {
             now: Timestamp::now(),
         };
         let manager = self.myself.clone();
+        let searches = self.searches.clone();
         let find = move || {
             let mut found = match search.most {
                 0 => Found::default(),
@@ -54,13 +67,19 @@ impl Leading {
             found
         };
         tokio::spawn(async move {
-            match tokio::task::spawn_blocking(find).await {
+            let turn = match search.most {
+                0 => None,
+                _ => searches.acquire().await.ok(),
+            };
+            let found = tokio::task::spawn_blocking(find).await;
+            drop(turn);
+            match found {
                 Ok(found) if wanted.dry_run => request.reply(&found.view).await,
                 Ok(found) => {
                     let asked = Asked {
                         request,
                         wish: Wish::Relocate(Box::new(found), wanted),
-                        command: None,
+                        command,
                     };
                     // Where it has ended meanwhile, whoever asks is refused as the request is dropped.
                     drop(manager.cast(ManagerMessage::Asked(Box::new(asked))));
@@ -80,15 +99,31 @@ impl Leading {
         request: Box<Request>,
         found: Found,
         wanted: &RebalanceRequest,
+        command: Option<Command>,
     ) {
         let user = request.caller.user.clone();
         let (stop, at_once) = (wanted.stop, wanted.at_once.unwrap_or(AT_ONCE));
         self.decide_or_refuse(request, move |draft| {
             let now = Timestamp::now();
-            if stop {
+            let first = command.as_ref();
+            let first = first.map(|command| decide::repeated(draft.state(), command));
+            if let Some(CommandOutcome::Rebalanced { moves }) = first.transpose()?.flatten() {
+                let view = RebalanceView {
+                    repeated: Some(moves),
+                    last: plan::progress(draft.state()),
+                    ..RebalanceView::default()
+                };
+                return Ok(Answer::Rebalance(Box::new(view)));
+            }
+            let moves = if stop {
                 plan::stop(draft, &user, now);
+                0
             } else {
-                plan::begin(draft, found.moves, at_once, &user, now);
+                plan::begin(draft, found.moves, at_once, &user, now)
+            };
+            if let Some(command) = &command {
+                let moves = u32::try_from(moves).unwrap_or(u32::MAX);
+                decide::remember(draft, command, &CommandOutcome::Rebalanced { moves }, now);
             }
             let last = plan::progress(draft.state());
             let view = RebalanceView { last, ..found.view };

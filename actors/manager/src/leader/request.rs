@@ -33,8 +33,10 @@ impl Leading {
         }
         let wish = match wish {
             Wish::Plan(submission) => return self.previewed(request, *submission),
-            Wish::Rebalance(wanted) => return self.rebalanced(request, wanted),
-            Wish::Relocate(found, wanted) => return self.relocated(request, *found, &wanted),
+            Wish::Rebalance(wanted) => return self.rebalanced(request, wanted, command),
+            Wish::Relocate(found, wanted) => {
+                return self.relocated(request, *found, &wanted, command);
+            }
             wish => wish,
         };
         let user = request.caller.user.clone();

@@ -2,7 +2,7 @@
 
 use loom_bus::call::CallError;
 use loom_schemas::error::ErrorCode;
-use loom_schemas::wire::{Committed, JobRequest, ScaleRequest};
+use loom_schemas::wire::{Committed, JobRequest, RebalanceRequest, RebalanceView, ScaleRequest};
 
 use super::cluster::{Client, Cluster, name, until, whole_job};
 use super::test_node::TestNode;
@@ -44,6 +44,44 @@ async fn a_command_sent_twice_is_carried_out_once_also_by_the_next_leader() {
         .unwrap();
     assert!(another.changed);
     assert_eq!(restart_orders(&client).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebalance_sent_twice_is_carried_out_once() {
+    let (cluster, _manager, client) = Cluster::with_leader().await;
+    let n1 = TestNode::start(cluster.own_bus().await, "n1").await;
+    let text = "name: web\nreplicas: 4\nexec: [sleep, \"1000\"]\ncpu: 12\n";
+    client.submit(text).await.unwrap();
+    until("all run", async || n1.running().len() == 4).await;
+    let _n2 = TestNode::start(cluster.own_bus().await, "n2").await;
+    let asked = RebalanceRequest::default();
+    let subject = "orch.admin.node.rebalance";
+    let dry = RebalanceRequest {
+        dry_run: true,
+        ..RebalanceRequest::default()
+    };
+    until("there is something to move", async || {
+        let found: RebalanceView = client.ask(subject, &dry).await.unwrap();
+        !found.moves.is_empty()
+    })
+    .await;
+    let first: RebalanceView = client.command("c-1", subject, &asked).await.unwrap();
+    assert!(!first.moves.is_empty() && first.repeated.is_none());
+    let again: RebalanceView = client.command("c-1", subject, &asked).await.unwrap();
+    assert!(again.moves.is_empty());
+    assert_eq!(
+        again.repeated.map(|moves| moves > 0),
+        Some(true),
+        "{again:?}"
+    );
+    let last = again.last.as_ref().map(|it| it.at);
+    assert_eq!(last, first.last.map(|it| it.at), "it is the same one");
+    let other = RebalanceRequest {
+        stop: true,
+        ..asked
+    };
+    let refused: Result<RebalanceView, _> = client.command("c-1", subject, &other).await;
+    assert!(matches!(refused, Err(CallError::Refused(_))), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
