@@ -104,11 +104,12 @@ fn shown(view: &RebalanceView, request: &RebalanceRequest) -> String {
     let mut text = String::new();
     let (movable, margin) = (view.movable, view.margin_percent);
     if movable == 0 {
-        text.push_str("nothing to move: no service runs\n");
+        text.push_str("nothing to move: no run may be moved\n");
     } else if view.moves.is_empty() {
+        let looked = view.looked;
         let _ = writeln!(
             text,
-            "nothing to move: none of {movable} runs would cost {margin} % less elsewhere"
+            "nothing to move: none of {looked} runs would cost {margin} % less elsewhere"
         );
     } else {
         let mut moves = table::new(&["Slot", "From", "To", "Cost", "There", "Strategy"]);
@@ -145,7 +146,13 @@ fn shown(view: &RebalanceView, request: &RebalanceRequest) -> String {
         lines.push(format!("all nodes cost {before} now and {after} then"));
         let _ = writeln!(text, "{}", lines.join("; "));
     }
-    if view.more {
+    if view.looked < movable {
+        let looked = view.looked;
+        let _ = writeln!(
+            text,
+            "looked at {looked} of {movable} runs, some of each node: ask again for others"
+        );
+    } else if view.more {
         text.push_str("there may be more: ask again when these are moved\n");
     }
     if !view.stay.is_empty() {

@@ -36,7 +36,7 @@ pub struct RebalanceRequest {
 pub struct RebalanceView {
     /// What is moved, or would be, in this order.
     pub moves: Vec<MoveView>,
-    /// Whether there may be more than were asked for.
+    /// Whether there may be more: not all were looked at, or there were more than were asked for.
     #[serde(default)]
     pub more: bool,
     /// By how much each lowers the cost at least, in percent.
@@ -49,6 +49,9 @@ pub struct RebalanceView {
     /// How many runs may be moved.
     #[serde(default)]
     pub movable: u32,
+    /// How many of them were looked at, or are like one that was.
+    #[serde(default)]
+    pub looked: u32,
     /// How many stay where they are, by why: `run to completion`, `are of gangs`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stay: BTreeMap<String, u32>,

@@ -267,9 +267,25 @@ fn full_of(replicas: usize, more: &str) -> (State, Cluster, impl FnMut() -> RunI
 
 /// 5,000 nodes, of which half came when all that runs was there.
 pub(crate) fn half_empty() -> State {
+    let mut state = serving(2500);
+    edit(&mut state, |draft| {
+        for number in 2500..5000 {
+            join(draft, number, at(2));
+        }
+    });
+    state
+}
+
+/// 5,000 nodes that hold what was placed on all of them.
+pub(crate) fn quiet() -> State {
+    serving(5000)
+}
+
+/// So many nodes on which 20,000 runs of 2,000 services run.
+fn serving(nodes: usize) -> State {
     let mut ids = counter();
     let mut cluster = Cluster::empty(Strategy::Epvm);
-    let mut state = fleet(2500);
+    let mut state = fleet(nodes);
     for number in 0..2000 {
         let name = format!("job-{number}");
         submit(&mut state, &service(&name, 10, 250 + number % 7, 512));
@@ -283,9 +299,6 @@ pub(crate) fn half_empty() -> State {
         for (slot, run) in runs {
             let node = run.node.clone().unwrap();
             decide::report(draft, &node, &[runs_now(&slot, &run)], false, at(2));
-        }
-        for number in 2500..5000 {
-            join(draft, number, at(2));
         }
     });
     state

@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use loom_manager::decide;
-use loom_manager::plan::{Search, find};
+use loom_manager::plan::{LOOKS, Search, find};
 use loom_manager::scheduler::{Affinities, Cluster, Preferences, Request, Room, Siblings, fits};
 use loom_manager::state::State;
 use loom_schemas::ids::Name;
@@ -32,7 +32,7 @@ use rand::{RngExt, SeedableRng};
 use figure::{figure, median, millis, p99};
 use fleet::{
     at, completes, counter, different, edit, fleet, full, full_of_timed, half_empty, info,
-    node_name, said, service, settle, spreading, submit, task, with_a_dead_node,
+    node_name, quiet, said, service, settle, spreading, submit, task, with_a_dead_node,
 };
 
 // The allocator of loomctl.
@@ -292,15 +292,17 @@ fn gang() {
     figure("replan_with_gang_waiting_5000", "ms", &times, None, "-");
 }
 
-/// What half of 5,000 nodes held when the others came: 20,000 runs of 2,000 jobs.
+/// What half of 5,000 nodes held when the others came: 20,000 runs of 2,000 jobs; and the same where
+/// all nodes were there before.
 fn rebalance() {
-    let state = half_empty();
     let search = Search {
         strategy: Strategy::Epvm,
         margin_percent: 10,
         most: 500,
+        looks: LOOKS,
         now: at(3),
     };
+    let state = half_empty();
     let mut times = Vec::new();
     for _ in 0..RUNS {
         let begun = Instant::now();
@@ -309,6 +311,16 @@ fn rebalance() {
         assert_eq!(found.moves.len(), 500, "there is more to gain than that");
     }
     figure("rebalance_500_moves_5000", "ms", &times, None, "-");
+    let state = quiet();
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let begun = Instant::now();
+        let found = find(&state, &search);
+        times.push(millis(begun.elapsed()));
+        assert_eq!(found.moves.len(), 0, "each is where it costs the least");
+        assert_eq!(found.view.movable, 20_000);
+    }
+    figure("rebalance_nothing_5000", "ms", &times, None, "-");
 }
 
 /// Nodes that `binpack` needs over those that suffice, where tasks come one by one: instances are

@@ -54,6 +54,7 @@ impl Leading {
             strategy: self.context.options.strategy,
             margin_percent: wanted.margin_percent.unwrap_or(MARGIN),
             most: wanted.most.unwrap_or(MOST) as usize,
+            looks: plan::LOOKS,
             now: Timestamp::now(),
         };
         let manager = self.myself.clone();

@@ -50,7 +50,7 @@ pub use assign::{assigned, assignment, is_assigned, unwanted, whole_assignment};
 pub(crate) use backfill::kept;
 pub use parts::{PART_BYTES, parts};
 pub use preview::preview;
-pub use rebalance::{Found, Search, begin, find, progress, stop};
+pub use rebalance::{Found, LOOKS, Search, begin, find, progress, stop};
 pub use silent::deadlines;
 pub use task_turn::{empty_slot, new_run};
 

@@ -117,11 +117,20 @@ impl Cluster {
         self.add_measured(node, measured);
     }
 
-    /// So much more is measured on a node, in thousandths of a core.
-    pub fn add_measured(&mut self, node: &Name, more: u64) {
+    /// So much more is measured on a node, in thousandths of a core; what was measured before.
+    pub fn add_measured(&mut self, node: &Name, more: u64) -> u64 {
+        let Some(seat) = self.floor.find(node) else {
+            return 0;
+        };
+        let before = self.floor.room(seat).measured_cpu;
+        self.floor.measure(seat, before + more);
+        before
+    }
+
+    /// So much is measured on a node.
+    pub fn measure(&mut self, node: &Name, cpu: u64) {
         if let Some(seat) = self.floor.find(node) {
-            let before = self.floor.room(seat).measured_cpu;
-            self.floor.measure(seat, before + more);
+            self.floor.measure(seat, cpu);
         }
     }
 
@@ -186,14 +195,16 @@ impl Cluster {
         })
     }
 
-    /// Of the nodes that are up and asked for the one that costs the most by `epvm`: the sum of `n^u`
-    /// over what it has, `n` the number of machines, `u` the share in use. Of equals the first name.
-    pub fn dearest(&self, is_asked: impl Fn(&Name) -> bool) -> Option<&Name> {
+    /// What each node that is up costs as it is by `epvm`: the sum of `n^u` over what it has, `n` the
+    /// number of machines, `u` the share in use.
+    pub fn costs(&self) -> impl Iterator<Item = (&Name, f64)> {
         let costs = self.floor.costs();
-        let all = costs.map(|(seat, cost)| (self.floor.name(seat), cost));
-        let asked = all.filter(|(name, _)| is_asked(name));
-        let dearest = asked.max_by(|a, b| a.1.total_cmp(&b.1).then_with(|| b.0.cmp(a.0)));
-        dearest.map(|(name, _)| name)
+        costs.map(|(seat, cost)| (self.floor.name(seat), cost))
+    }
+
+    /// The same of one node; none if it is not up.
+    pub fn cost_of(&self, node: &Name) -> Option<f64> {
+        self.floor.cost_as_it_is(self.floor.find(node)?)
     }
 
     /// What all nodes that are up cost together.

@@ -163,13 +163,16 @@ impl Floor {
     /// What each node that is up costs as it is: the sum of its weights, without those of what it does
     /// not have or count.
     pub(super) fn costs(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
-        let up = self.rooms.iter().enumerate().filter(|(_, room)| room.up);
-        up.map(|(seat, room)| {
-            let counts = room.all().map(|all| all > 0 && all != UNCOUNTED);
-            let weights = self.rows[seat].weight.iter().zip(counts);
-            let weights = weights.filter(|(_, counts)| *counts);
-            (seat, weights.map(|(weight, _)| *weight).sum())
-        })
+        (0..self.len()).filter_map(|seat| Some((seat, self.cost_as_it_is(seat)?)))
+    }
+
+    /// The same of one node; none if it is not up.
+    pub(super) fn cost_as_it_is(&self, seat: usize) -> Option<f64> {
+        let room = Some(&self.rooms[seat]).filter(|room| room.up)?;
+        let counts = room.all().map(|all| all > 0 && all != UNCOUNTED);
+        let weights = self.rows[seat].weight.iter().zip(counts);
+        let weights = weights.filter(|(_, counts)| *counts);
+        Some(weights.map(|(weight, _)| *weight).sum())
     }
 
     /// A seat is looked at again by those that rank, if its row or anything else they look at changed.

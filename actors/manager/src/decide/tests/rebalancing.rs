@@ -14,6 +14,7 @@ impl Leader {
             strategy: loom_schemas::words::Strategy::Epvm,
             margin_percent: 10,
             most: 100,
+            looks: crate::plan::LOOKS,
             now: at(seconds),
         };
         find(&self.state, &search)

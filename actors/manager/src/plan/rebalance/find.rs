@@ -4,7 +4,8 @@
 //! the dearest is looked for again; a node from which nothing is to be gained is passed over until all
 //! the others have had their turn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -29,12 +30,14 @@ pub struct Search {
     pub margin_percent: u8,
     /// At most so many moves.
     pub most: usize,
+    /// At most so many times a run is compared with a node.
+    pub looks: usize,
     /// The time.
     pub now: Timestamp,
 }
 
-/// At most so many runs are compared on all nodes in one search.
-const COMPARED_MAX: usize = 20_000;
+/// What a search may look at where nobody says: about a second's work.
+pub const LOOKS: usize = 100_000_000;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,13 +56,18 @@ pub fn find(state: &State, search: &Search) -> Found {
         cluster: Cluster::of(state, search.strategy),
         tasks: BTreeMap::new(),
         gone: BTreeSet::new(),
-        left: COMPARED_MAX,
+        left: search.looks,
+        seen: BTreeSet::new(),
         found: Found::default(),
     };
     finder.count();
     finder.found.view.margin_percent = search.margin_percent;
     finder.found.view.cost_before = Score(finder.cluster.total());
     while finder.sweep() {}
+    let view = &mut finder.found.view;
+    view.looked = u32::try_from(finder.seen.len()).unwrap_or(u32::MAX);
+    let is_over = finder.left < state.nodes().count();
+    view.more |= view.looked < view.movable || is_over;
     finder.found.view.cost_after = Score(finder.cluster.total());
     finder.found
 }
@@ -87,13 +95,48 @@ struct Finder<'a> {
     tasks: BTreeMap<(Name, Name), Replicas>,
     /// Placements that are moved: each is once at most.
     gone: BTreeSet<RunId>,
-    /// How many more are compared.
+    /// How often a run is still compared with a node.
     left: usize,
+    /// Placements that were compared, or are like one that was.
+    seen: BTreeSet<RunId>,
     found: Found,
 }
 
-/// The runs on a node that may be moved, in the order of their slots, or why they stay.
-fn runs_on<'a>(state: &'a State, node: &Name) -> Vec<(&'a Arc<Slot>, Result<Movable<'a>, Stay>)> {
+/// A node with what it costs: the dearest is the greatest, of equals the first by name.
+#[derive(Clone, Debug)]
+struct Dear {
+    cost: f64,
+    node: Name,
+}
+
+impl Ord for Dear {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_cost = self.cost.total_cmp(&other.cost);
+        by_cost.then_with(|| other.node.cmp(&self.node))
+    }
+}
+
+impl PartialOrd for Dear {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Dear {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Dear {}
+
+/// The runs on a node that may be moved, in the order of their slots, or why they stay; the nodes are
+/// ranked by a strategy where a job does not say.
+fn runs_on<'a>(
+    state: &'a State,
+    strategy: Strategy,
+    node: &Name,
+) -> Vec<(&'a Arc<Slot>, Result<Movable<'a>, Stay>)> {
     let Some((node, load)) = state.node(node).zip(state.load(node)) else {
         return Vec::new();
     };
@@ -102,7 +145,15 @@ fn runs_on<'a>(state: &'a State, node: &Name) -> Vec<(&'a Arc<Slot>, Result<Mova
         let found = movable(state, job, record, node);
         // Of two runs of a slot only the one that fills it is asked for.
         let is_it = |found: &Movable<'_>| found.run.placement == *placement;
-        (!found.as_ref().is_ok_and(|it| !is_it(it))).then_some((slot, found))
+        let is_other = found.as_ref().is_ok_and(|it| !is_it(it));
+        // Whose turn it is says nothing of what costs less.
+        let by_turns =
+            |it: &Movable<'_>| it.spec.strategy.unwrap_or(strategy) == Strategy::RoundRobin;
+        let found = match found {
+            Ok(it) if by_turns(&it) => Err(Stay::Turns),
+            found => found,
+        };
+        (!is_other).then_some((slot, found))
     });
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(|(slot, _)| *slot);
@@ -114,7 +165,7 @@ impl<'a> Finder<'a> {
     fn count(&mut self) {
         let view = &mut self.found.view;
         for node in self.state.nodes() {
-            for (_, found) in runs_on(self.state, &node.name) {
+            for (_, found) in runs_on(self.state, self.search.strategy, &node.name) {
                 match found {
                     Ok(_) => view.movable += 1,
                     Err(why) => *view.stay.entry(why.as_str().to_owned()).or_default() += 1,
@@ -126,41 +177,73 @@ impl<'a> Finder<'a> {
     /// Looks at every node, the dearest of all first; whether something was moved and more may be.
     fn sweep(&mut self) -> bool {
         let before = self.found.moves.len();
-        // Those from which something may be gained.
-        let nodes = self.state.nodes().map(|node| node.name.clone());
-        let mut left: BTreeSet<Name> = nodes.collect();
-        while let Some(node) = self.cluster.dearest(|node| left.contains(node)).cloned() {
-            let Some((candidate, best)) = self.best_of(&node) else {
-                left.remove(&node);
+        let dear = |(node, cost): (&Name, f64)| Dear {
+            cost,
+            node: node.clone(),
+        };
+        let mut heap: BinaryHeap<Dear> = self.cluster.costs().map(dear).collect();
+        // Those from which nothing is to be gained.
+        let mut done: HashSet<Name> = HashSet::new();
+        let nodes = heap.len();
+        while let Some(Dear { cost, node }) = heap.pop() {
+            let is_so = self.cluster.cost_of(&node).map(f64::to_bits) == Some(cost.to_bits());
+            // What costs otherwise now is in the heap again.
+            if !is_so || done.contains(&node) {
+                continue;
+            }
+            let Some((candidate, best)) = self.best_of(&node, (nodes, nodes - done.len())) else {
+                done.insert(node);
                 continue;
             };
-            if self.found.moves.len() >= self.search.most || self.left == 0 {
+            if self.found.moves.len() >= self.search.most {
                 self.found.view.more = true;
                 return false;
             }
             self.relocate(&node, &candidate, &best);
+            let costs = [node, best.to].into_iter().filter_map(|node| {
+                let cost = self.cluster.cost_of(&node)?;
+                Some(Dear { cost, node })
+            });
+            heap.extend(costs);
         }
         self.left > 0 && self.found.moves.len() > before
     }
 
-    /// The run on a node that gains the most elsewhere, if any gains enough.
-    fn best_of(&mut self, node: &Name) -> Option<(Candidate<'a>, Compared)> {
+    /// The run on a node that gains the most elsewhere, if any gains enough. Of what may still be
+    /// looked at it takes the part of one of the nodes that are left, and where that is not enough for
+    /// all of its runs it begins each time with another.
+    fn best_of(
+        &mut self,
+        node: &Name,
+        (nodes, left): (usize, usize),
+    ) -> Option<(Candidate<'a>, Compared)> {
+        let mut part = (self.left / nodes.max(1) / left.max(1)).max(1);
         let mut best: Option<(Candidate<'a>, Compared)> = None;
         let mut last: Option<(&Slot, Movable<'a>)> = None;
-        for (slot, found) in runs_on(self.state, node) {
-            let Some(movable) = found
-                .ok()
-                .filter(|it| !self.gone.contains(&it.run.placement))
-            else {
-                continue;
-            };
+        let mut runs = runs_on(self.state, self.search.strategy, node);
+        runs.retain(|(_, found)| {
+            let stays = |it: &Movable<'_>| self.gone.contains(&it.run.placement);
+            found.as_ref().is_ok_and(|it| !stays(it))
+        });
+        if runs.len() > part {
+            let from = usize::try_from(self.search.now.as_second()).unwrap_or_default();
+            let from = from.wrapping_mul(part) % runs.len();
+            runs.rotate_left(from);
+        }
+        for (slot, found) in runs {
+            let Ok(movable) = found else { continue };
             // Replicas that are alike gain alike; they stand beside each other.
             let is_alike = last.is_some_and(|last| are_alike(last, (slot, movable)));
+            if !is_alike && (part == 0 || self.left < nodes) {
+                break;
+            }
             last = Some((slot, movable));
-            if is_alike || self.left == 0 {
+            self.seen.insert(movable.run.placement);
+            if is_alike {
                 continue;
             }
-            self.left -= 1;
+            part -= 1;
+            self.left -= nodes;
             let candidate = Candidate::of(slot, movable);
             let compared = self.compared(node, &candidate);
             if let Some(compared) = compared
@@ -214,18 +297,29 @@ impl<'a> Finder<'a> {
     fn relocate(&mut self, node: &Name, candidate: &Candidate<'a>, best: &Compared) {
         let Movable { run, task, .. } = candidate.movable;
         self.gone.insert(run.placement);
+        let pair = |cluster: &Cluster| {
+            let costs = [node, &best.to].map(|node| cluster.cost_of(node).unwrap_or_default());
+            costs[0] + costs[1]
+        };
+        let before = pair(&self.cluster);
         let measured = self.cluster.lift(node, candidate.holding());
         let held = &candidate.held;
-        if self
-            .cluster
-            .place_on(&best.to, task, held, run.placement)
-            .is_err()
-        {
+        let placed = self.cluster.place_on(&best.to, task, held, run.placement);
+        let Ok(placed) = placed else {
             // Only ports and gpus by name are counted otherwise than they are chosen.
             self.cluster.put_back(node, candidate.holding(), measured);
             return;
+        };
+        let there = self.cluster.add_measured(&best.to, measured);
+        let lowers = best.avoids || best.strategy != Strategy::Epvm || pair(&self.cluster) < before;
+        if !lowers {
+            // What was measured counts otherwise than what is reserved.
+            self.cluster
+                .give_back(&best.to, held, &placed.ports, &placed.gpus);
+            self.cluster.measure(&best.to, there);
+            self.cluster.put_back(node, candidate.holding(), measured);
+            return;
         }
-        self.cluster.add_measured(&best.to, measured);
         let slot = Slot::clone(candidate.slot);
         let key = (slot.job.clone(), slot.task.clone());
         if let Some(Replicas { siblings, .. }) = self.tasks.get_mut(&key) {

@@ -19,7 +19,7 @@ use loom_schemas::ids::{Name, Slot};
 use loom_schemas::record::{ClusterRecord, Order, Rebalance, Relocation, RunRecord, SlotRecord};
 use loom_schemas::wire::RebalanceProgress;
 
-pub use find::{Found, Search, find};
+pub use find::{Found, LOOKS, Search, find};
 use standing::{Standing, claim, is_open, standing};
 
 use crate::reconcile::Leave;

@@ -22,6 +22,7 @@ pub(crate) enum Stay {
     Leaving,
     Replaced,
     NotServing,
+    Turns,
 }
 
 impl Stay {
@@ -35,6 +36,7 @@ impl Stay {
             Self::Unwanted => "are not wanted any more",
             Self::Leaving => "leave their nodes anyway",
             Self::Replaced => "are being replaced",
+            Self::Turns => "are placed by turns",
             Self::NotServing => "do not run, are paused or not healthy",
         }
     }

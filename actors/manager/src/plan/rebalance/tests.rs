@@ -9,6 +9,7 @@ use loom_schemas::wire::{JobAddress, JobRequest, RunReport};
 use loom_schemas::words::{Kind, RunState, Strategy};
 use proptest::prelude::{any, prop, proptest};
 
+use super::find::LOOKS;
 use super::{Found, Search, find};
 use crate::decide;
 use crate::plan::{PlanOptions, plan};
@@ -212,6 +213,7 @@ pub(super) fn search(margin_percent: u8) -> Search {
         strategy: Strategy::Epvm,
         margin_percent,
         most: 500,
+        looks: LOOKS,
         now: at(3),
     }
 }
@@ -269,4 +271,68 @@ fn at_most_so_many_are_found_and_it_is_said_that_there_may_be_more() {
     };
     let found = find(&state, &few);
     assert_eq!((found.moves.len(), found.view.more), (2, true));
+}
+
+/// Nodes that are all alike, on each of which are as many runs of jobs of their own.
+fn even(nodes: usize, each: usize) -> State {
+    let mut state = State::default();
+    for number in 0..nodes {
+        let hello = hello_of(info(4, 8), Vec::new());
+        let node = name(&format!("node-{number}"));
+        let edit = decided(&state, |draft| {
+            decide::hello(draft, &node, &hello, false, at(0));
+        });
+        state = edit.state;
+    }
+    let mut ids = counter();
+    for number in 0..nodes * each {
+        let mut main = task(1);
+        main.resources.cpu = MilliCores(500);
+        main.resources.memory = Bytes::mib(1024);
+        let spec = job(&format!("job-{number}"), Kind::Service, main);
+        let edit = decided(&state, |draft| {
+            decide::submit(draft, submission(&spec), ANNA, at(1)).unwrap();
+            plan(draft, at(1), &PlanOptions::default(), &mut ids);
+        });
+        state = edit.state;
+    }
+    says(&state, RunState::Running)
+}
+
+#[test]
+fn with_little_to_look_at_each_node_is_looked_at_and_it_is_said_how_much_that_was() {
+    let state = even(6, 4);
+    let found = find(&state, &search(10));
+    assert_eq!(found.moves, []);
+    assert_eq!((found.view.looked, found.view.movable), (24, 24));
+    assert!(!found.view.more);
+    // For two runs of each.
+    let few = |seconds| Search {
+        looks: 6 * 12,
+        now: at(seconds),
+        ..search(10)
+    };
+    let found = find(&state, &few(3));
+    assert_eq!((found.view.looked, found.view.movable), (12, 24));
+    assert!(found.view.more, "it is not said that this is all");
+}
+
+#[test]
+fn what_was_not_looked_at_is_so_when_it_is_asked_again() {
+    // The one that gains is the last of its node, and what is looked at are one of each.
+    let state = even(2, 4);
+    let hello = hello_of(info(4, 8), Vec::new());
+    let state = decided(&state, |draft| {
+        decide::hello(draft, &name("node-2"), &hello, false, at(0));
+    });
+    let pinned = |seconds| Search {
+        looks: 2 * 3,
+        now: at(seconds),
+        ..search(10)
+    };
+    let moved: BTreeSet<Slot> = (0..8)
+        .flat_map(|second| find(&state.state, &pinned(second)).moves)
+        .map(|it| it.slot)
+        .collect();
+    assert!(moved.len() > 2, "always the same: {moved:?}");
 }

@@ -187,6 +187,7 @@ impl World {
             strategy: self.options.strategy,
             margin_percent,
             most: 100,
+            looks: plan::LOOKS,
             now: self.now,
         };
         let found = plan::find(&self.state, &search);
