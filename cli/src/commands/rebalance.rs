@@ -176,8 +176,15 @@ fn counted(moves: u32) -> String {
 
 fn done(it: &RebalanceProgress) -> String {
     match it.dropped {
-        0 => format!("{} runs were moved\n", it.moved),
-        stayed => format!("{} runs were moved, {stayed} stayed\n", it.moved),
+        0 => format!("{}\n", runs_moved(it.moved)),
+        not => format!("{}, {not} not\n", runs_moved(it.moved)),
+    }
+}
+
+fn runs_moved(count: u32) -> String {
+    match count {
+        1 => "1 run was moved".to_owned(),
+        count => format!("{count} runs were moved"),
     }
 }
 
@@ -186,7 +193,7 @@ fn progress(it: &RebalanceProgress) -> String {
     let under_way = it.under_way.len();
     let _ = write!(line, ", {under_way} under way, {} to come", it.pending);
     if it.dropped > 0 {
-        let _ = write!(line, ", {} stay", it.dropped);
+        let _ = write!(line, ", {} not moved", it.dropped);
     }
     if let Some(first) = it.under_way.first() {
         let _ = write!(

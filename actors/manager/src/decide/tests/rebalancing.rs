@@ -307,6 +307,39 @@ fn what_is_begun_is_brought_to_its_end_and_nothing_more() {
 }
 
 #[test]
+fn another_takes_the_place_of_what_is_not_begun_also_where_it_finds_nothing() {
+    let mut leader = crowded(&FOUR, UpdateOrder::StartFirst);
+    assert_eq!(leader.rebalances(1, 20), 2);
+    leader.plan(20);
+    let (count, _) = leader.decide(|draft| begin(draft, Vec::new(), 4, "anna", at(21)));
+    assert_eq!(count, 0);
+    let left = leader.rebalance().unwrap();
+    assert_eq!((left.pending.len(), left.under_way.len()), (0, 1));
+    leader.goes_on(&FOUR, 22..30);
+    let places: Vec<Vec<String>> = FOUR.iter().map(|job| leader.places(job)).collect();
+    assert_eq!(places, [["node-2"], ["node-1"], ["node-1"], ["node-1"]]);
+}
+
+#[test]
+fn one_that_did_not_serve_there_was_not_moved() {
+    let mut leader = crowded(&["a", "b"], UpdateOrder::StopFirst);
+    assert_eq!(leader.rebalances(4, 20), 1);
+    leader.plan(20);
+    leader.all_obey("a", 21);
+    let new = leader.current(&slot("a", 0)).clone();
+    assert_eq!(new.node, Some(name("node-2")));
+    let said = RunReport {
+        started_at: None,
+        ..leader.said(&slot("a", 0), RunState::Rejected, 22)
+    };
+    leader.report(&[said], 22);
+    leader.plan(22);
+    leader.goes_on(&["a", "b"], 23..40);
+    let last = leader.state.cluster().unwrap().rebalance.clone().unwrap();
+    assert_eq!((last.moved, last.dropped), (0, 1));
+}
+
+#[test]
 fn what_runs_to_completion_or_together_stays() {
     let mut leader = Leader::new(1);
     leader.running(&job("batch", Kind::Batch, task(1)));

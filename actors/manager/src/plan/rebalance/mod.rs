@@ -40,6 +40,8 @@ pub fn begin(
     moves.retain(|it| !is_begun(it));
     let count = moves.len();
     if count == 0 {
+        // It takes the place of what is not begun all the same.
+        stop(draft, by, now);
         return 0;
     }
     let why = match count {
@@ -75,7 +77,10 @@ pub fn stop(draft: &mut Draft, by: &str, now: Timestamp) -> bool {
     if left == 0 {
         return false;
     }
-    let why = format!("{left} moves are not begun any more");
+    let why = match left {
+        1 => "1 move is not begun any more".to_owned(),
+        left => format!("{left} moves are not begun any more"),
+    };
     tell(draft, "rebalancing", why, by, now);
     rebalance.dropped += u32::try_from(left).unwrap_or(u32::MAX);
     put(draft, rebalance);
@@ -129,8 +134,8 @@ pub(super) fn go_on(draft: &mut Draft, now: Timestamp) {
     if rebalance.under_way.is_empty() {
         let Rebalance { moved, dropped, .. } = rebalance;
         let why = match dropped {
-            0 => format!("{moved} runs were moved"),
-            dropped => format!("{moved} runs were moved, {dropped} stayed"),
+            0 => runs_moved(moved),
+            dropped => format!("{}, {dropped} not", runs_moved(moved)),
         };
         tell(draft, "rebalanced", why, &rebalance.by, now);
         rebalance.done_at = Some(now);
@@ -225,6 +230,13 @@ fn put_down(draft: &mut Draft, it: &Relocation, is_late: bool, by: &str) {
     }
     if record != *before {
         draft.put_slot(record);
+    }
+}
+
+fn runs_moved(count: u32) -> String {
+    match count {
+        1 => "1 run was moved".to_owned(),
+        count => format!("{count} runs were moved"),
     }
 }
 
