@@ -26,6 +26,10 @@ pub struct Decision {
     /// The slots of those that were evicted for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evicted: Vec<Slot>,
+    /// Who had the run moved here, where a rebalance chose the node: of the costs, which are those of
+    /// the search, the second is that of the node that it was on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<String>,
 }
 
 /// A node that came next.

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Name, RunId, Slot};
+use crate::record::Score;
+use crate::words::Strategy;
 
 /// A rebalance that is under way, or was the last: moves that were decided together and are carried out a few at a
 /// time.
@@ -43,6 +45,12 @@ pub struct Relocation {
     pub from: Name,
     /// Where it is to go.
     pub to: Name,
+    /// How nodes are ranked for it.
+    pub strategy: Strategy,
+    /// What it costs where it is, once those before it are moved.
+    pub here: Score,
+    /// What it costs where it is to go.
+    pub there: Score,
     /// Whether it leaves a node with a taint `prefer-not` for one without, whatever that costs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub avoids: bool,

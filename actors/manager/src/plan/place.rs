@@ -143,6 +143,7 @@ impl Pass<'_> {
                 bias: found.bias,
                 runners_up: found.runners_up,
                 evicted: evicted.map(|claim| claim.evicted).unwrap_or_default(),
+                moved: None,
             })),
             ports: found.ports,
             gpus: Some(found.gpus).filter(|gpus| !gpus.is_empty()).into(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use loom_schemas::ids::{Name, RunId};
-use loom_schemas::record::{RunRecord, SlotRecord};
+use loom_schemas::record::{Bias, Relocation, RunRecord, RunnerUp, SlotRecord};
 use loom_schemas::spec::TaskSpec;
 
 use super::place::{own_node, recheck};
@@ -25,11 +25,14 @@ impl Pass<'_> {
         (task, version, request): (&TaskSpec, u32, &Request),
         turns: &mut BTreeMap<(Name, u32), TaskTurn>,
     ) -> ControlFlow<Option<RunRecord>> {
-        let Some(to) = rebalance::target(draft.state(), record, version).cloned() else {
+        let Some((it, by)) = rebalance::target(draft.state(), record, version) else {
             return ControlFlow::Continue(());
         };
+        let (it, by) = (it.clone(), by.to_owned());
         let run = (self.ids)();
-        let to = (&to, &*record);
+        // The cluster as it is now is written down before the first run is placed in it.
+        self.write_use(draft);
+        let to = (&it, &*record);
         let Some(placement) = self.place_there(draft.state(), task, request, to, run) else {
             if own_node(record).is_none() {
                 // It has ended there already.
@@ -42,7 +45,10 @@ impl Pass<'_> {
         if let Some(turn) = turns.get_mut(&(record.slot.task.clone(), version)) {
             turn.siblings.add(&placement.node);
         }
-        let new = self.scheduled(facts, record, task, (version, run), placement, turns);
+        let mut new = self.scheduled(facts, record, task, (version, run), placement, turns);
+        if let Some(decision) = &mut new.decision {
+            decision.moved = Some(by);
+        }
         draft.event(run_event(facts.now, &record.slot, &new, "scheduled"));
         ControlFlow::Break(Some(new))
     }
@@ -53,13 +59,13 @@ impl Pass<'_> {
         state: &State,
         task: &TaskSpec,
         request: &Request,
-        (to, record): (&Name, &SlotRecord),
+        (it, record): (&Relocation, &SlotRecord),
         run: RunId,
     ) -> Option<Placement> {
         if !request.apart.is_empty() {
             let others = evict::others(state, &record.slot);
             state
-                .node(to)
+                .node(&it.to)
                 .filter(|node| request.is_apart(node, &others))?;
         }
         self.follow(state);
@@ -68,7 +74,21 @@ impl Pass<'_> {
         {
             self.cluster.open_claim(load, claim);
         }
-        let placed = self.cluster.place_on(to, task, request, run).ok()?;
+        let placed = self.cluster.place_on(&it.to, task, request, run).ok()?;
+        // It was chosen when it was looked for, and by what it cost then.
+        let placed = Placement {
+            strategy: it.strategy,
+            score: it.there,
+            runners_up: vec![RunnerUp {
+                node: it.from.clone(),
+                score: it.here,
+                bias: Bias {
+                    shunned: it.avoids,
+                    ..Bias::default()
+                },
+            }],
+            ..placed
+        };
         recheck(state, placed, request, &record.slot).ok()
     }
 }

@@ -139,6 +139,7 @@ fn chosen(decision: &Decision) -> String {
         bias,
         runners_up,
         evicted,
+        moved,
         ..
     } = decision;
     let next = runners_up.iter().map(|next| {
@@ -158,7 +159,11 @@ fn chosen(decision: &Decision) -> String {
         gone => format!("; evicted for it: {}", gone.join(", ")),
     };
     let score = format!("{}{}", table::score(*score), counted(*bias));
-    format!("{strategy} {score}{before}{next} (at {revision}){gone}")
+    let moved = match moved {
+        Some(by) => format!("; moved by {by}"),
+        None => String::new(),
+    };
+    format!("{strategy} {score}{before}{next} (at {revision}){gone}{moved}")
 }
 
 /// ` (+80 points, failed 2 times, shunned)`: what counted beside the room, if anything did.

@@ -99,6 +99,18 @@ fn runs_are_spread_over_a_node_that_came_a_few_at_a_time() {
     assert_eq!(done.count(), 1);
     assert_eq!(leader.rebalance(), None);
     assert_eq!(leader.found(40).moves, [], "nothing is left to gain");
+    let chosen = leader.current(&slot("a", 0)).decision.clone().unwrap();
+    let first = &found.view.moves[0];
+    assert_eq!(chosen.moved.as_deref(), Some("anna"));
+    assert_eq!(
+        (chosen.strategy, chosen.score),
+        (first.strategy, first.there)
+    );
+    let next = &chosen.runners_up[0];
+    assert_eq!((&next.node, next.score), (&first.from, first.here));
+    let stay = leader.found(40).view.stay;
+    assert_eq!(stay.get("were moved within ten minutes"), Some(&2));
+    assert_eq!(leader.found(700).view.movable, 4);
 }
 
 #[test]

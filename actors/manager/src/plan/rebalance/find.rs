@@ -7,10 +7,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Name, RunId, Slot};
-use loom_schemas::record::{Relocation, Score};
+use loom_schemas::record::{Relocation, RunRecord, Score};
 use loom_schemas::wire::{MoveView, RebalanceView};
 use loom_schemas::words::Strategy;
 
@@ -130,11 +131,21 @@ impl PartialEq for Dear {
 
 impl Eq for Dear {}
 
+/// How long a run stays that a rebalance has moved: jobs by strategies that want the opposite would
+/// follow each other around.
+const STAYS: Duration = Duration::from_mins(10);
+
+fn was_moved(run: &RunRecord, now: Timestamp) -> bool {
+    let moved = run.decision.as_ref().is_some_and(|it| it.moved.is_some());
+    let age = now.duration_since(run.placed_at);
+    moved && age < SignedDuration::try_from(STAYS).unwrap_or_default()
+}
+
 /// The runs on a node that may be moved, in the order of their slots, or why they stay; the nodes are
 /// ranked by a strategy where a job does not say.
 fn runs_on<'a>(
     state: &'a State,
-    strategy: Strategy,
+    (strategy, now): (Strategy, Timestamp),
     node: &Name,
 ) -> Vec<(&'a Arc<Slot>, Result<Movable<'a>, Stay>)> {
     let Some((node, load)) = state.node(node).zip(state.load(node)) else {
@@ -150,6 +161,7 @@ fn runs_on<'a>(
         let by_turns =
             |it: &Movable<'_>| it.spec.strategy.unwrap_or(strategy) == Strategy::RoundRobin;
         let found = match found {
+            Ok(it) if was_moved(it.run, now) => Err(Stay::Moved),
             Ok(it) if by_turns(&it) => Err(Stay::Turns),
             found => found,
         };
@@ -161,11 +173,16 @@ fn runs_on<'a>(
 }
 
 impl<'a> Finder<'a> {
+    fn runs_on(&self, node: &Name) -> Vec<(&'a Arc<Slot>, Result<Movable<'a>, Stay>)> {
+        let Search { strategy, now, .. } = *self.search;
+        runs_on(self.state, (strategy, now), node)
+    }
+
     /// Counts what may be moved, and what stays.
     fn count(&mut self) {
-        let view = &mut self.found.view;
         for node in self.state.nodes() {
-            for (_, found) in runs_on(self.state, self.search.strategy, &node.name) {
+            for (_, found) in self.runs_on(&node.name) {
+                let view = &mut self.found.view;
                 match found {
                     Ok(_) => view.movable += 1,
                     Err(why) => *view.stay.entry(why.as_str().to_owned()).or_default() += 1,
@@ -220,7 +237,7 @@ impl<'a> Finder<'a> {
         let mut part = (self.left / nodes.max(1) / left.max(1)).max(1);
         let mut best: Option<(Candidate<'a>, Compared)> = None;
         let mut last: Option<(&Slot, Movable<'a>)> = None;
-        let mut runs = runs_on(self.state, self.search.strategy, node);
+        let mut runs = self.runs_on(node);
         runs.retain(|(_, found)| {
             let stays = |it: &Movable<'_>| self.gone.contains(&it.run.placement);
             found.as_ref().is_ok_and(|it| !stays(it))
@@ -340,6 +357,9 @@ impl<'a> Finder<'a> {
             placement: run.placement,
             from: node.clone(),
             to: best.to.clone(),
+            strategy: best.strategy,
+            here: Score(best.here),
+            there: Score(best.there),
             avoids: best.avoids,
             deadline: None,
             tried: false,

@@ -15,7 +15,7 @@ mod tests;
 
 use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
-use loom_schemas::ids::{Name, Slot};
+use loom_schemas::ids::Slot;
 use loom_schemas::record::{ClusterRecord, Order, Rebalance, Relocation, RunRecord, SlotRecord};
 use loom_schemas::wire::RebalanceProgress;
 
@@ -168,13 +168,17 @@ pub(super) fn leave(state: &State, slot: &Slot, run: &RunRecord) -> Option<Leave
     })
 }
 
-/// The node that a run is to be placed on which takes the place of one that is moved.
-pub(super) fn target<'a>(state: &'a State, record: &SlotRecord, version: u32) -> Option<&'a Name> {
+/// The move by which a run is to be placed that takes the place of another, and who wants it so.
+pub(super) fn target<'a>(
+    state: &'a State,
+    record: &SlotRecord,
+    version: u32,
+) -> Option<(&'a Relocation, &'a str)> {
     let rebalance = under_way(state)?;
     let last = record.current.as_ref().or(record.ended.last())?;
     let is_it = |it: &&Relocation| it.placement == last.placement && it.slot == record.slot;
     let it = rebalance.under_way.iter().find(is_it)?;
-    (last.version == version).then_some(&it.to)
+    (last.version == version).then_some((it, &*rebalance.by))
 }
 
 /// A run stays where it is after all.

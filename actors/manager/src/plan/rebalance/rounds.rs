@@ -103,13 +103,17 @@ pub(super) fn packed(nodes: &[Drawn], jobs: &[Job], only: Option<Strategy>) -> S
 }
 
 /// Carries a move out as if nothing could go wrong.
-fn moved(state: &State, it: &Relocation, id: u64) -> State {
+fn moved(state: &State, it: &Relocation, id: u64, by: Option<&str>) -> State {
     edit(state, |draft| {
         let mut record = SlotRecord::clone(draft.state().slot(&it.slot).unwrap());
         let run = record.current.as_mut().unwrap();
         assert_eq!(run.node.as_ref(), Some(&it.from));
         run.node = Some(it.to.clone());
         (run.run, run.placement) = (run_id(id), run_id(id));
+        if let Some(by) = by {
+            run.placed_at = at(3);
+            run.decision.as_mut().unwrap().moved = Some(by.to_owned());
+        }
         draft.put_slot(record);
     })
 }
@@ -147,7 +151,7 @@ fn tolerates(state: &State, slot: &Slot) -> bool {
 }
 
 /// Carries out what was found, with what has to hold of each move; the state that it comes to.
-pub(super) fn carried_out(mut state: State, found: &Found, ids: &mut u64) -> State {
+fn carried_out(mut state: State, found: &Found, ids: &mut u64, by: Option<&str>) -> State {
     for (it, told) in found.moves.iter().zip(&found.view.moves) {
         let tolerates = tolerates(&state, &it.slot);
         let is_avoided = |node| is_tainted(&state, node) && !tolerates;
@@ -155,7 +159,7 @@ pub(super) fn carried_out(mut state: State, found: &Found, ids: &mut u64) -> Sta
         assert!(from || !to, "{told:?} goes where it is not to go");
         assert_eq!((it.avoids, told.avoids), (from && !to, from && !to));
         *ids += 1;
-        let then = moved(&state, it, *ids);
+        let then = moved(&state, it, *ids, by);
         for (node, share) in shares(&then) {
             assert!(
                 share.iter().all(|share| *share < 1.0 + 1e-9),
@@ -187,20 +191,22 @@ proptest! {
         let mut ids = 1_000_000;
         let ends = (0..50).any(|_| {
             let found = find(&state, &search(margin));
-            state = carried_out(state.clone(), &found, &mut ids);
+            state = carried_out(state.clone(), &found, &mut ids, None);
             found.moves.is_empty()
         });
         assert!(ends, "it goes on and on");
     }
 
     #[test]
-    fn by_any_strategy_nothing_goes_where_it_is_not_to_go(
+    fn once_all_is_carried_out_nothing_is_found_by_any_strategy(
         nodes in prop::collection::vec(any::<Drawn>(), 2..6),
         jobs in prop::collection::vec(any::<Job>(), 1..16),
         margin in 1_u8..50,
     ) {
         let state = packed(&nodes, &jobs, None);
         let found = find(&state, &search(margin));
-        carried_out(state, &found, &mut 1_000_000);
+        let then = carried_out(state, &found, &mut 1_000_000, Some("anna"));
+        let again = find(&then, &search(margin));
+        assert_eq!(again.moves, [], "{:?}", found.moves);
     }
 }

@@ -23,6 +23,7 @@ pub(crate) enum Stay {
     Replaced,
     NotServing,
     Turns,
+    Moved,
 }
 
 impl Stay {
@@ -36,6 +37,7 @@ impl Stay {
             Self::Unwanted => "are not wanted any more",
             Self::Leaving => "leave their nodes anyway",
             Self::Replaced => "are being replaced",
+            Self::Moved => "were moved within ten minutes",
             Self::Turns => "are placed by turns",
             Self::NotServing => "do not run, are paused or not healthy",
         }
