@@ -112,39 +112,7 @@ fn shown(view: &RebalanceView, request: &RebalanceRequest) -> String {
             "nothing to move: none of {looked} runs would cost {margin} % less elsewhere"
         );
     } else {
-        let mut moves = table::new(&["Slot", "From", "To", "Cost", "There", "Strategy"]);
-        for it in &view.moves {
-            moves.add_row([
-                it.slot.to_string(),
-                it.from.to_string(),
-                it.to.to_string(),
-                table::score(it.here),
-                table::score(it.there),
-                it.strategy.to_string(),
-            ]);
-        }
-        text = table::render(moves);
-        let avoid = view.moves.iter().filter(|it| it.avoids).count();
-        let cost = view.moves.len() - avoid;
-        let (before, after) = (
-            table::score(view.cost_before),
-            table::score(view.cost_after),
-        );
-        let mut lines = Vec::new();
-        if cost > 0 {
-            let verb = if cost == 1 { "costs" } else { "cost" };
-            lines.push(format!(
-                "{cost} of {movable} runs {verb} at least {margin} % less elsewhere"
-            ));
-        }
-        if avoid > 0 {
-            let verb = if avoid == 1 { "leaves" } else { "leave" };
-            lines.push(format!(
-                "{avoid} of {movable} runs {verb} nodes that are to be avoided (prefer-not)"
-            ));
-        }
-        lines.push(format!("all nodes cost {before} now and {after} then"));
-        let _ = writeln!(text, "{}", lines.join("; "));
+        text = listed(view);
     }
     if view.looked < movable {
         let looked = view.looked;
@@ -163,6 +131,45 @@ fn shown(view: &RebalanceView, request: &RebalanceRequest) -> String {
         let stay: Vec<String> = stay.collect();
         let _ = writeln!(text, "not looked at: {}", stay.join(", "));
     }
+    text
+}
+
+/// The moves, and what they come to.
+fn listed(view: &RebalanceView) -> String {
+    let (movable, margin) = (view.movable, view.margin_percent);
+    let mut moves = table::new(&["Slot", "From", "To", "Cost", "There", "Strategy"]);
+    for it in &view.moves {
+        moves.add_row([
+            it.slot.to_string(),
+            it.from.to_string(),
+            it.to.to_string(),
+            table::score(it.here),
+            table::score(it.there),
+            it.strategy.to_string(),
+        ]);
+    }
+    let mut text = table::render(moves);
+    let avoid = view.moves.iter().filter(|it| it.avoids).count();
+    let cost = view.moves.len() - avoid;
+    let (before, after) = (
+        table::score(view.cost_before),
+        table::score(view.cost_after),
+    );
+    let mut lines = Vec::new();
+    if cost > 0 {
+        let verb = if cost == 1 { "costs" } else { "cost" };
+        lines.push(format!(
+            "{cost} of {movable} runs {verb} at least {margin} % less elsewhere"
+        ));
+    }
+    if avoid > 0 {
+        let verb = if avoid == 1 { "leaves" } else { "leave" };
+        lines.push(format!(
+            "{avoid} of {movable} runs {verb} nodes that are to be avoided (prefer-not)"
+        ));
+    }
+    lines.push(format!("all nodes cost {before} now and {after} then"));
+    let _ = writeln!(text, "{}", lines.join("; "));
     text
 }
 
