@@ -23,10 +23,7 @@ pub(super) fn of_task<'a>(
 ) -> Vec<(Name, u8)> {
     let mut counts: BTreeMap<&Name, u8> = BTreeMap::new();
     for record in slots {
-        // One that has just ended may not have been put away yet.
-        let last = record.current.iter().chain(&record.incoming);
-        let runs = record.ended.iter().chain(last);
-        for node in runs.filter_map(failed_on) {
+        for node in record.ended.iter().filter_map(|run| failed_on(run)) {
             if is_late(node.1, now) {
                 let count = counts.entry(node.0).or_default();
                 *count = count.saturating_add(1);

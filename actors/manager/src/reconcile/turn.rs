@@ -412,10 +412,9 @@ fn pause_after(
     now: Timestamp,
 ) -> (u32, Option<Timestamp>) {
     let failures = failures_after(task, before, run);
-    let from = run.ended_at.unwrap_or(now);
     let pause = spread(pause(task, failures), run.run);
-    let until = from.checked_add(std::time::Duration::from(pause));
-    // A pause that is over counts as over, whenever it is looked at.
+    // From when it is put away, by a manager's clock: its node's own may be off by any time.
+    let until = now.checked_add(std::time::Duration::from(pause));
     (failures, until.ok().filter(|at| *at > now))
 }
 

@@ -280,7 +280,9 @@ fn without_a_healthy_version_a_failed_update_stays_failed() {
     for seconds in 2..6 {
         leader.plan(seconds);
         for index in 0..3 {
-            let run = leader.running_of(index);
+            let Some(run) = leader.slot(&slot("web", index)).current.clone() else {
+                continue;
+            };
             if run.order != Order::Run {
                 leader.tell(index, &run, RunState::Killed, seconds);
             } else if run.version == 2 && !run.state.is_terminal() {

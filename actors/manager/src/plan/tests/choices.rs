@@ -35,20 +35,6 @@ fn a_node_where_one_replica_failed_is_the_last_choice_of_the_others_for_a_while(
     assert_eq!(node_of(&leader, 2), "node-1");
 }
 
-/// The pause was over when it was first looked at: no manager led meanwhile.
-#[test]
-fn a_failure_counts_though_its_run_was_not_put_away_before() {
-    let mut leader = Leader::new(&[(4, 8), (4, 8)]);
-    leader.submit("anna", &service("web", 50, asking(100, 64, 1)));
-    leader.plan();
-    let web = slot("web", 0);
-    let first = leader.run_of(&web).node.clone();
-    leader.says(&web, RunState::Failed);
-    leader.seconds += 60;
-    leader.plan();
-    assert_ne!(leader.run_of(&web).node, first);
-}
-
 #[test]
 fn the_turn_of_round_robin_outlasts_an_eviction_in_the_same_pass() {
     let mut leader = Leader::new(&[(4, 8), (4, 8), (4, 8)]);

@@ -327,6 +327,7 @@ fn one_that_is_lost_is_replaced_alone_and_a_new_round_starts_together() {
         leader.says(&slot("ranks", index), RunState::Running);
     }
     leader.says(&slot("ranks", 1), RunState::Killed);
+    leader.plan();
     leader.seconds += 60;
     leader.plan();
     assert_eq!(leader.placed("ranks"), 4);
@@ -337,6 +338,7 @@ fn one_that_is_lost_is_replaced_alone_and_a_new_round_starts_together() {
         leader.says(&slot("ranks", index), RunState::Killed);
     }
     leader.submit("bert", &service("hog", 60, asking(3000, 1024, 2)));
+    leader.plan();
     leader.seconds += 60;
     leader.plan();
     assert_eq!([leader.placed("hog"), leader.placed("ranks")], [2, 0]);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use loom_schemas::ids::{Name, RunId};
 use loom_schemas::record::{Exit, Health, Limits, Marks, Order};
 use loom_schemas::wire::{Assigned, RunReport};
@@ -24,6 +24,8 @@ pub(super) struct Held {
 #[derive(Clone, Debug, Default)]
 pub(super) struct SimNode {
     pub(super) silent: bool,
+    /// By how many seconds its clock is ahead.
+    pub(super) ahead: i64,
     pub(super) told: BTreeMap<RunId, Assigned>,
     pub(super) held: BTreeMap<RunId, Held>,
 }
@@ -39,8 +41,9 @@ impl World {
     }
 
     pub(super) fn node_works(&mut self, node: &Name) {
-        let (now, next_id) = (self.now, &mut self.next_id);
+        let next_id = &mut self.next_id;
         let sim = self.nodes.get_mut(node).unwrap();
+        let now = self.now + SignedDuration::from_secs(sim.ahead);
         for (placement, told) in &sim.told {
             let held = sim.held.entry(*placement).or_insert_with(|| Held {
                 report: first_report(told),
@@ -94,19 +97,21 @@ impl World {
     }
 
     pub(super) fn sickens(&mut self, node: &Name, which: u8) {
-        let held = &mut self.nodes.get_mut(node).unwrap().held;
+        let sim = self.nodes.get_mut(node).unwrap();
+        let now = self.now + SignedDuration::from_secs(sim.ahead);
+        let held = &mut sim.held;
         let reports = held.values_mut().map(|held| &mut held.report);
         let checked = reports.filter(|report| report.health.is_some());
         let Some(report) = checked.into_iter().nth(usize::from(which)) else {
             return;
         };
-        report.health = Some(health_of(HealthStatus::Unhealthy, self.now));
+        report.health = Some(health_of(HealthStatus::Unhealthy, now));
         self.wire.push((node.clone(), report.clone()));
     }
 
     pub(super) fn ends(&mut self, node: &Name, which: u8, code: u8) {
-        let now = self.now;
         let sim = self.nodes.get_mut(node).unwrap();
+        let now = self.now + SignedDuration::from_secs(sim.ahead);
         let running = sim
             .held
             .iter_mut()

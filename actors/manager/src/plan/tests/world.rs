@@ -27,6 +27,9 @@ use crate::state::{Draft, State};
 /// How many nodes there are.
 const NODES: usize = 3;
 
+/// By how many seconds their clocks are ahead: nothing is decided by these.
+const CLOCKS: [i64; NODES] = [0, 400, -400];
+
 pub(super) struct World {
     pub(super) state: State,
     pub(super) options: PlanOptions,
@@ -62,10 +65,12 @@ impl World {
             doubled: BTreeMap::new(),
             forced: false,
         };
-        for number in 1..=NODES {
-            world
-                .nodes
-                .insert(name(&format!("node-{number}")), SimNode::default());
+        for (number, ahead) in (1..=NODES).zip(CLOCKS) {
+            let node = SimNode {
+                ahead,
+                ..SimNode::default()
+            };
+            world.nodes.insert(name(&format!("node-{number}")), node);
         }
         for node in world.nodes.keys().cloned().collect::<Vec<_>>() {
             world.hello(&node);
