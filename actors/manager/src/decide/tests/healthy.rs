@@ -161,6 +161,25 @@ fn the_time_an_old_run_takes_to_end_is_not_the_new_ones() {
 }
 
 #[test]
+fn a_node_whose_clock_is_off_holds_no_update_up() {
+    for ahead in [400, 86_400, -400] {
+        let mut leader = Leader::new(2);
+        leader.healthy(&service("1"));
+        leader.plan(12);
+        leader.submit(&service("2")).unwrap();
+        leader.plan(100);
+        let new = leader.incoming(0).unwrap();
+        for now in [101, 104, 108] {
+            leader.tell_ahead((0, &new), RunState::Running, now, ahead);
+            leader.plan(now);
+        }
+        assert_eq!(leader.rolled()[0], "1 2", "it has not served for 10 s");
+        leader.plan(112);
+        assert_eq!(leader.rolled()[0], "-1 2", "{ahead} s ahead");
+    }
+}
+
+#[test]
 fn a_restart_on_the_node_does_not_begin_the_deadline_anew() {
     let mut leader = Leader::new(2);
     leader.healthy(&service("1"));

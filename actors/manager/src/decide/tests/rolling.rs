@@ -28,8 +28,20 @@ pub(super) fn stop_first(variant: &str) -> JobSpec {
 impl Leader {
     /// What its node says of a run.
     pub(super) fn tell(&mut self, index: u32, run: &RunRecord, state: RunState, seconds: i64) {
+        self.tell_ahead((index, run), state, seconds, 0);
+    }
+
+    /// The same by a node whose clock is ahead by so many seconds.
+    pub(super) fn tell_ahead(
+        &mut self,
+        (index, run): (u32, &RunRecord),
+        state: RunState,
+        now: i64,
+        ahead: i64,
+    ) {
         let checks = state == RunState::Running;
         let over = state.is_terminal();
+        let seconds = now + ahead;
         let report = RunReport {
             placement: run.placement,
             version: run.version,
@@ -47,7 +59,7 @@ impl Leader {
             ..report_of(&slot("web", index), run.run, state)
         };
         let node = run.node.clone().unwrap();
-        self.decide(|draft| decide_report(draft, &node, &[report], seconds));
+        self.decide(|draft| decide_report(draft, &node, &[report], now));
     }
 
     pub(super) fn incoming(&self, index: u32) -> Option<RunRecord> {
