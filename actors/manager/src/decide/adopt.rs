@@ -6,7 +6,8 @@ use loom_schemas::record::{PendingResize, Resize, RunRecord, SlotRecord};
 use loom_schemas::wire::{Holding, RunReport};
 use loom_schemas::words::RunState;
 
-use super::report::{merge, tell};
+use super::merge::merge;
+use super::report::tell;
 use crate::plan::new_run;
 use crate::reconcile::unwanted_reason;
 use crate::state::{Draft, live_runs};

@@ -10,6 +10,7 @@ mod command;
 mod dispatch;
 mod limits;
 mod machine;
+mod merge;
 mod node;
 mod recover;
 mod report;
