@@ -54,9 +54,9 @@ pub(crate) struct Dev {
     /// Nodes that run nothing but play scripts, sim-1 to sim-N
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=5000))]
     sim_nodes: u16,
-    /// Size of each sim node
-    #[arg(long, default_value = "cpu=16,memory=64GiB", value_name = "SHAPE", value_parser = parse_shape)]
-    sim_shape: CapacityOverride,
+    /// Size of each sim node; repeat for several sizes, which they take in turn
+    #[arg(long = "sim-shape", default_value = "cpu=16,memory=64GiB", value_name = "SHAPE", value_parser = parse_shape)]
+    sim_shapes: Vec<CapacityOverride>,
     /// A directory beneath which tasks may have their output go (`logs: {to: ...}`), beside `logs` in
     /// the data directory; repeat for several
     #[arg(long = "log-dir", value_name = "DIR")]
@@ -242,12 +242,12 @@ impl Dev {
             }
             all.push(options);
         }
-        for number in 1..=self.sim_nodes {
+        for (number, shape) in (1..=self.sim_nodes).zip(self.sim_shapes.iter().cycle()) {
             let name = fixed_name(&format!("sim-{number}"))?;
             let directory = data_dir.join(name.as_str());
             let mut options = NodeOptions::new(name, access.clone(), directory);
             options.drivers = vec![DriverKind::Sim];
-            options.capacity = self.sim_shape.clone();
+            options.capacity = shape.clone();
             options.address = Some(announced(self.listen.ip()).to_string());
             options.labels.insert("sim".to_owned(), "true".to_owned());
             all.push(options);

@@ -110,7 +110,56 @@ fn wait_apart(dev: &Dev, name: &str, status: &str) -> serde_json::Value {
     }
 }
 
-/// Ten jobs of a thousand replicas each, submitted at once to a thousand nodes that run nothing: from
+/// Nodes of three sizes take turns.
+const SHAPES: [&str; 6] = [
+    "--sim-shape",
+    "cpu=16,memory=64GiB",
+    "--sim-shape",
+    "cpu=8,memory=128GiB",
+    "--sim-shape",
+    "cpu=32,memory=32GiB",
+];
+
+/// What the jobs ask of nodes, in turn.
+const ASKS: [&str; 4] = [
+    "",
+    "constraints: [node.label.rack != r3]\n",
+    "spread: [{over: node.label.rack, weight: 50}]\n",
+    "tolerations: [spare]\n",
+];
+
+/// Puts a thousand nodes into twenty racks, and keeps one in ten for those that tolerate it.
+fn label_nodes(nats: &mut Client) {
+    let mut ask = |verb: &str, request: serde_json::Value| {
+        let subject = format!("orch.admin.node.{verb}");
+        let request = request.to_string();
+        let begin = Instant::now();
+        // A node may not have said hello yet.
+        while nats
+            .request(&subject, request.as_bytes())
+            .expect("an answer")
+            .json()["changed"]
+            .is_null()
+        {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{request}");
+        }
+    };
+    for number in 1..=1000 {
+        let node = format!("sim-{number}");
+        let rack = format!("r{}", number % 20);
+        ask(
+            "label",
+            serde_json::json!({"node": node, "set": {"rack": rack}}),
+        );
+        if number % 10 == 0 {
+            let spare = ["spare:no-schedule"];
+            ask("taint", serde_json::json!({"node": node, "set": spare}));
+        }
+    }
+}
+
+/// Ten jobs of a thousand replicas each, submitted at once to a thousand nodes that run nothing, of
+/// several sizes, in racks, some tainted: from
 /// before the first is sent until the last is placed, and until the last runs, as the log has them.
 /// Everything is real but the tasks: server, log, scheduler, agents and their reports.
 fn fleet() {
@@ -119,13 +168,16 @@ fn fleet() {
     const REPLICAS: usize = 1000;
     let (mut placed, mut running) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        let dev = Dev::start(&["--nodes", "0", "--sim-nodes", "1000"]);
+        let nodes = ["--nodes", "0", "--sim-nodes", "1000"];
+        let dev = Dev::start(&[&nodes[..], &SHAPES].concat());
         let mut nats = dev.nats();
+        label_nodes(&mut nats);
         let began = jiff::Timestamp::now();
         for number in 0..JOBS {
             let text = format!(
                 "name: wide-{number}\nexec: [x]\nreplicas: {REPLICAS}\ncpu: 0.25\nmemory: 64MiB\n\
-                 sim: {{run: 1h}}\n"
+                 sim: {{run: 1h}}\n{}",
+                ASKS[number % ASKS.len()]
             );
             nats.request("orch.job.submit", text.as_bytes())
                 .expect("accepted");
