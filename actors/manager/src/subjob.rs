@@ -17,7 +17,7 @@ use loom_schemas::spec::reference::{Context, Piece, Reference, Template};
 use loom_schemas::spec::{JobSpec, Operator, Resources, SubJob, TaskSpec};
 use loom_schemas::words::{JobStatus, Kind, RunState};
 
-use crate::child::{self, Birth};
+use crate::child::{self, Birth, CHILDREN_LIVE_MAX};
 use crate::decide::with_params;
 use crate::plan::{new_run, results};
 use crate::state::{Draft, State, is_live, live_runs, run_event};
@@ -118,6 +118,8 @@ fn target<'a>(
 pub enum NotMade {
     /// It will be possible later.
     Yet(String),
+    /// Nor any other of its job, until one that there is has ended.
+    Full(String),
     /// Neither time nor room makes it possible: the run is rejected.
     Ever(String),
 }
@@ -136,6 +138,15 @@ pub fn start(
     let state = draft.state().clone();
     let version = target(&state, &sub.job).map_err(NotMade::Ever)?;
     check_above(&state, job, &sub.job).map_err(NotMade::Ever)?;
+    let is_child = |run: &RunRecord| run.child.is_some();
+    let live = state.slots_of(&job.name);
+    let live = live.filter(|slot| live_runs(slot).any(is_child)).count();
+    if live >= CHILDREN_LIVE_MAX {
+        return Err(NotMade::Full(format!(
+            "{live} jobs that {} has made have not ended, and at most {CHILDREN_LIVE_MAX} may live at once",
+            job.name
+        )));
+    }
     let params = filled(&state, job, task, slot).map_err(NotMade::Ever)?;
     let never = |error: WireError| NotMade::Ever(error.message);
     let spec = with_params(&version.spec, &params).map_err(never)?;

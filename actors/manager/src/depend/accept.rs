@@ -1,16 +1,12 @@
 //! What a job waits for, looked at when it is accepted.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use loom_schemas::error::WireError;
 use loom_schemas::ids::Name;
 use loom_schemas::spec::{DependOn, DependsOn, JobSpec, RestartOn, TaskSpec};
 use loom_schemas::words::Kind;
 
+use super::circle::circle;
 use crate::state::State;
-
-/// At most so many jobs of a cycle are named.
-const NAMED_MAX: usize = 8;
 
 /// `invalid` if a job waits for one that is not there, that can never come to what is waited for, or
 /// that waits for this one in turn.
@@ -24,12 +20,11 @@ pub fn check(state: &State, spec: &JobSpec) -> Result<(), WireError> {
     check_circle(state, spec)
 }
 
-/// `invalid` if a job waits for one that waits for this one in turn.
+/// `invalid` if a job waits for one that waits for this one in turn, be it as its task.
 pub fn check_circle(state: &State, spec: &JobSpec) -> Result<(), WireError> {
-    match cycle(state, spec) {
+    match circle(state, spec) {
         Some(way) => Err(WireError::invalid(format!(
-            "depends_on: the jobs wait for each other: {}",
-            written(&way)
+            "depends_on: the jobs wait for each other: {way}"
         ))),
         None => Ok(()),
     }
@@ -108,52 +103,4 @@ fn tasks_of<'a>(target: &'a JobSpec, other: &DependsOn) -> impl Iterator<Item = 
     tasks
         .filter(move |(name, _)| meant(name))
         .map(|(_, task)| task)
-}
-
-/// The way from a job over those it waits for back to itself.
-fn cycle(state: &State, spec: &JobSpec) -> Option<Vec<Name>> {
-    let mut came_from: BTreeMap<Name, Name> = BTreeMap::new();
-    let mut seen: BTreeSet<Name> = BTreeSet::from([spec.name.clone()]);
-    let mut left = vec![(spec.name.clone(), spec)];
-    while let Some((at, spec_of)) = left.pop() {
-        for other in &spec_of.depends_on {
-            if other.job == spec.name {
-                return Some(way_back(&spec.name, &at, &came_from));
-            }
-            if !seen.insert(other.job.clone()) {
-                continue;
-            }
-            came_from.insert(other.job.clone(), at.clone());
-            let next = state.job(&other.job).and_then(|job| state.spec(job));
-            left.extend(next.map(|next| (other.job.clone(), next)));
-        }
-    }
-    None
-}
-
-fn way_back(first: &Name, last: &Name, came_from: &BTreeMap<Name, Name>) -> Vec<Name> {
-    let mut way = vec![first.clone()];
-    let mut at = Some(last);
-    while let Some(name) = at.filter(|name| *name != first) {
-        way.push(name.clone());
-        at = came_from.get(name);
-    }
-    way.push(first.clone());
-    way[..].reverse();
-    way
-}
-
-/// `a -> b -> a`, cut where it is long.
-fn written(way: &[Name]) -> String {
-    let names: Vec<&str> = way.iter().map(Name::as_str).collect();
-    match names.as_slice() {
-        [first @ .., last] if first.len() > NAMED_MAX => {
-            let more = first.len() - NAMED_MAX;
-            format!(
-                "{} -> ({more} more) -> {last}",
-                first[..NAMED_MAX].join(" -> ")
-            )
-        }
-        names => names.join(" -> "),
-    }
 }

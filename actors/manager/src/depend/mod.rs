@@ -8,6 +8,7 @@
 //! became of that which it had waited for.
 
 mod accept;
+mod circle;
 mod progress;
 #[cfg(test)]
 mod tests;

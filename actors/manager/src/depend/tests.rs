@@ -1,6 +1,6 @@
 use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Exit, Health, RunRecord};
-use loom_schemas::spec::{Operator, Overlap, RestartOn, ScheduleSpec, TaskSpec};
+use loom_schemas::spec::{Operator, Overlap, RestartOn, ScheduleSpec, SubJob, TaskSpec};
 use loom_schemas::wire::{JobDependency, JobRequest, ScaleRequest, Standing, TaskStanding};
 use loom_schemas::words::{HealthStatus, Kind, RunState};
 use proptest::prelude::{any, prop, proptest};
@@ -614,6 +614,38 @@ fn what_cannot_be_waited_for_is_refused() {
         never.contains("is a service and does not complete"),
         "{never}"
     );
+}
+
+#[test]
+fn a_circle_over_tasks_that_are_jobs_is_refused_and_no_other_way_is_one() {
+    let mut world = World::new();
+    world.submit(&job("render", Kind::Batch, small()));
+    let mut film = job("film", Kind::Batch, small());
+    let mut cut = small();
+    cut.operator = Operator::Job(SubJob {
+        job: name("render"),
+    });
+    cut.after.push(After {
+        task: Name::main(),
+        on: DependOn::Completed,
+    });
+    film.tasks.insert(name("cut"), cut);
+    world.submit(&film);
+    let waits = depending("render", &[("film", DONE)]);
+    let circle = world.try_submit(&waits).unwrap_err();
+    let expected = "depends_on: the jobs wait for each other: render -> film -> render";
+    assert_eq!(circle, expected);
+    // What the film does before it is cut waits for no render.
+    let mut waits = waits;
+    waits.depends_on[0].task = Some(Name::main());
+    world.submit(&waits);
+    let cut_first = film.tasks.get_mut(&Name::main()).unwrap();
+    cut_first.operator = Operator::Job(SubJob {
+        job: name("render"),
+    });
+    let circle = world.try_submit(&film).unwrap_err();
+    let expected = "depends_on: the jobs wait for each other: film -> render -> film";
+    assert_eq!(circle, expected);
 }
 
 #[test]

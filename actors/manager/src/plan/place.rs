@@ -282,13 +282,21 @@ fn start_job(
     made: (u32, RunId),
     turn: &mut TaskTurn,
 ) -> Option<RunRecord> {
-    let started = subjob::start(draft, facts.job, task, sub, &record.slot, made, facts.now);
+    let started = match turn.full.clone() {
+        Some(why) => Err(NotMade::Full(why)),
+        None => subjob::start(draft, facts.job, task, sub, &record.slot, made, facts.now),
+    };
     let (new, what) = match started {
         Ok(new) => (new, "scheduled"),
         Err(NotMade::Ever(why)) => {
             let new = subjob::rejected(facts.job, made, why, facts.now);
             let state = new.state.as_str();
             (new, state)
+        }
+        Err(NotMade::Full(why)) => {
+            turn.full = Some(why.clone());
+            turn.wait(draft, facts.now, record, why);
+            return None;
         }
         Err(NotMade::Yet(why)) => {
             record.not_before = facts.now.checked_add(NAME_PAUSE).ok();

@@ -27,6 +27,8 @@ pub(super) struct TaskTurn {
     first_waiting: Option<Slot>,
     /// What was refused because of the replicas there are: none of them goes in this pass.
     pub(super) refused: HashMap<Request, String>,
+    /// Why its job may make no other job now, where its replicas are jobs.
+    pub(super) full: Option<String>,
 }
 
 impl TaskTurn {
@@ -40,6 +42,7 @@ impl TaskTurn {
             failed: failures::of_task(slots(), now),
             first_waiting: None,
             refused: HashMap::new(),
+            full: None,
         };
         for record in slots() {
             for node in live_runs(record).filter_map(|run| run.node.as_ref()) {

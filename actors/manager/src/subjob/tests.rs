@@ -141,6 +141,25 @@ fn the_run_of_the_task_is_the_job_and_ends_as_it_does() {
 }
 
 #[test]
+fn so_many_of_its_jobs_live_at_once_and_the_next_comes_when_one_has_ended() {
+    let mut world = World::new();
+    let mut wide = film();
+    wide.tasks.get_mut(&Name::main()).unwrap().replicas = 120;
+    world.submit(&wide).unwrap();
+    let film = name("film");
+    let made = |world: &World| world.state.children(&film).count();
+    assert_eq!(made(&world), CHILDREN_LIVE_MAX);
+    let mut slots = world.state.slots_of(&film);
+    let why = slots.find_map(|slot| slot.waiting.clone().filter(|why| !why.is_empty()));
+    let expected = "100 jobs that film has made have not ended, and at most 100 may live at once";
+    assert_eq!(why.as_deref(), Some(expected));
+    drop(slots);
+    let child = world.child().name.clone();
+    world.says(child.as_str(), RunState::Completed);
+    assert_eq!(made(&world), CHILDREN_LIVE_MAX + 1);
+}
+
+#[test]
 fn its_failure_is_the_tasks_with_the_chain_of_reasons() {
     let mut world = World::new();
     world.submit(&film()).unwrap();
