@@ -128,6 +128,7 @@ impl Leading {
             state: Box::new(self.head.clone()),
             revision: self.durable.position.revision(),
             lost_after: self.lost_after(),
+            unheard_before: self.unheard_before(),
             slots: self.planning.slots(),
         };
         self.planning.begin();
@@ -143,6 +144,13 @@ impl Leading {
         } else {
             NEVER
         }
+    }
+
+    /// What was made before may have ended while nobody listened, until this manager has done so for
+    /// long enough.
+    fn unheard_before(&self) -> Option<Timestamp> {
+        let myself = self.head.manager(self.context.name())?;
+        myself.elected_at.filter(|_| !self.planning.patient)
     }
 
     /// Looks how long this manager has listened.

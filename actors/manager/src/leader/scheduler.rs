@@ -35,6 +35,8 @@ pub(crate) enum SchedulerMessage {
         revision: Revision,
         /// Runs of nodes that are down for so long are lost.
         lost_after: Duration,
+        /// What was made before may have ended without this manager knowing.
+        unheard_before: Option<Timestamp>,
         /// At most so many slots are changed.
         slots: usize,
     },
@@ -90,11 +92,13 @@ impl Actor for Scheduler {
                 state: cluster,
                 revision,
                 lost_after,
+                unheard_before,
                 slots,
             } => {
                 let options = PlanOptions {
                     strategy: state.context.options.strategy,
                     lost_after,
+                    unheard_before,
                     slots,
                     revision,
                     measured: state.context.hearts.cores(),

@@ -65,6 +65,8 @@ pub struct PlanOptions {
     pub strategy: Strategy,
     /// How long after a node went down its runs are lost.
     pub lost_after: Duration,
+    /// Since when this manager leads, until nodes have had as long to say what ended before.
+    pub unheard_before: Option<Timestamp>,
     /// At most so many slots are changed in one pass.
     pub slots: usize,
     /// The last entry of the log in the state that is planned on.
@@ -89,6 +91,7 @@ impl Default for PlanOptions {
         Self {
             strategy: Strategy::default(),
             lost_after: Duration::from_secs(30),
+            unheard_before: None,
             slots: 1000,
             revision: Revision::default(),
             measured: OrdMap::new(),
@@ -116,7 +119,6 @@ pub fn plan_on(
     ids: &mut dyn FnMut() -> RunId,
 ) -> Planned {
     let lost_at = deadlines(draft.state(), options.lost_after);
-    schedule::fire(draft, now);
     wake(draft, cluster, now, &lost_at);
     let order = Order::of(draft.state());
     let mut pass = Pass::new(cluster, now, options, &lost_at, ids);
@@ -136,6 +138,7 @@ pub fn plan_on(
     pass.keep_turn(draft);
     leaving::finish(draft, now);
     rebalance::go_on(draft, now);
+    schedule::fire(draft, options.unheard_before, now);
     let state = draft.state();
     let lost = lost_at
         .iter()

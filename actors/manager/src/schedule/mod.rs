@@ -30,7 +30,11 @@ pub fn check(spec: &JobSpec) -> Result<(), WireError> {
 }
 
 /// Fires every schedule that is due.
-pub fn fire(draft: &mut Draft, now: Timestamp) {
+///
+/// Whether firings that have not ended hold one up is decided once it is known how they stand: they
+/// are planned, and, of those made before `unheard_before`, nodes have had the time to tell whoever
+/// leads since then. Until then the time stays due.
+pub fn fire(draft: &mut Draft, unheard_before: Option<Timestamp>, now: Timestamp) {
     let due: Vec<Name> = draft.state().firings_due(now).cloned().collect();
     for name in due {
         let state = draft.state().clone();
@@ -41,7 +45,7 @@ pub fn fire(draft: &mut Draft, now: Timestamp) {
             continue;
         };
         if let Some(schedule) = &version.spec.schedule {
-            fire_one(draft, job, version, schedule, now);
+            fire_one(draft, (job, version, schedule), unheard_before, now);
         }
     }
 }
@@ -140,14 +144,26 @@ pub fn predecessor<'a>(state: &'a State, job: &JobRecord) -> Option<&'a Name> {
 
 fn fire_one(
     draft: &mut Draft,
-    job: &JobRecord,
-    version: &VersionRecord,
-    schedule: &ScheduleSpec,
+    (job, version, schedule): (&JobRecord, &VersionRecord, &ScheduleSpec),
+    unheard_before: Option<Timestamp>,
     now: Timestamp,
 ) {
     let Some(due) = job.schedule.as_ref().and_then(|known| known.next) else {
         return;
     };
+    let state = draft.state().clone();
+    let live: Vec<&JobRecord> = live_firings(&state, &job.name).collect();
+    let in_the_way = match schedule.overlap {
+        Overlap::Allow => live.len() >= CHILDREN_LIVE_MAX,
+        Overlap::Skip | Overlap::Replace => !live.is_empty(),
+    };
+    let may_have_ended = |firing: &&JobRecord| {
+        let unheard = unheard_before.is_some_and(|at| firing.created_at < at);
+        unheard || state.is_dirty(&firing.name)
+    };
+    if in_the_way && live.iter().any(may_have_ended) {
+        return;
+    }
     let cron = cron(schedule).ok();
     let last = cron.as_ref().and_then(|cron| cron.last_until(now));
     let at = last.map_or(due, |last| last.max(due));
@@ -161,8 +177,6 @@ fn fire_one(
         ..job.clone()
     };
     draft.put_job(next);
-    let state = draft.state().clone();
-    let live: Vec<&JobRecord> = live_firings(&state, &job.name).collect();
     let why_not = match (schedule.overlap, live.first()) {
         (Overlap::Skip, Some(first)) => Some(format!("{} has not ended", first.name)),
         _ if live.len() >= CHILDREN_LIVE_MAX => Some(format!(

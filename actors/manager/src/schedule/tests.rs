@@ -20,6 +20,8 @@ struct World {
     state: State,
     ids: Box<dyn FnMut() -> RunId>,
     events: Vec<String>,
+    /// Since when somebody leads who has not listened to the nodes for long enough.
+    leads_since: Option<i64>,
 }
 
 impl World {
@@ -28,6 +30,7 @@ impl World {
             state: with_nodes(1, 4000),
             ids: Box::new(counter()),
             events: Vec::new(),
+            leads_since: None,
         }
     }
 
@@ -51,6 +54,10 @@ impl World {
 
     /// Plans at this time, until nothing is left; when there is more to do by the clock.
     fn plan(&mut self, now: i64) -> Option<i64> {
+        let options = PlanOptions {
+            unheard_before: self.leads_since.map(at),
+            ..PlanOptions::default()
+        };
         loop {
             let mut ids = std::mem::replace(&mut self.ids, Box::new(counter()));
             let mut planned = Planned {
@@ -58,7 +65,7 @@ impl World {
                 due: None,
                 jobs: 0,
             };
-            self.edit(|draft| planned = plan(draft, at(now), &PlanOptions::default(), &mut ids));
+            self.edit(|draft| planned = plan(draft, at(now), &options, &mut ids));
             self.ids = ids;
             if !planned.more {
                 return planned.due.map(|due| due.as_second() - at(0).as_second());
@@ -79,6 +86,12 @@ impl World {
 
     /// The runs of a child end so.
     fn ends(&mut self, child: &str, state: RunState, now: i64) {
+        self.ended(child, state, now);
+        self.plan(now);
+    }
+
+    /// A node says so, and nothing is planned yet.
+    fn ended(&mut self, child: &str, state: RunState, now: i64) {
         let child = name(&format!("backup-20231114t{child}"));
         let slot = self.state.slots_of(&child).next().unwrap();
         let run = live_runs(slot).next().unwrap();
@@ -90,7 +103,6 @@ impl World {
             ..Exit::default()
         });
         self.edit(|draft| decide::report(draft, &name("node-1"), &[report], false, at(now)));
-        self.plan(now);
     }
 
     fn parent(&self) -> &JobRecord {
@@ -190,6 +202,61 @@ fn what_was_missed_is_made_up_for_once_for_the_last_time() {
         world.parent().schedule.as_ref().unwrap().last,
         Some(at(FIRST + 3_600))
     );
+}
+
+#[test]
+fn a_missed_firing_is_not_passed_over_for_one_that_has_ended_meanwhile() {
+    for overlap in [Overlap::Skip, Overlap::Replace] {
+        let mut world = World::new();
+        world.submit(EVERY_5, overlap, 0);
+        world.plan(FIRST);
+        // Nobody leads for an hour; whoever does then has heard nothing of the nodes yet.
+        world.state = State::from_records(&world.state);
+        world.state.mark_all_dirty();
+        let later = FIRST + 3_610;
+        world.leads_since = Some(later);
+        world.plan(later);
+        assert_eq!(world.children(), ["221500z pending"]);
+        assert_eq!(
+            world.parent().schedule.as_ref().unwrap().next,
+            Some(at(FIRST + 300))
+        );
+        // It has ended: that is known before it is planned.
+        world.ended("221500z", RunState::Completed, later + 1);
+        assert_eq!(world.plan(later + 1), Some(FIRST + 3_900));
+        assert_eq!(world.children(), ["221500z completed", "231500z pending"]);
+        assert!(!world.events.iter().any(|event| event.contains("skipped")));
+    }
+}
+
+#[test]
+fn one_that_still_runs_holds_up_a_missed_firing_once_the_nodes_were_heard() {
+    let mut world = World::new();
+    world.submit(EVERY_5, Overlap::Skip, 0);
+    world.plan(FIRST);
+    let later = FIRST + 3_610;
+    world.leads_since = Some(later);
+    assert_eq!(world.plan(later), None, "only more that is heard helps");
+    world.leads_since = None;
+    assert_eq!(world.plan(later + 30), Some(FIRST + 3_900));
+    assert_eq!(world.children(), ["221500z pending"]);
+    let skipped = "job.backup.skipped: the firing of 2023-11-14T23:15:00Z is passed over: \
+                   backup-20231114t221500z has not ended";
+    assert_eq!(world.events.last().unwrap(), skipped);
+    // Of what was made since then all was heard.
+    let mut young = World::new();
+    young.leads_since = Some(0);
+    young.submit(EVERY_5, Overlap::Skip, 0);
+    young.plan(FIRST);
+    young.plan(FIRST + 300);
+    assert!(young.events.last().unwrap().contains("backup.skipped"));
+    // What is not overlapped waits for nobody.
+    let mut joins = World::new();
+    joins.submit(EVERY_5, Overlap::Allow, 0);
+    joins.plan(FIRST);
+    joins.leads_since = Some(FIRST + 300);
+    joins.plan(FIRST + 300);
+    assert_eq!(joins.children(), ["221500z pending", "222000z pending"]);
 }
 
 #[test]

@@ -240,6 +240,11 @@ impl State {
         self.dirty.iter()
     }
 
+    /// Whether something of a job changed since it was last planned.
+    pub fn is_dirty(&self, job: &Name) -> bool {
+        self.dirty.contains(job)
+    }
+
     /// Slots that found no node.
     pub fn waiting(&self) -> impl Iterator<Item = &Slot> {
         self.waiting.iter()
