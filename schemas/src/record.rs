@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Index, Name, RunId, Slot};
-use crate::spec::{JobSpec, Resources};
+use crate::spec::{JobSpec, Resources, Sets};
 use crate::wire::SubmitOutcome;
 use crate::words::{HealthStatus, JobStatus, RunState, Strategy};
 
@@ -118,6 +118,9 @@ pub struct VersionRecord {
     /// The text as submitted, byte for byte.
     #[serde(with = "serde_bytes")]
     pub text: Vec<u8>,
+    /// What its vars were set to beside the text.
+    #[serde(default, skip_serializing_if = "Sets::is_empty")]
+    pub sets: Sets,
     /// When.
     pub at: Timestamp,
     /// By whom, as the server knows them.
@@ -401,6 +404,9 @@ pub enum CommandOutcome {
         version: u32,
         /// What the submission did.
         outcome: SubmitOutcome,
+        /// The version whose content it has, where the job was rolled back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rolled_back_to: Option<u32>,
     },
     /// A job was stopped, restarted or scaled.
     Committed {

@@ -256,6 +256,7 @@ fn submission(spec: &JobSpec, text: &str) -> Submission {
     Submission {
         spec: spec.clone(),
         text: text.as_bytes().to_vec(),
+        sets: BTreeMap::new(),
         if_version: None,
     }
 }

@@ -161,6 +161,7 @@ pub fn create(draft: &mut Draft, birth: Birth<'_>, now: Timestamp) {
         version: 1,
         spec,
         text: version.text.clone(),
+        sets: version.sets.clone(),
         at: now,
         by: by.map_or_else(|| version.by.clone(), |(user, _)| user.to_owned()),
         reason: Some(reason.clone()),

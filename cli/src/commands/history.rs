@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use loom_bus::Bus;
 use loom_schemas::ids::Name;
 use loom_schemas::record::MadeBy;
+use loom_schemas::spec::Sets;
 use loom_schemas::subject;
-use loom_schemas::wire::{JobGet, JobView, VersionGet, VersionList};
+use loom_schemas::wire::{JobGet, JobView, VersionGet, VersionList, VersionSummary};
 
 use crate::cli::Global;
 use crate::client;
@@ -44,21 +45,38 @@ impl History {
 }
 
 fn shown(list: &VersionList, now: Timestamp) -> String {
-    let mut rows = table::new(&["version", "age", "by", "size", "reason"]);
+    let is_set = list.versions.iter().any(|version| !version.sets.is_empty());
+    let mut head = vec!["version", "age", "by", "size", "reason"];
+    head.extend(is_set.then_some("set"));
+    let mut rows = table::new(&head);
     for version in &list.versions {
         let mark = if version.wanted { "*" } else { "" };
-        rows.add_row([
+        let mut row = vec![
             format!("{}{mark}", version.version),
             time::age(Some(version.at), now),
             version.by.clone(),
             version.size.to_string(),
             version.reason.clone().unwrap_or_default(),
-        ]);
+        ];
+        row.extend(is_set.then(|| written(&version.sets)));
+        rows.add_row(row);
     }
     table::render(rows)
 }
 
+/// What vars were set to, on one line.
+fn written(sets: &Sets) -> String {
+    let sets = sets.iter();
+    let sets: Vec<String> = sets
+        .map(|(var, value)| format!("{var}={}", brief(value)))
+        .collect();
+    sets.join(" ")
+}
+
 /// Print a job file as it was submitted, byte for byte; of a child job that of the job it was made of.
+///
+/// What `--set` said beside it is noted on standard error. Files that a script was read from stand in
+/// the text, as it was sent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loomctl export web > web.yaml
@@ -90,6 +108,7 @@ impl Export {
         .await;
         let reply = client::or_nearest(&bus, &self.job, asked).await?;
         self.tell_of_child(&bus).await;
+        self.tell_of_sets(&bus).await;
         // Not through what prints text: that takes off what looks like colour.
         let mut out = io::stdout().lock();
         out.write_all(&reply.payload)
@@ -98,6 +117,19 @@ impl Export {
                 io::ErrorKind::BrokenPipe => Failure::silent(Code::Done),
                 _ => Failure::error(format!("standard output: {}", chain(&error))),
             })
+    }
+
+    /// Says on standard error what was set beside the text.
+    async fn tell_of_sets(&self, bus: &Bus) {
+        let get = JobGet {
+            job: self.job.clone(),
+            after: None,
+        };
+        let list: Result<VersionList, _> =
+            client::ask(bus, &subject::api("job", "versions"), &get).await;
+        if let Some(note) = list.ok().and_then(|list| of_sets(&list, self.version)) {
+            output::note(&note);
+        }
     }
 
     /// Says on standard error that the text is not the child's own: nobody submitted one for it.
@@ -112,6 +144,26 @@ impl Export {
             output::note(&note);
         }
     }
+}
+
+/// What has to be set again where the text is submitted once more; none if nothing was.
+fn of_sets(list: &VersionList, asked: Option<u32>) -> Option<String> {
+    let is_asked = |version: &&VersionSummary| match asked {
+        Some(asked) => version.version == asked,
+        None => version.wanted,
+    };
+    let version = list.versions.iter().find(is_asked)?;
+    let flags = version.sets.iter();
+    let flags: Vec<String> = flags
+        .map(|(var, value)| format!("--set {var}={}", brief(value)))
+        .collect();
+    (!flags.is_empty()).then(|| {
+        format!(
+            "version {} was submitted with {}: without that the text has the defaults of its vars",
+            version.version,
+            flags.join(" ")
+        )
+    })
 }
 
 /// Whose text it is and what the child was handed; none if it is no child.

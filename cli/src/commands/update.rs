@@ -46,7 +46,14 @@ impl Rollback {
             global.output,
             &done,
             |done| done.job.to_string(),
-            |_| format!("{}: rolled back, as version {}\n", done.job, done.version),
+            |_| {
+                let to = done.rolled_back_to.map(|to| format!(" to version {to}"));
+                let (job, version) = (&done.job, done.version);
+                format!(
+                    "{job}: rolled back{}, as version {version}\n",
+                    to.unwrap_or_default()
+                )
+            },
         )
     }
 }

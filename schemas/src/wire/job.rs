@@ -16,6 +16,9 @@ pub struct Submitted {
     pub version: u32,
     /// What the submission did.
     pub outcome: SubmitOutcome,
+    /// The version whose content it has, where the job was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_to: Option<u32>,
     /// The commit it is in, for reading one's own writes.
     pub revision: Revision,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Index, Name, Slot};
 use crate::record::{JobRecord, RunRecord, SlotRecord};
-use crate::spec::{After, DependsOn, JobSpec};
+use crate::spec::{After, DependsOn, JobSpec, Sets};
 use crate::words::{JobStatus, Kind};
 
 /// `orch.api.job.list`: what is larger than a message comes in pages.
@@ -202,6 +202,9 @@ pub struct VersionSummary {
     pub by: String,
     /// Bytes of the text as submitted.
     pub size: u64,
+    /// What its vars were set to beside the text.
+    #[serde(default, skip_serializing_if = "Sets::is_empty")]
+    pub sets: Sets,
     /// Whether it is the one that is wanted.
     #[serde(default)]
     pub wanted: bool,

@@ -169,8 +169,11 @@ fn canaries_wait_to_be_promoted_and_an_update_can_be_paused() {
     let said = dev
         .ctl(&["rollback", "web", "--reason", "slow"])
         .expect_code(0);
-    assert_eq!(said.out, "web: rolled back, as version 3\n");
+    assert_eq!(said.out, "web: rolled back to version 1, as version 3\n");
     wait_for(&dev, 3);
+    let said = dev.ctl(&["rollback", "web"]).expect_code(6);
+    let why = "job web went back to version 1 already, as version 3: to go to another, say which";
+    assert!(said.err.contains(why), "{}", said.err);
 }
 
 #[test]

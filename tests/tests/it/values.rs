@@ -45,6 +45,17 @@ fn values_are_set_at_the_submission_and_reach_the_task_as_they_are() {
     let said = dev.run(job, &["--set", "whom=x", "--set", "count=2"]);
     let said = said.expect_code(0);
     assert!(said.err.contains("version 2"), "{}", said.err);
+    // What was set is kept with the version: the file alone is not all of it.
+    let said = dev.ctl(&["history", "greet"]).expect_code(0);
+    assert!(said.out.contains("count=2 whom=x"), "{}", said.out);
+    let said = dev.ctl(&["export", "greet"]).expect_code(0);
+    assert_eq!(said.out, job);
+    let note = "version 2 was submitted with --set count=2 --set whom=x: without that the text has \
+                the defaults of its vars";
+    assert!(said.err.contains(note), "{}", said.err);
+    let whom = "version 1 was submitted with --set whom=$(id)";
+    let said = dev.ctl(&["export", "greet", "--version", "1"]);
+    assert!(said.expect_code(0).err.contains(whom));
 }
 
 #[test]

@@ -170,6 +170,7 @@ pub(crate) fn submit(state: &mut State, spec: &JobSpec) {
     let submission = Submission {
         spec: spec.clone(),
         text: spec.name.as_str().into(),
+        sets: BTreeMap::new(),
         if_version: None,
     };
     edit(state, |draft| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use loom_schemas::ids::Name;
 use loom_schemas::record::{ClusterRecord, JobRecord, Order, Recovery, VersionRecord, Wanted};
-use loom_schemas::spec::{JOB_MAX, JobSpec, PRIORITY, UpdateSpec};
+use loom_schemas::spec::{JOB_MAX, JobSpec, PRIORITY, Sets, UpdateSpec};
 use loom_schemas::wire::{Assigned, RunReport};
 use loom_schemas::words::JobStatus;
 
@@ -144,6 +144,7 @@ fn take_up_version(draft: &mut Draft, lot: &[&Assigned], now: Timestamp) {
         version,
         spec,
         text,
+        sets: Sets::new(),
         at: now,
         by: RECOVERED.to_owned(),
         reason: None,

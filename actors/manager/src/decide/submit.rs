@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use loom_schemas::error::{ErrorCode, WireError};
 use loom_schemas::ids::Name;
 use loom_schemas::record::{JobRecord, VERSIONS_KEPT, VersionRecord, Wanted};
-use loom_schemas::spec::JobSpec;
+use loom_schemas::spec::{JobSpec, Sets};
 use loom_schemas::wire::SubmitOutcome;
 use loom_schemas::words::JobStatus;
 
@@ -22,6 +22,8 @@ pub struct Submission {
     pub spec: JobSpec,
     /// The text it was read from, byte for byte.
     pub text: Vec<u8>,
+    /// What its vars were set to beside it.
+    pub sets: Sets,
     /// Only if the job is at this version; 0: only if there is no such job.
     pub if_version: Option<u32>,
 }
@@ -220,6 +222,7 @@ fn put_version(
         version,
         spec: submission.spec,
         text: submission.text,
+        sets: submission.sets,
         at: now,
         by: asker.user.to_owned(),
         reason: None,

@@ -244,39 +244,51 @@ fn bring_back(
     Some(next)
 }
 
-/// `conflict` while a job goes back already: once more would be further back than anybody meant.
-fn check_not_going_back(job: &JobRecord) -> Result<(), WireError> {
-    let is_over = |phase| matches!(phase, UpdatePhase::Done | UpdatePhase::Failed);
-    let going = |update: &&UpdateState| update.undoes.is_some() && !is_over(update.phase);
-    let Some(to) = job.update.as_ref().filter(going).and_then(|u| u.from) else {
+/// `conflict` where a job goes back already, or has: once more would be further back than anybody
+/// meant, who saw it fail but not that it was undone since.
+fn check_not_gone_back(state: &State, job: &JobRecord, spec: &JobSpec) -> Result<(), WireError> {
+    let back = |update: &&UpdateState| update.undoes.is_some();
+    let Some(update) = job.update.as_ref().filter(back) else {
         return Ok(());
     };
-    let (name, version) = (&job.name, job.version);
+    let to = update.from.and_then(|to| state.version(&job.name, to));
+    // A version since then that says something else is one of its own.
+    let Some(to) = to.filter(|record| record.spec == *spec) else {
+        return Ok(());
+    };
+    let how = match update.phase {
+        UpdatePhase::Failed => return Ok(()),
+        UpdatePhase::Done => "went back",
+        _ => "is going back",
+    };
+    let (name, version, to) = (&job.name, job.version, to.version);
     let message = format!(
-        "job {name} is going back to version {to} already, as version {version}: to go to another, \
-         say which (`--to`; `loomctl history {name}` lists them)"
+        "job {name} {how} to version {to} already, as version {version}: to go to another, say which \
+         (`--to`; `loomctl history {name}` lists them)"
     );
     Err(WireError::new(ErrorCode::Conflict, message))
 }
 
 /// Brings an earlier version of a job back, as a version of its own; the last other one that has
-/// proved healthy if none is named. A job that has ended begins a new round with it.
+/// proved healthy if none is named. A job that has ended begins a new round with it. The new version,
+/// and whose content it has.
 ///
-/// `not-found` if the version is not kept or none was healthy, `conflict` if it is the wanted one or
-/// none is named while the job goes back already or the job is at another version than was asked for, `invalid` if what it says of other jobs does not hold any more.
+/// `not-found` if the version is not kept or none was healthy, `conflict` if it is the wanted one, if
+/// none is named and the job went back already, or if it is at another version than was asked for,
+/// `invalid` if what it says of other jobs does not hold any more.
 pub fn rollback(
     draft: &mut Draft,
     request: &RollbackRequest,
     asker: Asker<'_>,
     now: Timestamp,
-) -> Result<u32, WireError> {
+) -> Result<(u32, u32), WireError> {
     check_reason(request.reason.as_deref())?;
     let (job, spec) = find(draft.state(), &request.job)?;
     let name = &job.name;
     check_version(name, job.version, request.if_version)?;
     let over = job.status.is_terminal() || job.wanted != Wanted::Run;
     if request.to.is_none() && !over {
-        check_not_going_back(job)?;
+        check_not_gone_back(draft.state(), job, spec)?;
     }
     let way_back = || way_back(draft.state(), job, spec);
     let to = request.to.or_else(way_back).ok_or_else(|| {
@@ -318,7 +330,7 @@ pub fn rollback(
         };
         draft.put_job(job);
     }
-    Ok(job.version)
+    Ok((job.version, to))
 }
 
 /// Promotes, pauses or continues an update; true if anything changed. `conflict` if none is under

@@ -161,10 +161,12 @@ fn body_of(outcome: CommandOutcome, revision: Revision) -> Body {
             job,
             version,
             outcome,
+            rolled_back_to,
         } => Body::Submitted(Submitted {
             job,
             version,
             outcome,
+            rolled_back_to,
             revision,
         }),
         CommandOutcome::Committed { job, changed } => Body::Committed(Committed {

@@ -284,6 +284,7 @@ fn done(
             job: accepted.job.clone(),
             version: accepted.version,
             outcome: accepted.outcome,
+            rolled_back_to: None,
         };
         remember(draft, command, &outcome, now);
     }

@@ -144,6 +144,7 @@ pub(super) fn grant(
                 job: accepted.job,
                 version: accepted.version,
                 outcome: accepted.outcome,
+                rolled_back_to: None,
             })
         }
         Wish::Stop(request) => {
@@ -164,14 +165,16 @@ pub(super) fn grant(
                 job: accepted.job,
                 version: accepted.version,
                 outcome: accepted.outcome,
+                rolled_back_to: None,
             })
         }
         Wish::Rollback(request) => {
-            let version = decide::rollback(draft, &request, asker, now)?;
+            let (version, to) = decide::rollback(draft, &request, asker, now)?;
             Ok(CommandOutcome::Submitted {
                 job: request.job,
                 version,
                 outcome: SubmitOutcome::Updated,
+                rolled_back_to: Some(to),
             })
         }
         Wish::Update(request) => {

@@ -262,6 +262,7 @@ pub(crate) fn read_job(
     Ok(Submission {
         spec,
         text: payload.to_vec(),
+        sets,
         if_version,
     })
 }

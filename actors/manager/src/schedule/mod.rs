@@ -153,15 +153,7 @@ fn fire_one(
     };
     let state = draft.state().clone();
     let live: Vec<&JobRecord> = live_firings(&state, &job.name).collect();
-    let in_the_way = match schedule.overlap {
-        Overlap::Allow => live.len() >= CHILDREN_LIVE_MAX,
-        Overlap::Skip | Overlap::Replace => !live.is_empty(),
-    };
-    let may_have_ended = |firing: &&JobRecord| {
-        let unheard = unheard_before.is_some_and(|at| firing.created_at < at);
-        unheard || state.is_dirty(&firing.name)
-    };
-    if in_the_way && live.iter().any(may_have_ended) {
+    if may_be_free(&state, &live, schedule.overlap, unheard_before) {
         return;
     }
     let cron = cron(schedule).ok();
@@ -219,6 +211,24 @@ fn fire_one(
         by: None,
     };
     child::create(draft, birth, now);
+}
+
+/// Whether what holds a firing up may have ended, and it is only not known yet.
+fn may_be_free(
+    state: &State,
+    live: &[&JobRecord],
+    overlap: Overlap,
+    unheard_before: Option<Timestamp>,
+) -> bool {
+    let in_the_way = match overlap {
+        Overlap::Allow => live.len() >= CHILDREN_LIVE_MAX,
+        Overlap::Skip | Overlap::Replace => !live.is_empty(),
+    };
+    let may_have_ended = |firing: &&JobRecord| {
+        let unheard = unheard_before.is_some_and(|at| firing.created_at < at);
+        unheard || state.is_dirty(&firing.name)
+    };
+    in_the_way && live.iter().any(may_have_ended)
 }
 
 fn tell_skipped(draft: &mut Draft, job: &JobRecord, why: &str, now: Timestamp) {

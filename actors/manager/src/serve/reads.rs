@@ -282,6 +282,7 @@ fn versions(view: &View, job: &Name) -> Result<VersionList, WireError> {
         at: record.at,
         by: record.by.clone(),
         size: record.text.len() as u64,
+        sets: record.sets.clone(),
     });
     Ok(VersionList {
         versions: versions.collect(),

@@ -141,6 +141,7 @@ pub(crate) fn submission(spec: &JobSpec) -> Submission {
     Submission {
         spec: spec.clone(),
         text: spec.name.as_str().into(),
+        sets: BTreeMap::new(),
         if_version: None,
     }
 }

@@ -8,7 +8,7 @@ use super::rolling::{service, stop_first};
 use super::*;
 
 impl Leader {
-    fn back(&mut self, seconds: i64) -> Result<u32, WireError> {
+    fn back(&mut self, seconds: i64) -> Result<(u32, u32), WireError> {
         let request = RollbackRequest {
             job: name("web"),
             to: None,
@@ -112,15 +112,22 @@ fn a_person_goes_back_to_where_an_update_goes_back_by_itself() {
     leader.healthy(&stop_first("1"));
     leader.plan(12);
     leader.fails_and_goes_on();
-    assert_eq!(leader.back(60).unwrap(), 3);
+    assert_eq!(leader.back(60).unwrap().0, 3);
     let third = leader.state.version(&name("web"), 3).unwrap();
     assert_eq!(third.spec, stop_first("1"));
     for seconds in 61..120 {
         leader.obey(seconds);
     }
     assert_eq!(leader.job("web").healthy, [1, 3].into());
-    // All that was healthy says the same as the wanted one.
     let refused = leader.back(120).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    let why = "went back to version 1 already, as version 3";
+    assert!(refused.message.contains(why), "{}", refused.message);
+    // Of one that was stopped since, all that was healthy says the same as the wanted one.
+    let stopped = leader.decide(|draft| stop(draft, &whole("web"), ANNA));
+    stopped.0.unwrap();
+    leader.plan(121);
+    let refused = leader.back(121).unwrap_err();
     assert_eq!(refused.code, ErrorCode::NotFound);
     let why = "no other version than 3 was healthy";
     assert!(refused.message.contains(why), "{}", refused.message);
@@ -137,7 +144,7 @@ fn the_last_healthy_version_is_kept_however_many_follow() {
         leader.submit(&spec).unwrap();
     }
     assert_eq!(leader.state.versions(&name("web")).count(), 21);
-    assert_eq!(leader.back(100).unwrap(), 40);
+    assert_eq!(leader.back(100).unwrap().0, 40);
     let last = leader.state.version(&name("web"), 40).unwrap();
     assert_eq!(last.spec, service("1"));
 }
@@ -345,6 +352,15 @@ fn who_goes_back_while_an_update_does_goes_no_further() {
     let why = "job web is going back to version 2 already, as version 4";
     assert!(refused.message.starts_with(why), "{}", refused.message);
     assert_eq!(leader.job("web").version, 4);
+    for seconds in 152..200 {
+        leader.obey(seconds);
+    }
+    // Nor does who saw the failure, and not that it was undone.
+    let phase = leader.job("web").update.as_ref().map(|update| update.phase);
+    assert_eq!(phase, Some(UpdatePhase::Done));
+    let refused = leader.back(200).unwrap_err();
+    let why = "job web went back to version 2 already, as version 4: to go to another, say which";
+    assert!(refused.message.starts_with(why), "{}", refused.message);
 }
 
 #[test]
@@ -375,7 +391,7 @@ fn who_goes_back_keeps_the_replicas_there_are_whichever_version_comes() {
     };
     let refused = back(1, Some(2)).unwrap_err();
     assert_eq!(refused.message, "job web is at version 3, not 2");
-    assert_eq!(back(1, Some(3)).unwrap(), 4);
+    assert_eq!(back(1, Some(3)).unwrap(), (4, 1));
     let scaled = |leader: &Leader| leader.job("web").scaled.clone();
     assert_eq!(scaled(&leader), [(name("main"), 5)].into());
     leader
@@ -385,7 +401,7 @@ fn who_goes_back_keeps_the_replicas_there_are_whichever_version_comes() {
     leader.plan(252);
     let request = request(2, None);
     let done = leader.decide(|draft| rollback(draft, &request, ANNA, at(253)));
-    assert_eq!(done.0.unwrap(), 5);
+    assert_eq!(done.0.unwrap(), (5, 2));
     assert_eq!(scaled(&leader), [(name("main"), 5)].into());
 }
 

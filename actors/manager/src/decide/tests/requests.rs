@@ -1,5 +1,7 @@
 //! What clients ask for.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 #[test]
@@ -61,6 +63,7 @@ fn a_conditional_submission_is_refused_at_another_version() {
     let spec = job("web", Kind::Service, task(1));
     let mut at_version = |version: u32| {
         let submission = Submission {
+            sets: BTreeMap::new(),
             if_version: Some(version),
             ..submission(&spec)
         };

@@ -593,7 +593,7 @@ fn a_person_brings_an_earlier_version_back() {
     );
     leader.submit(&service("2")).unwrap();
     leader.plan(100);
-    assert_eq!(back(&mut leader, None).unwrap(), 3);
+    assert_eq!(back(&mut leader, None).unwrap(), (3, 1));
     leader.plan(201);
     assert_eq!(leader.rolled(), ["3 -2", "3", "3"]);
     let third = leader.state.version(&name("web"), 3).unwrap();
@@ -610,7 +610,7 @@ fn a_person_brings_an_earlier_version_back() {
         .decide(|draft| stop(draft, &whole("web"), ANNA))
         .0
         .unwrap();
-    assert_eq!(back(&mut leader, Some(2)).unwrap(), 4);
+    assert_eq!(back(&mut leader, Some(2)).unwrap(), (4, 2));
     assert_eq!(
         (leader.job("web").round, leader.job("web").update.is_none()),
         (2, true)
