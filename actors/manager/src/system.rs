@@ -408,7 +408,7 @@ mod tests {
                 reason: None,
             };
             world.state = edit(&world.state, |draft| {
-                assert!(decide::stop(draft, &request, ANNA).unwrap());
+                assert!(decide::stop(draft, &request, ANNA, at(1)).unwrap());
             })
             .state;
             world.plan(at(4));

@@ -153,6 +153,19 @@ pub struct JobAddress {
     pub index: Option<Index>,
 }
 
+impl std::fmt::Display for JobAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.job)?;
+        if let Some(task) = &self.task {
+            write!(f, "/{task}")?;
+        }
+        if let Some(index) = &self.index {
+            write!(f, "/{index}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Reads `web`, `web/0`, `web/api` and `web/api/0`; an index without a task is of the only one. The
 /// index of a system job is a node's name: `web/api/node-1`; in `web/node-1` it reads as a task, which
 /// whoever knows the job puts right.

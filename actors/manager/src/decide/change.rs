@@ -24,7 +24,12 @@ const REASON_MAX: usize = 1_000;
 ///
 /// Tasks and indexes stay down until restarted, scaled or submitted again. Of a job that has ended
 /// nothing is left to stop.
-pub fn stop(draft: &mut Draft, request: &JobRequest, asker: Asker<'_>) -> Result<bool, WireError> {
+pub fn stop(
+    draft: &mut Draft,
+    request: &JobRequest,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<bool, WireError> {
     let reason = reason_of(request)?.unwrap_or_default();
     let (job, spec) = find(draft.state(), &request.address.job)?;
     let slots = slots_at(draft.state(), job, spec, &request.address)?;
@@ -41,6 +46,7 @@ pub fn stop(draft: &mut Draft, request: &JobRequest, asker: Asker<'_>) -> Result
             return Ok(false);
         }
         job.wanted = stop;
+        tell_stopping(draft, &job, request, asker, now);
         draft.put_job(job);
         return Ok(true);
     }
@@ -60,8 +66,30 @@ pub fn stop(draft: &mut Draft, request: &JobRequest, asker: Asker<'_>) -> Result
         }
         draft.put_slot(slot);
     }
+    tell_stopping(draft, &job, request, asker, now);
     draft.put_job(job);
     Ok(true)
+}
+
+/// Tells that somebody has a job stopped, or a part of it: what runs may take its time to end.
+fn tell_stopping(
+    draft: &mut Draft,
+    job: &JobRecord,
+    request: &JobRequest,
+    asker: Asker<'_>,
+    now: Timestamp,
+) {
+    let JobAddress { task, index, .. } = &request.address;
+    let part = match (task, index) {
+        (None, None) => None,
+        _ => Some(request.address.to_string()),
+    };
+    let why: Vec<String> = part.into_iter().chain(request.reason.clone()).collect();
+    let mut event = job_event(now, job, "stopping");
+    event.by = Some(asker.user.to_owned());
+    event.request = asker.request.map(str::to_owned);
+    event.reason = (!why.is_empty()).then(|| why.join(": "));
+    draft.event(event);
 }
 
 /// Restarts a job, a task or one index; true if anything changed.

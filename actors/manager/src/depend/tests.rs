@@ -107,7 +107,7 @@ impl World {
             reason: Some("enough".to_owned()),
         };
         self.state = edit(&self.state, |draft| {
-            decide::stop(draft, &request, ANNA).unwrap();
+            decide::stop(draft, &request, ANNA, at(1)).unwrap();
         })
         .state;
     }
@@ -441,6 +441,25 @@ fn one_task_of_a_job_is_waited_for_and_who_is_stopped_has_failed_those_that_wait
 }
 
 #[test]
+fn who_waits_for_a_service_is_told_which_task_of_it_failed_for_good() {
+    let mut world = World::new();
+    let mut once = small();
+    once.restart.on = RestartOn::Never;
+    let two = tasks("a", Kind::Service, &[("one", once), ("two", small())]);
+    world.submit(&two);
+    world.submit(&depending("b", &[("a", DependOn::Running)]));
+    world.goes("a", "two", RunState::Running);
+    let a = world.standing("b").1.remove(0);
+    assert_eq!((a.standing, a.reason), (Standing::Pending, None));
+    world.goes("a", "one", RunState::Failed);
+    assert_eq!(world.stands("b"), "pending: waiting for job a to run");
+    let a = world.standing("b").1.remove(0);
+    assert_eq!(a.standing, Standing::Pending);
+    let why = "its task one failed: a/one/0 failed: exit code 1";
+    assert_eq!(a.reason.as_deref(), Some(why));
+}
+
+#[test]
 fn what_is_scaled_to_nothing_has_come_to_nothing() {
     let mut world = World::new();
     let mut checked = small();
@@ -732,7 +751,7 @@ fn who_waits_does_not_wait_for_what_somebody_stopped() {
         reason: None,
     };
     world.state = edit(&world.state, |draft| {
-        decide::stop(draft, &stop("web/db/1"), ANNA).unwrap();
+        decide::stop(draft, &stop("web/db/1"), ANNA, at(1)).unwrap();
     })
     .state;
     world.plan();

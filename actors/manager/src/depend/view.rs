@@ -28,6 +28,7 @@ pub(super) fn dependencies(state: &State, spec: &JobSpec) -> Vec<JobDependency> 
         };
         let (standing, reason) = match waits {
             Some(Gate::Waits(reason)) => (Standing::Waiting, Some(reason)),
+            _ if progress == Progress::Begun => (Standing::Pending, failed_task(state, &other.job)),
             _ => said(progress, is_checked(state, other)),
         };
         JobDependency {
@@ -37,6 +38,19 @@ pub(super) fn dependencies(state: &State, spec: &JobSpec) -> Vec<JobDependency> 
         }
     });
     others.collect()
+}
+
+/// Which task of a job has failed, while others go on: the job may never be all up again.
+fn failed_task(state: &State, name: &Name) -> Option<String> {
+    let job = state.job(name)?;
+    let slots = state.slots_of(name).map(AsRef::as_ref);
+    let tasks = of_tasks(job, state.spec(job)?, slots);
+    tasks
+        .into_iter()
+        .find_map(|(task, progress)| match progress {
+            Progress::Failed(how) => Some(format!("its task {task} {how}")),
+            _ => None,
+        })
 }
 
 /// Whether anything looks at how what is waited for does its work.

@@ -148,7 +148,7 @@ pub(super) fn grant(
             })
         }
         Wish::Stop(request) => {
-            let changed = decide::stop(draft, &request, asker)?;
+            let changed = decide::stop(draft, &request, asker, now)?;
             Ok(committed(request.address.job, changed))
         }
         Wish::Restart(request) => {

@@ -12,6 +12,9 @@ use crate::state::live_runs;
 /// Why a batch of which nothing is wanted is not over.
 const IDLE: &str = "its tasks have 0 replicas: scale one of them";
 
+/// Why nothing runs of a service that goes on.
+const ALL_STOPPED: &str = "every index was stopped: restart one of them, or stop the job";
+
 /// How a job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobStanding {
@@ -88,6 +91,10 @@ pub fn status<'a>(
             }
         }
         (Wanted::Run, Kind::Batch) => (sums.under_way(job), failed),
+        // It is not over: any of them can be had back.
+        (Wanted::Run, Kind::Service) if sums.live == 0 && wanted == 0 && replicas > 0 => {
+            (sums.under_way(job), Some(ALL_STOPPED.to_owned()))
+        }
         (Wanted::Run, Kind::Service | Kind::System) => (sums.under_way(job), None),
     };
     let over = status.is_terminal();

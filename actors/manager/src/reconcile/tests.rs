@@ -173,6 +173,33 @@ fn the_status_of_a_service_is_a_table() {
 }
 
 #[test]
+fn a_service_of_which_every_index_was_stopped_goes_on_and_says_so() {
+    let (mut job, spec) = given(Kind::Service, RestartOn::Any, 2);
+    job.started_at = Some(at(0));
+    let slots = |states: [RunState; 2]| -> Vec<SlotRecord> {
+        let slots = (0..).zip(states);
+        slots
+            .map(|(index, state)| slot_with(&job, index, state, 143))
+            .collect()
+    };
+    let slots = [
+        slots([RunState::Killed, RunState::Running]),
+        slots([RunState::Killed; 2]),
+    ];
+    job.stopped_slots = [0, 1]
+        .map(|index| (Name::main(), Index::Number(index)))
+        .into();
+    let why = |slots: &[SlotRecord]| {
+        let stands = status(&job, &spec, slots);
+        assert_eq!(stands.status, JobStatus::Running);
+        stands.reason
+    };
+    assert_eq!(why(&slots[0]), None, "one of them has not ended yet");
+    let all = "every index was stopped: restart one of them, or stop the job";
+    assert_eq!(why(&slots[1]).as_deref(), Some(all));
+}
+
+#[test]
 fn missing_slots_are_placed_and_those_beyond_removed() {
     let (job, spec) = given(Kind::Service, RestartOn::Any, 2);
     let slots = [

@@ -347,7 +347,7 @@ fn the_last_children_are_kept_and_stopping_the_job_stops_them() {
         reason: Some("enough".to_owned()),
     };
     world.edit(|draft| {
-        decide::stop(draft, &stop, ANNA).unwrap();
+        decide::stop(draft, &stop, ANNA, at(1)).unwrap();
     });
     assert_eq!(world.plan(now + 1), None, "it fires no more");
     assert_eq!(
@@ -379,7 +379,7 @@ fn a_new_version_has_a_new_schedule_and_a_new_round_begins_it_again() {
         reason: None,
     };
     world.edit(|draft| {
-        decide::stop(draft, &stop, ANNA).unwrap();
+        decide::stop(draft, &stop, ANNA, at(1)).unwrap();
     });
     assert_eq!(world.plan(FIRST + 400), None);
     assert_eq!(world.parent().status, JobStatus::Killed);
@@ -436,7 +436,7 @@ fn of_a_job_with_a_schedule_nothing_is_scaled_and_no_index_is_stopped() {
     world.edit(|draft| {
         let refused = [
             decide::scale(draft, &scale, ANNA, at(1)),
-            decide::stop(draft, &first, ANNA),
+            decide::stop(draft, &first, ANNA, at(1)),
             decide::restart(draft, &first, ANNA, at(1)),
         ];
         for refused in refused {

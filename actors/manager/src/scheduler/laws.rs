@@ -171,7 +171,7 @@ fn after(state: &State, event: &Event, seconds: i64) -> State {
                 address,
                 reason: None,
             };
-            drop(decide::stop(&mut draft, &request, ANNA));
+            drop(decide::stop(&mut draft, &request, ANNA, at(1)));
         }
         Event::Report(number, ends) => report(&mut draft, &node(*number), *ends, now),
         Event::Down(number) if draft.state().node(&node(*number)).is_some() => {

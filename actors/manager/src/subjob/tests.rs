@@ -76,7 +76,7 @@ impl World {
             address: address.parse().unwrap(),
             reason: Some(reason.to_owned()),
         };
-        self.edit(|draft, _| decide::stop(draft, &request, ANNA).unwrap());
+        self.edit(|draft, _| decide::stop(draft, &request, ANNA, at(1)).unwrap());
     }
 
     fn child(&self) -> &JobRecord {

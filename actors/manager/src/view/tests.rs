@@ -181,7 +181,7 @@ fn what_is_being_stopped_is_counted_apart() {
             };
             let reason = None;
             let request = loom_schemas::wire::JobRequest { address, reason };
-            crate::decide::stop(draft, &request, ANNA).unwrap();
+            crate::decide::stop(draft, &request, ANNA, at(1)).unwrap();
         }
         plan(draft, at(2), &PlanOptions::default(), &mut ids);
     })

@@ -1,9 +1,9 @@
 //! What a job that is followed has come to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use loom_schemas::ids::RunId;
+use loom_schemas::ids::{RunId, Slot};
 use loom_schemas::record::{Health, RunRecord, SlotRecord, UpdatePhase};
 use loom_schemas::wire::JobView;
 use loom_schemas::words::{DriverKind, JobStatus, Kind, RunState};
@@ -179,27 +179,46 @@ pub(super) fn ended(view: &JobView) -> Result<(), Failure> {
     Err(Failure::new(Code::Error, reason(view)))
 }
 
+/// Why a slot is not up, as what follows its name; none if it is.
+fn not_up(slot: &SlotRecord) -> Option<String> {
+    let run = slot.current.as_ref().or(slot.ended.last());
+    if let Some(run) = run.filter(|run| run.state == RunState::Running) {
+        if let Some(pending) = run.resizing() {
+            return Some(format!(" {}", pending.standing()));
+        }
+        let healthy = run.health.as_ref().is_none_or(Health::is_healthy);
+        let reason = unhealthy(run).unwrap_or("not healthy yet");
+        return (!healthy).then(|| format!(" {reason}"));
+    }
+    let reason = slot.waiting.clone();
+    let reason = reason.or_else(|| run.and_then(|run| run.reason.clone()));
+    Some(match reason {
+        Some(reason) => format!(": {reason}"),
+        None => " is not running".to_owned(),
+    })
+}
+
 pub(super) fn unplaced(view: &JobView) -> Failure {
-    let mut why: Vec<String> = view
-        .slots
-        .iter()
-        .filter_map(|slot| {
-            let run = slot.current.as_ref().or(slot.ended.last());
-            if let Some(run) = run.filter(|run| run.state == RunState::Running) {
-                if let Some(pending) = run.resizing() {
-                    return Some(format!("{} {}", slot.slot, pending.standing()));
-                }
-                let healthy = run.health.as_ref().is_none_or(Health::is_healthy);
-                let reason = unhealthy(run).unwrap_or("not healthy yet");
-                return (!healthy).then(|| format!("{} {reason}", slot.slot));
+    // Many slots may wait for the same.
+    let mut reasons: BTreeMap<String, Vec<&Slot>> = BTreeMap::new();
+    for slot in &view.slots {
+        if let Some(reason) = not_up(slot) {
+            reasons.entry(reason).or_default().push(&slot.slot);
+        }
+    }
+    let mut of_slots: Vec<(&Slot, String)> = reasons
+        .into_iter()
+        .filter_map(|(reason, slots)| match slots.as_slice() {
+            [] => None,
+            [only] => Some((*only, format!("{only}{reason}"))),
+            [first, others @ ..] => {
+                let more = others.len();
+                Some((*first, format!("{first} and {more} more{reason}")))
             }
-            let reason = slot.waiting.clone();
-            let reason = reason.or_else(|| run.and_then(|run| run.reason.clone()));
-            Some(reason.unwrap_or_else(|| "not running".to_owned()))
         })
         .collect();
-    why.sort();
-    why.dedup();
+    of_slots.sort();
+    let mut why: Vec<String> = of_slots.into_iter().map(|(_, why)| why).collect();
     let summary = &view.summary;
     why.extend(waits_for_others(view).and(summary.job.reason.clone()));
     let version = summary.job.version;

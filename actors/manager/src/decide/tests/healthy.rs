@@ -124,7 +124,7 @@ fn a_person_goes_back_to_where_an_update_goes_back_by_itself() {
     let why = "went back to version 1 already, as version 3";
     assert!(refused.message.contains(why), "{}", refused.message);
     // Of one that was stopped since, all that was healthy says the same as the wanted one.
-    let stopped = leader.decide(|draft| stop(draft, &whole("web"), ANNA));
+    let stopped = leader.decide(|draft| stop(draft, &whole("web"), ANNA, at(1)));
     stopped.0.unwrap();
     leader.plan(121);
     let refused = leader.back(121).unwrap_err();
@@ -395,7 +395,7 @@ fn who_goes_back_keeps_the_replicas_there_are_whichever_version_comes() {
     let scaled = |leader: &Leader| leader.job("web").scaled.clone();
     assert_eq!(scaled(&leader), [(name("main"), 5)].into());
     leader
-        .decide(|draft| stop(draft, &whole("web"), ANNA))
+        .decide(|draft| stop(draft, &whole("web"), ANNA, at(1)))
         .0
         .unwrap();
     leader.plan(252);

@@ -36,7 +36,7 @@ fn the_job_of_the_highest_priority_gets_the_room_there_is() {
     assert_eq!(placed(&leader, "a"), 0);
     // What becomes free goes to who waits in the same order.
     leader
-        .decide(|draft| stop(draft, &whole("b"), ANNA))
+        .decide(|draft| stop(draft, &whole("b"), ANNA, at(1)))
         .0
         .unwrap();
     leader.plan(2);

@@ -286,7 +286,7 @@ fn what_is_to_move_and_is_stopped_updated_or_drained_first_is_no_more_of_it() {
     leader.rebalances(1, 20);
     leader.plan(20);
     leader
-        .decide(|draft| super::stop(draft, &whole("a"), ANNA))
+        .decide(|draft| super::stop(draft, &whole("a"), ANNA, at(1)))
         .0
         .unwrap();
     leader.plan(21);

@@ -24,7 +24,7 @@ fn a_submission_creates_changes_or_leaves_alone() {
     );
     assert_eq!(leader.last, ["job.web.updated"]);
     leader
-        .decide(|draft| stop(draft, &whole("web"), ANNA))
+        .decide(|draft| stop(draft, &whole("web"), ANNA, at(1)))
         .0
         .unwrap();
     leader.plan(3);
@@ -105,12 +105,14 @@ fn a_stop_names_who_and_why() {
         reason: Some("too loud".to_owned()),
         ..whole("web")
     };
-    assert!(
-        leader
-            .decide(|draft| stop(draft, &request, ANNA))
-            .0
-            .unwrap()
-    );
+    let (stopped, decided) = leader.decide(|draft| stop(draft, &request, ANNA, at(1)));
+    assert!(stopped.unwrap());
+    let [told] = decided.events.as_slice() else {
+        panic!("{:?}", decided.events)
+    };
+    assert_eq!(told.subject(), "orch.events.job.web.stopping");
+    let by_and_why = (told.by.as_deref(), told.reason.as_deref());
+    assert_eq!(by_and_why, (Some("anna"), Some("too loud")));
     leader.plan(5);
     let killed = leader.said(&slot("web", 0), RunState::Killed, 6);
     leader.report(&[killed], 6);
@@ -121,7 +123,7 @@ fn a_stop_names_who_and_why() {
     assert!(matches!(&web.wanted, Wanted::Stop { by, .. } if by == "anna"));
     assert!(
         !leader
-            .decide(|draft| stop(draft, &request, ANNA))
+            .decide(|draft| stop(draft, &request, ANNA, at(1)))
             .0
             .unwrap()
     );
@@ -145,7 +147,7 @@ fn an_address_that_names_nothing_is_refused() {
     leader.running(&job("web", Kind::Service, task(1)));
     let mut refused = |request: JobRequest| {
         leader
-            .decide(|draft| stop(draft, &request, ANNA))
+            .decide(|draft| stop(draft, &request, ANNA, at(1)))
             .0
             .unwrap_err()
             .to_string()
@@ -175,7 +177,7 @@ fn reasons_and_scales_are_bounded() {
         reason: Some("ä".repeat(1001)),
         ..whole("web")
     };
-    let refused = leader.decide(|draft| stop(draft, &long, ANNA)).0;
+    let refused = leader.decide(|draft| stop(draft, &long, ANNA, at(1))).0;
     assert_eq!(refused.unwrap_err().code, ErrorCode::Invalid);
     let refused = leader.decide(|draft| restart(draft, &long, ANNA, at(5))).0;
     assert_eq!(refused.unwrap_err().code, ErrorCode::Invalid);

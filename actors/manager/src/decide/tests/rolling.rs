@@ -607,7 +607,7 @@ fn a_person_brings_an_earlier_version_back() {
     );
     // A job that was stopped begins a new round with it.
     leader
-        .decide(|draft| stop(draft, &whole("web"), ANNA))
+        .decide(|draft| stop(draft, &whole("web"), ANNA, at(1)))
         .0
         .unwrap();
     assert_eq!(back(&mut leader, Some(2)).unwrap(), (4, 2));

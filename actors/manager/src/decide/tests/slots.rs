@@ -167,9 +167,14 @@ fn a_restart_on_the_node_is_a_new_run_in_the_same_slot() {
 fn a_stopped_index_stays_down_until_it_is_restarted() {
     let mut leader = Leader::new(1);
     leader.running(&job("web", Kind::Service, task(2)));
-    let (changed, decided) = leader.decide(|draft| stop(draft, &one("web", 1), ANNA));
+    let (changed, decided) = leader.decide(|draft| stop(draft, &one("web", 1), ANNA, at(1)));
     assert!(changed.unwrap());
     assert_eq!(decided.assigns[&name("node-1")].put.len(), 1);
+    let [told] = decided.events.as_slice() else {
+        panic!("{:?}", decided.events)
+    };
+    assert_eq!(told.subject(), "orch.events.job.web.stopping");
+    assert_eq!(told.reason.as_deref(), Some("web/1: maintenance"));
     let killed = leader.said(&slot("web", 1), RunState::Killed, 5);
     let decided = leader.report(&[killed], 5);
     let reason = decided.events[0].reason.as_deref();
@@ -179,7 +184,7 @@ fn a_stopped_index_stays_down_until_it_is_restarted() {
     assert!(!crate::state::is_live(leader.current(&slot("web", 1))));
     assert!(
         !leader
-            .decide(|draft| stop(draft, &one("web", 1), ANNA))
+            .decide(|draft| stop(draft, &one("web", 1), ANNA, at(1)))
             .0
             .unwrap()
     );

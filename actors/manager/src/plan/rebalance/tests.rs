@@ -171,7 +171,7 @@ fn packed(nodes: &[u8], runs: &[(u8, u8, bool)]) -> State {
             reason: None,
         };
         let edit = decided(&state, |draft| {
-            decide::stop(draft, &request, ANNA).unwrap();
+            decide::stop(draft, &request, ANNA, at(1)).unwrap();
             plan(draft, at(2), &options, &mut ids);
         });
         state = edit.state;

@@ -267,7 +267,7 @@ fn what_is_held_is_given_back_with_its_job_its_node_and_its_version() {
         address: "large".parse().unwrap(),
         reason: None,
     };
-    leader.edit(|draft| decide::stop(draft, &request, ANNA).unwrap());
+    leader.edit(|draft| decide::stop(draft, &request, ANNA, at(1)).unwrap());
     leader.plan_by(3);
     assert!(leader.state.loads().next().is_none());
     let job = leader.state.job(&name("large")).unwrap();

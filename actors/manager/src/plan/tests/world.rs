@@ -229,7 +229,7 @@ impl World {
             } => self.submits(job, Self::spec(job, replicas, variant), limits),
             Happens::Stop { job, index } => {
                 let request = Self::address(job, index);
-                drop(self.decide(|d, _| decide::stop(d, &request, ANNA)));
+                drop(self.decide(|d, now| decide::stop(d, &request, ANNA, now)));
             }
             Happens::Restart { job, index } => {
                 let request = Self::address(job, index);
