@@ -26,7 +26,7 @@ pub use child::{MadeBy, Parent, ScheduleRecord};
 pub use claim::{Claim, HeldGang};
 pub use decision::{Bias, Decision, RunnerUp, Score};
 pub use node::{Capacity, Drain, Gpu, NodeInfo, NodeRecord, NodeStatus, Taint, UseRecord};
-pub use rebalance::{Rebalance, Relocation};
+pub use rebalance::{MovesRecord, Rebalance, Relocation};
 pub use resize::{Limits, PendingResize, Resize};
 pub use seldom::Seldom;
 pub use update::{UpdatePhase, UpdateState};

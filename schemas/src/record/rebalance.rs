@@ -17,9 +17,9 @@ pub struct Rebalance {
     pub at: Timestamp,
     /// At most so many runs are moved at once.
     pub at_once: u32,
-    /// Those that are not begun, the next one last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pending: Vec<Relocation>,
+    /// How many are not begun: so many, the last ones, of the list that is kept beside this.
+    #[serde(default)]
+    pub left: u32,
     /// Those that are begun and not done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<Relocation>,
@@ -32,6 +32,14 @@ pub struct Rebalance {
     /// When the last of them was; none while it is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_at: Option<Timestamp>,
+}
+
+/// The moves of a rebalance in their order, as they were decided. A record of its own that never changes:
+/// each step of a rebalance is a small commit, however long the list is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovesRecord {
+    /// All of them.
+    pub moves: Vec<Relocation>,
 }
 
 /// A run that is to go to another node.

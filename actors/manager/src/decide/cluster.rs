@@ -38,6 +38,7 @@ pub fn elected(draft: &mut Draft, office: &Office<'_>, now: Timestamp) {
         elected_at: Some(now),
     });
     let before = draft.state().cluster().cloned().unwrap_or_default();
+    let (is_new, former_strategy) = (before.id.is_empty(), before.strategy);
     let mut record = ClusterRecord {
         id: office.cluster.to_owned(),
         strategy: office.strategy,
@@ -55,6 +56,14 @@ pub fn elected(draft: &mut Draft, office: &Office<'_>, now: Timestamp) {
         event.reason = Some(format!("{} leads: {why}", office.manager));
         draft.event(event);
     }
-    draft.event(Event::new(now, about(office.manager), "elected"));
+    let mut event = Event::new(now, about(office.manager), "elected");
+    event.reason = (!is_new && former_strategy != office.strategy).then(|| {
+        format!(
+            "nodes are ranked by `{}` from now on, by `{former_strategy}` before: each manager is to be \
+             started with the same --strategy",
+            office.strategy
+        )
+    });
+    draft.event(event);
     draft.state_mut().mark_all_dirty();
 }

@@ -8,8 +8,8 @@ use loom_bus::log::Change;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::{Epoch, Name, RunId, Slot};
 use loom_schemas::record::{
-    ClusterRecord, CommandRecord, JobRecord, ManagerRecord, NodeRecord, Order, RunRecord,
-    SlotRecord, UseRecord, VersionRecord,
+    ClusterRecord, CommandRecord, JobRecord, ManagerRecord, MovesRecord, NodeRecord, Order,
+    RunRecord, SlotRecord, UseRecord, VersionRecord,
 };
 use loom_schemas::wire::{Assign, Assigned};
 
@@ -90,6 +90,12 @@ impl Draft {
     pub fn put_cluster(&mut self, record: ClusterRecord) {
         self.touched.insert(Key::Cluster);
         self.state.cluster = Some(Arc::new(record));
+    }
+
+    /// Writes the moves of a rebalance.
+    pub fn put_moves(&mut self, record: MovesRecord) {
+        self.touched.insert(Key::Moves);
+        self.state.moves = Some(Arc::new(record));
     }
 
     /// Remembers a command.

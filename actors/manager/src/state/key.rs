@@ -16,6 +16,8 @@ pub enum Key {
     Job(Name),
     /// `manager/<name>`.
     Manager(Name),
+    /// `moves`.
+    Moves,
     /// `node/<name>`.
     Node(Name),
     /// `slot/<job>/<task>/<index>`; the index of a system job is the node's name.
@@ -37,6 +39,7 @@ impl Key {
             "command" => Self::Command(fingerprint(parts.next()?)?),
             "job" => Self::Job(name()?),
             "manager" => Self::Manager(name()?),
+            "moves" => Self::Moves,
             "node" => Self::Node(name()?),
             "slot" => {
                 let (job, task) = (name()?, name()?);
@@ -58,6 +61,7 @@ impl fmt::Display for Key {
             Self::Command(fingerprint) => write!(f, "command/{fingerprint}"),
             Self::Job(name) => write!(f, "job/{name}"),
             Self::Manager(name) => write!(f, "manager/{name}"),
+            Self::Moves => f.write_str("moves"),
             Self::Node(name) => write!(f, "node/{name}"),
             Self::Slot(Slot { job, task, index }) => match index {
                 Index::Number(number) => write!(f, "slot/{job}/{task}/{number:010}"),

@@ -26,8 +26,8 @@ use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use loom_schemas::ids::{Name, RunId, Slot};
 use loom_schemas::record::{
-    ClusterRecord, CommandRecord, JobRecord, ManagerRecord, NodeRecord, Recovery, SlotRecord,
-    UseRecord, VersionRecord,
+    ClusterRecord, CommandRecord, JobRecord, ManagerRecord, MovesRecord, NodeRecord, Recovery,
+    Relocation, SlotRecord, UseRecord, VersionRecord,
 };
 use loom_schemas::spec::JobSpec;
 
@@ -50,6 +50,7 @@ pub struct State {
     cluster: Option<Arc<ClusterRecord>>,
     commands: OrdMap<String, Arc<CommandRecord>>,
     managers: OrdMap<Name, Arc<ManagerRecord>>,
+    moves: Option<Arc<MovesRecord>>,
     nodes: OrdMap<Name, Arc<NodeRecord>>,
     /// Jobs with their versions and slots.
     jobs: Jobs,
@@ -89,6 +90,12 @@ impl State {
     /// What holds for the whole cluster.
     pub fn cluster(&self) -> Option<&ClusterRecord> {
         self.cluster.as_deref()
+    }
+
+    /// The moves of the rebalance that is under way.
+    pub fn moves(&self) -> &[Relocation] {
+        let moves = self.moves.as_deref();
+        moves.map_or(&[], |record| &record.moves)
     }
 
     /// The last time the log was given its state back, and who is awaited since.

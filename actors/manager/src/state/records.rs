@@ -47,6 +47,10 @@ impl State {
                 self.managers.insert(name, record);
                 exact
             }),
+            Key::Moves => decode(value).is_some_and(|(record, exact)| {
+                self.moves = Some(record);
+                exact
+            }),
             Key::Node(name) => decode(value).is_some_and(|(record, exact)| {
                 self.set_node(&name, Some(record));
                 exact
@@ -96,6 +100,7 @@ impl State {
             Key::Command(print) => self.commands.get(print).map(|r| encode(key, r)),
             Key::Job(name) => self.jobs.record(name).map(|r| encode(key, r)),
             Key::Manager(name) => self.managers.get(name).map(|r| encode(key, r)),
+            Key::Moves => self.moves.as_ref().map(|r| encode(key, r)),
             Key::Node(name) => self.nodes.get(name).map(|r| encode(key, r)),
             Key::Slot(slot) => self.jobs.slot(slot).map(|r| encode(key, r)),
             Key::Use(node) => self.uses.get(node).map(|r| encode(key, r)),
@@ -111,6 +116,7 @@ impl State {
             Key::Command(print) => self.commands.get(print) == other.commands.get(print),
             Key::Job(name) => self.job(name) == other.job(name),
             Key::Manager(name) => self.managers.get(name) == other.managers.get(name),
+            Key::Moves => self.moves == other.moves,
             Key::Node(name) => self.nodes.get(name) == other.nodes.get(name),
             Key::Slot(slot) => self.slot(slot) == other.slot(slot),
             Key::Use(node) => self.uses.get(node) == other.uses.get(node),
@@ -133,6 +139,7 @@ impl State {
             .chain(self.commands.keys().map(|print| Key::Command(print.clone())))
             .chain(self.jobs.names().map(|name| Key::Job(name.clone())))
             .chain(self.managers.keys().map(|name| Key::Manager(name.clone())))
+            .chain(self.moves.iter().map(|_| Key::Moves))
             .chain(self.nodes.keys().map(|name| Key::Node(name.clone())))
             .chain(slots.into_iter().map(|slot| Key::Slot(slot.clone())))
             .chain(self.uses.keys().map(|node| Key::Use(node.clone())))
@@ -153,6 +160,7 @@ impl State {
             Key::Manager(name) => {
                 self.managers.remove(name);
             }
+            Key::Moves => self.moves = None,
             Key::Node(name) => self.set_node(name, None),
             Key::Slot(slot) => self.set_slot(slot, None),
             Key::Use(node) => {

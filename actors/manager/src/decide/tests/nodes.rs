@@ -1,5 +1,7 @@
 //! What nodes say.
 
+use loom_schemas::words::Strategy;
+
 use super::*;
 
 #[test]
@@ -309,20 +311,41 @@ fn a_node_that_somebody_gives_up_loses_its_runs_at_once() {
     assert!(!leader.state.node(&node).unwrap().lost);
 }
 
+fn office(manager: &Name, strategy: Strategy, restored: Option<u64>) -> Office<'_> {
+    Office {
+        manager,
+        agent: "0.1.0",
+        cluster: "c",
+        strategy,
+        deposed: None,
+        restored,
+        patience: std::time::Duration::from_secs(30),
+    }
+}
+
 /// A leader of the first incarnation after a log was rewound, which is the second.
 fn recovering(mut leader: Leader) -> Leader {
     let manager = name("m1");
-    let office = Office {
-        manager: &manager,
-        agent: "0.1.0",
-        cluster: "c",
-        strategy: loom_schemas::words::Strategy::default(),
-        deposed: None,
-        restored: Some(2),
-        patience: std::time::Duration::from_secs(30),
-    };
+    let office = office(&manager, Strategy::default(), Some(2));
     leader.decide(|draft| elected(draft, &office, at(100)));
     leader
+}
+
+#[test]
+fn a_leader_that_ranks_nodes_otherwise_says_so() {
+    let mut leader = Leader::new(1);
+    let mut led_by = |strategy| {
+        let manager = name("m1");
+        let office = office(&manager, strategy, None);
+        let ((), decided) = leader.decide(|draft| elected(draft, &office, at(100)));
+        decided.events[0].reason.clone()
+    };
+    let (binpack, epvm) = (Strategy::Binpack, Strategy::Epvm);
+    assert_eq!(led_by(binpack), None, "there was nobody before");
+    assert_eq!(led_by(binpack), None);
+    let why = "nodes are ranked by `epvm` from now on, by `binpack` before: each manager is to be \
+               started with the same --strategy";
+    assert_eq!(led_by(epvm).as_deref(), Some(why));
 }
 
 #[test]

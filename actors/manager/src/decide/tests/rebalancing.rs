@@ -304,6 +304,25 @@ fn what_is_to_move_and_is_stopped_updated_or_drained_first_is_no_more_of_it() {
 }
 
 #[test]
+fn the_list_is_written_once_read_by_the_next_leader_and_gone_in_the_end() {
+    let mut leader = crowded(&FOUR, UpdateOrder::StartFirst);
+    let moves = leader.found(20).moves;
+    let (_, decided) = leader.decide(|draft| begin(draft, moves.clone(), 1, "anna", at(20)));
+    assert!(decided.changes.iter().any(|change| change.key == "moves"));
+    let list = leader.state.moves().to_vec();
+    assert_eq!(list, moves);
+    assert_eq!(leader.rebalance().unwrap().left, 1);
+    leader.state = State::from_records(&leader.state);
+    leader.state.mark_all_dirty();
+    assert_eq!(leader.state.moves(), list);
+    leader.goes_on(&FOUR, 21..60);
+    assert_eq!(leader.rebalance(), None);
+    let over = leader.state.cluster().unwrap().rebalance.clone().unwrap();
+    assert_eq!((over.moved, over.dropped, over.left), (2, 0, 0));
+    assert!(leader.state.moves().is_empty());
+}
+
+#[test]
 fn what_is_begun_is_brought_to_its_end_and_nothing_more() {
     let mut leader = crowded(&FOUR, UpdateOrder::StartFirst);
     leader.rebalances(1, 20);
@@ -326,7 +345,7 @@ fn another_takes_the_place_of_what_is_not_begun_also_where_it_finds_nothing() {
     let (count, _) = leader.decide(|draft| begin(draft, Vec::new(), 4, "anna", at(21)));
     assert_eq!(count, 0);
     let left = leader.rebalance().unwrap();
-    assert_eq!((left.pending.len(), left.under_way.len()), (0, 1));
+    assert_eq!((left.left, left.under_way.len()), (0, 1));
     leader.goes_on(&FOUR, 22..30);
     let places: Vec<Vec<String>> = FOUR.iter().map(|job| leader.places(job)).collect();
     assert_eq!(places, [["node-2"], ["node-1"], ["node-1"], ["node-1"]]);

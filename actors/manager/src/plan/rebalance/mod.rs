@@ -1,6 +1,6 @@
 //! Runs that are moved to nodes where they cost less: which, and a few at a time.
 //!
-//! The moves that were found are kept with the cluster's record. One that is begun has its run leave
+//! The moves that were found are a record of their own, and how far they are is kept with the cluster's. One that is begun has its run leave
 //! its node as from a node that is drained, and what takes over goes where the move says: room is kept
 //! for it there from before anything ends. It is done once a run of the slot serves there, and given up
 //! where it turns out that none can, or that none does in time.
@@ -16,14 +16,16 @@ mod tests;
 use jiff::Timestamp;
 use loom_schemas::event::{About, Event};
 use loom_schemas::ids::Slot;
-use loom_schemas::record::{ClusterRecord, Order, Rebalance, Relocation, RunRecord, SlotRecord};
+use loom_schemas::record::{
+    ClusterRecord, MovesRecord, Order, Rebalance, Relocation, RunRecord, SlotRecord,
+};
 use loom_schemas::wire::RebalanceProgress;
 
 pub use find::{Found, LOOKS, Search, find};
 use standing::{Standing, claim, is_open, standing};
 
 use crate::reconcile::Leave;
-use crate::state::{Draft, State, is_live};
+use crate::state::{Draft, Key, State, is_live};
 
 /// Has moves begin, a few at a time; what an earlier rebalance has begun is brought to its end, and
 /// nothing else of it. How many moves are kept.
@@ -49,15 +51,14 @@ pub fn begin(
         count => format!("{count} runs are to be moved to where they cost less"),
     };
     tell(draft, "rebalancing", why, by, now);
-    // The next one is taken from the end.
-    moves.reverse();
+    draft.put_moves(MovesRecord { moves });
     put(
         draft,
         Rebalance {
             by: by.to_owned(),
             at: now,
             at_once,
-            pending: moves,
+            left: u32::try_from(count).unwrap_or(u32::MAX),
             under_way: begun,
             moved: 0,
             dropped: 0,
@@ -73,7 +74,7 @@ pub fn stop(draft: &mut Draft, by: &str, now: Timestamp) -> bool {
     let Some(mut rebalance) = under_way(draft.state()).cloned() else {
         return false;
     };
-    let left = std::mem::take(&mut rebalance.pending).len();
+    let left = std::mem::take(&mut rebalance.left);
     if left == 0 {
         return false;
     }
@@ -82,7 +83,7 @@ pub fn stop(draft: &mut Draft, by: &str, now: Timestamp) -> bool {
         left => format!("{left} moves are not begun any more"),
     };
     tell(draft, "rebalancing", why, by, now);
-    rebalance.dropped += u32::try_from(left).unwrap_or(u32::MAX);
+    rebalance.dropped += left;
     put(draft, rebalance);
     go_on(draft, now);
     true
@@ -95,7 +96,7 @@ pub fn progress(state: &State) -> Option<RebalanceProgress> {
         by: rebalance.by.clone(),
         at: rebalance.at,
         at_once: rebalance.at_once,
-        pending: u32::try_from(rebalance.pending.len()).unwrap_or(u32::MAX),
+        pending: rebalance.left,
         under_way: rebalance.under_way.clone(),
         moved: rebalance.moved,
         dropped: rebalance.dropped,
@@ -123,13 +124,20 @@ pub(super) fn go_on(draft: &mut Draft, now: Timestamp) {
         }
         put_down(draft, &it, standing == Standing::Late, &rebalance.by);
     }
-    while rebalance.under_way.len() < rebalance.at_once.max(1) as usize
-        && let Some(it) = rebalance.pending.pop()
-    {
-        match begun(draft, &it, now) {
+    while rebalance.under_way.len() < rebalance.at_once.max(1) as usize && rebalance.left > 0 {
+        let of_last = |moves: &[Relocation]| {
+            let at = moves.len().checked_sub(rebalance.left as usize)?;
+            moves.get(at).cloned()
+        };
+        let next = of_last(draft.state().moves());
+        rebalance.left -= 1;
+        match next.and_then(|it| begun(draft, &it, now)) {
             Some(it) => rebalance.under_way.push(it),
             None => rebalance.dropped += 1,
         }
+    }
+    if rebalance.left == 0 && !draft.state().moves().is_empty() {
+        draft.delete(Key::Moves);
     }
     if rebalance.under_way.is_empty() {
         let Rebalance { moved, dropped, .. } = rebalance;
