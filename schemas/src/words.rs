@@ -260,6 +260,15 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Epvm,
+        Self::Binpack,
+        Self::Spread,
+        Self::Balanced,
+        Self::RoundRobin,
+    ];
+
     /// The word as it stands on the command line.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -41,14 +41,6 @@ const SEED: u64 = 2000;
 /// So many points of time in the plot.
 const POINTS: u64 = 120;
 
-const STRATEGIES: [Strategy; 5] = [
-    Strategy::Epvm,
-    Strategy::Binpack,
-    Strategy::Balanced,
-    Strategy::Spread,
-    Strategy::RoundRobin,
-];
-
 /// One task of the trace.
 struct Arrival {
     /// Milliseconds.
@@ -63,7 +55,7 @@ struct Arrival {
 fn main() {
     let kinds = kinds();
     let trace = trace(&kinds);
-    let outcomes: Vec<Outcome> = STRATEGIES
+    let outcomes: Vec<Outcome> = Strategy::ALL
         .into_iter()
         .map(|strategy| {
             let outcome = run(strategy, &kinds, &trace);

@@ -9,6 +9,8 @@ use loom_schemas::ids::Name;
 use loom_schemas::record::{RunRecord, SlotRecord};
 use loom_schemas::words::RunState;
 
+use crate::state::is_live;
+
 /// For so long a node is the last choice for a task that failed there.
 const LATELY: Duration = Duration::from_mins(10);
 
@@ -23,7 +25,10 @@ pub(super) fn of_task<'a>(
 ) -> Vec<(Name, u8)> {
     let mut counts: BTreeMap<&Name, u8> = BTreeMap::new();
     for record in slots {
-        for node in record.ended.iter().filter_map(|run| failed_on(run)) {
+        // What has ended may not be put away yet.
+        let there = record.current.iter().chain(&record.incoming);
+        let over = there.filter(|run| !is_live(run)).chain(&record.ended);
+        for node in over.filter_map(failed_on) {
             if is_late(node.1, now) {
                 let count = counts.entry(node.0).or_default();
                 *count = count.saturating_add(1);

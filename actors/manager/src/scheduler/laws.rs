@@ -246,8 +246,10 @@ fn planned(
     (seconds, measured): (i64, &OrdMap<Name, Smoothed>),
     ids: &mut u64,
 ) -> State {
+    let strategy = cluster.strategy;
     let mut state = state.clone();
     let options = PlanOptions {
+        strategy,
         slots: 20,
         measured: measured.clone(),
         ..PlanOptions::default()
@@ -268,15 +270,18 @@ fn planned(
 }
 
 proptest! {
-    #![proptest_config(cases(12))]
+    #![proptest_config(cases(100))]
 
     /// Nodes that are kept from pass to pass place as if they were looked at afresh, also after
     /// passes that never came to be; no history reserves more than a node has; and when everything
     /// has stopped, nothing is reserved.
     #[test]
-    fn kept_nodes_are_as_good_as_new_ones(events in events()) {
+    fn kept_nodes_are_as_good_as_new_ones(
+        strategy in prop::sample::select(&Strategy::ALL[..]),
+        events in events(),
+    ) {
         let mut state = with_nodes(3, 4);
-        let mut kept = Cluster::empty(Strategy::Epvm);
+        let mut kept = Cluster::empty(strategy);
         let mut ids = 0;
         let mut seconds = 0;
         let mut measured: OrdMap<Name, Smoothed> = OrdMap::new();
@@ -296,7 +301,7 @@ proptest! {
             }
             let mut others = ids;
             let by_kept = planned(&mut kept, &next, (seconds, &measured), &mut ids);
-            let mut fresh = Cluster::empty(Strategy::Epvm);
+            let mut fresh = Cluster::empty(strategy);
             let by_fresh = planned(&mut fresh, &next, (seconds, &measured), &mut others);
             prop_assert_eq!(essence(&by_kept), essence(&by_fresh), "{:?}", event);
             for record in by_kept.nodes() {

@@ -27,14 +27,6 @@ pub(super) type Drawn = (u8, u8);
 /// A job by what is drawn: cpu, memory, how many replicas and which strategy, what it prefers.
 pub(super) type Job = (u8, u8, u8, u8);
 
-const STRATEGIES: [Strategy; 5] = [
-    Strategy::Epvm,
-    Strategy::Binpack,
-    Strategy::Spread,
-    Strategy::Balanced,
-    Strategy::RoundRobin,
-];
-
 fn edit(state: &State, edit: impl FnOnce(&mut Draft)) -> State {
     decided(state, edit).state
 }
@@ -91,7 +83,7 @@ pub(super) fn packed(nodes: &[Drawn], jobs: &[Job], only: Option<Strategy>) -> S
             main.tolerations.push(Toleration::default());
         }
         let mut spec = job(&format!("job-{number}"), Kind::Service, main);
-        let own = STRATEGIES[usize::from(many / 4) % STRATEGIES.len()];
+        let own = Strategy::ALL[usize::from(many / 4) % Strategy::ALL.len()];
         spec.strategy = only.is_none().then_some(own);
         state = edit(&state, |draft| {
             decide::submit(draft, submission(&spec), ANNA, at(1)).unwrap();

@@ -36,6 +36,21 @@ fn a_node_where_one_replica_failed_is_the_last_choice_of_the_others_for_a_while(
 }
 
 #[test]
+fn a_failure_counts_before_it_was_put_away() {
+    let mut leader = Leader::new(&[(4, 8), (4, 8)]);
+    let web = slot("web", 0);
+    leader.submit("anna", &service("web", 50, asking(100, 64, 1)));
+    leader.plan();
+    // What is lost is put away and placed anew in one.
+    leader.says(&web, RunState::Lost);
+    leader.plan();
+    let run = leader.run_of(&web);
+    assert_eq!(run.node, Some(name("node-2")));
+    let decision = run.decision.clone().unwrap();
+    assert_eq!(decision.runners_up[0].bias.failures, 1);
+}
+
+#[test]
 fn the_turn_of_round_robin_outlasts_an_eviction_in_the_same_pass() {
     let mut leader = Leader::new(&[(4, 8), (4, 8), (4, 8)]);
     leader.submit("anna", &service("low", 40, asking(3000, 1024, 3)));

@@ -9,10 +9,10 @@ use crate::state::fixture::cases;
 
 /// How many histories each law tries; `LOOM_HISTORIES` says another number, `LOOM_SEED` which ones:
 /// a failing test prints the seed that finds the same again.
-const HISTORIES: u32 = 25_000;
+const HISTORIES: u32 = 20_000;
 
 /// As many where `LOOM_LONG` is set.
-const HISTORIES_LONG: u32 = 250_000;
+const HISTORIES_LONG: u32 = 200_000;
 
 /// So much happens in one at most: it takes long ones for the rarer meetings.
 const LONGEST: usize = 24;
@@ -88,5 +88,6 @@ laws! {
     with_epvm_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::Epvm,
     with_binpack_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::Binpack,
     with_spread_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::Spread,
+    with_balanced_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::Balanced,
     with_round_robin_whatever_happens_the_cluster_comes_to_what_is_wanted: Strategy::RoundRobin,
 }

@@ -17,6 +17,7 @@ mod nodes;
 mod people;
 mod preview;
 mod queue;
+mod replay;
 mod stories;
 mod world;
 

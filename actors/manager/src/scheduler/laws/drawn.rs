@@ -1,17 +1,20 @@
 //! Machines and wishes drawn by chance, and how the scheduler is told of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use loom_schemas::ids::Name;
 use loom_schemas::record::{Drain, Gpu, NodeStatus, Taint};
-use loom_schemas::spec::{Affinity, Attribute, Constraint, Gpus, SpreadOver, TaskSpec, Toleration};
+use loom_schemas::spec::{
+    Affinity, Attribute, Constraint, Gpus, PortSpec, Protocol, SpreadOver, TaskSpec, Toleration,
+};
 use loom_schemas::units::{Bytes, Millis};
-use loom_schemas::words::TaintEffect;
+use loom_schemas::words::{DriverKind, TaintEffect};
 use proptest::prelude::{Just, Strategy as _, any, prop, prop_oneof};
 
 use super::asking;
-use super::oracle::{AMOUNTS, GPU_NAMES, GpuTaint, LARGE, Machine, Standing, Wish};
-use crate::scheduler::Room;
+use super::oracle::{AMOUNTS, FIRST_PORT, GPU_NAMES, GpuTaint, LARGE, Machine, Standing, Wish};
+use crate::scheduler::{Request, Room};
 use crate::state::fixture::{at, info, name, node_record};
 
 pub(super) fn machines() -> impl proptest::strategy::Strategy<Value = Vec<Machine>> {
@@ -31,22 +34,30 @@ pub(super) fn machines() -> impl proptest::strategy::Strategy<Value = Vec<Machin
     let counted = |most: u64| prop::option::weighted(0.7, 1..most);
     let disks = (0..9u64, counted(200), counted(2000));
     let size = (1..9u32, 1..17u64, gpus, disks);
-    let machine = (size, rack, any::<bool>(), taint, standing, busy);
-    let machine = machine.prop_map(|(size, rack, ssd, taint, standing, busy)| Machine {
-        cores: size.0,
-        gib: size.1,
-        gpus: size.2,
-        disk_gib: size.3.0,
-        disk_rate: size.3.1,
-        pids: size.3.2.map(|pids| u32::try_from(pids).unwrap()),
-        rack,
-        ssd,
-        taint,
-        standing,
-        busy,
-        used: [0; AMOUNTS],
-        used_gpus: [0; 2],
-    });
+    let datacenter = prop::sample::select(vec![None, Some("x"), Some("x"), Some("y")]);
+    let program = (datacenter, prop::bool::weighted(0.9), 0..6u16);
+    let machine = (size, rack, any::<bool>(), taint, standing, busy, program);
+    let machine = machine.prop_map(
+        |(size, rack, ssd, taint, standing, busy, program)| Machine {
+            datacenter: program.0,
+            runs_processes: program.1,
+            last_port: FIRST_PORT + program.2,
+            used_ports: BTreeSet::new(),
+            cores: size.0,
+            gib: size.1,
+            gpus: size.2,
+            disk_gib: size.3.0,
+            disk_rate: size.3.1,
+            pids: size.3.2.map(|pids| u32::try_from(pids).unwrap()),
+            rack,
+            ssd,
+            taint,
+            standing,
+            busy,
+            used: [0; AMOUNTS],
+            used_gpus: [0; 2],
+        },
+    );
     // Sets of nodes are kept 64 by 64.
     let few = prop::collection::vec(machine.clone(), 1..40);
     prop_oneof![6 => few, 1 => prop::collection::vec(machine, 60..140)]
@@ -79,8 +90,14 @@ pub(super) fn wishes() -> impl proptest::strategy::Strategy<Value = Vec<Wish>> {
     ];
     let some = |most: u64| prop_oneof![2 => Just(0), 1 => 1..most];
     let disks = (some(4000), some(90), some(900));
-    let wish = (1..3000u32, 1..4000u64, disks, gpus, hard, soft).prop_map(
-        |(millicores, mib, disks, gpus, hard, soft)| Wish {
+    let fixed = prop::sample::select(vec![8080, FIRST_PORT + 1]);
+    let fixed = prop::option::weighted(0.2, fixed);
+    let ports = (fixed, prop_oneof![2 => Just(0), 1 => 1..4u16], seldom());
+    let wish = (1..3000u32, 1..4000u64, disks, gpus, ports, hard, soft).prop_map(
+        |(millicores, mib, disks, gpus, ports, hard, soft)| Wish {
+            fixed_port: ports.0,
+            free_ports: ports.1,
+            in_datacenter_x: ports.2,
             millicores,
             mib,
             disk_mib: disks.0,
@@ -116,7 +133,12 @@ pub(super) fn room(number: usize, machine: &Machine) -> Room {
     if let Some(rack) = machine.rack {
         label("rack", rack);
     }
+    record.info.datacenter = machine.datacenter.map(str::to_owned);
+    if !machine.runs_processes {
+        record.info.drivers = vec![DriverKind::Docker];
+    }
     let capacity = &mut record.info.capacity;
+    (capacity.ports_from, capacity.ports_to) = (FIRST_PORT, machine.last_port);
     capacity.disk = Bytes::mib(machine.disk_gib * 1024);
     capacity.disk_rate = machine.disk_rate.map(Bytes::mib);
     capacity.pids = machine.pids;
@@ -159,6 +181,15 @@ pub(super) fn room(number: usize, machine: &Machine) -> Room {
     }
 }
 
+/// What the wish needs.
+pub(super) fn request(wish: &Wish, task: &TaskSpec) -> Request {
+    let datacenters = wish.in_datacenter_x.then(|| "x".to_owned());
+    Request {
+        datacenters: datacenters.into_iter().collect(),
+        ..Request::of(task)
+    }
+}
+
 /// The wish as a job file says it.
 pub(super) fn task(wish: &Wish) -> TaskSpec {
     let mut task = asking(wish.millicores, wish.mib);
@@ -172,6 +203,20 @@ pub(super) fn task(wish: &Wish) -> TaskSpec {
             named: named.into_iter().collect(),
         })
     });
+    let mut port = |called: String, host: Option<u16>| {
+        let port = PortSpec {
+            port: None,
+            host,
+            protocol: Protocol::Tcp,
+        };
+        task.ports.insert(name(&called), port);
+    };
+    if let Some(host) = wish.fixed_port {
+        port("fixed".to_owned(), Some(host));
+    }
+    for number in 0..wish.free_ports {
+        port(format!("free-{number}"), None);
+    }
     let constraint = |line: &str| line.parse::<Constraint>().unwrap();
     let mut hard = |is_so: bool, line: &str| {
         task.constraints.extend(is_so.then(|| constraint(line)));

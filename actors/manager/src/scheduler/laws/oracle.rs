@@ -1,7 +1,7 @@
 //! What the docs say of a choice, by books of its own: plain words about machines, node by node,
 //! nothing kept, nothing shared with the scheduler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use loom_schemas::words::Strategy;
 
@@ -14,6 +14,11 @@ pub(super) struct Machine {
     pub(super) gib: u64,
     /// Of three; none is in no rack.
     pub(super) rack: Option<&'static str>,
+    pub(super) datacenter: Option<&'static str>,
+    /// Whether it runs processes, as all tasks here are.
+    pub(super) runs_processes: bool,
+    /// The last of its ports that are given out, from [`FIRST_PORT`] on.
+    pub(super) last_port: u16,
     pub(super) ssd: bool,
     pub(super) taint: GpuTaint,
     pub(super) disk_gib: u64,
@@ -29,6 +34,8 @@ pub(super) struct Machine {
     pub(super) used: [u64; AMOUNTS],
     /// Gpus that runs have.
     pub(super) used_gpus: [u32; 2],
+    /// Ports that runs have.
+    pub(super) used_ports: BTreeSet<u16>,
 }
 
 /// The taint `gpu` of a node.
@@ -62,6 +69,10 @@ pub(super) struct Wish {
     /// Gpus, wherever they are, or of a name.
     pub(super) gpus: u32,
     pub(super) gpus_of: Option<usize>,
+    /// A port that has to be this one, and how many of the machine's.
+    pub(super) fixed_port: Option<u16>,
+    pub(super) free_ports: u16,
+    pub(super) in_datacenter_x: bool,
     pub(super) on_ssd: bool,
     /// Not in the first rack; one without a rack will do.
     pub(super) not_in_a: bool,
@@ -106,6 +117,9 @@ impl Machine {
 
 /// What gpus are called.
 pub(super) const GPU_NAMES: [&str; 2] = ["a100", "t4"];
+
+/// The first port that machines give out.
+pub(super) const FIRST_PORT: u16 = 20_000;
 
 /// A machine is large from so many cores on.
 pub(super) const LARGE: u32 = 4;
@@ -190,6 +204,11 @@ fn against(wish: &Wish, place: &Place<'_>, places: &[Place<'_>]) -> Option<Strin
             "draining".to_owned(),
         ),
         (
+            wish.in_datacenter_x && machine.datacenter != Some("x"),
+            "in another datacenter".to_owned(),
+        ),
+        (!machine.runs_processes, "no process driver".to_owned()),
+        (
             wish.on_ssd && !machine.ssd,
             "constraint node.label.disk == ssd".to_owned(),
         ),
@@ -224,8 +243,21 @@ fn against(wish: &Wish, place: &Place<'_>, places: &[Place<'_>]) -> Option<Strin
         (of_name(1), format!("not enough {} gpus", GPU_NAMES[1])),
         (idle[0] + idle[1] < wish.gpus, "not enough gpus".to_owned()),
     ];
-    let first = causes.into_iter().find(|(is_so, _)| *is_so);
+    let mut causes = causes.into_iter().chain(ports_against(wish, machine));
+    let first = causes.find(|(is_so, _)| *is_so);
     first.map(|(_, cause)| cause)
+}
+
+/// What of its ports is against a machine.
+fn ports_against(wish: &Wish, machine: &Machine) -> [(bool, String); 2] {
+    let fixed = wish.fixed_port;
+    let is_held = fixed.is_some_and(|port| machine.used_ports.contains(&port));
+    let free = FIRST_PORT..=machine.last_port;
+    let free = free.filter(|port| !machine.used_ports.contains(port));
+    let free = free.filter(|port| fixed != Some(*port)).count();
+    let too_few = wish.free_ports > 0 && free < usize::from(wish.free_ports);
+    let taken = format!("port {} taken", fixed.unwrap_or_default());
+    [(is_held, taken), (too_few, "no free ports".to_owned())]
 }
 
 /// What speaks for a machine, in hundredths of a node.

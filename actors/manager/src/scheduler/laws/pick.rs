@@ -9,20 +9,10 @@ use loom_schemas::words::Strategy;
 use proptest::prelude::{Just, Strategy as _, any, prop, prop_assert, prop_assert_eq, prop_oneof};
 use proptest::proptest;
 
-use super::drawn::{machines, node, room, task, wishes};
-use super::oracle::{GPU_NAMES, Machine, Place, Wish, Worth, judge};
-use crate::scheduler::{
-    Affinities, Cluster, Placement, Preferences, Request, Room, Siblings, WhyNot,
-};
+use super::drawn::{machines, node, request, room, task, wishes};
+use super::oracle::{FIRST_PORT, GPU_NAMES, Machine, Place, Wish, Worth, judge};
+use crate::scheduler::{Affinities, Cluster, Placement, Preferences, Room, Siblings, WhyNot};
 use crate::state::fixture::{cases, run_id};
-
-const STRATEGIES: [Strategy; 5] = [
-    Strategy::Epvm,
-    Strategy::Binpack,
-    Strategy::Spread,
-    Strategy::Balanced,
-    Strategy::RoundRobin,
-];
 
 /// A run of one of a few kinds is placed, or one that was placed ends.
 #[derive(Clone, Debug)]
@@ -49,14 +39,17 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![4 => place, 1 => end], 1..60)
 }
 
+/// The gpus and ports of a run.
+type Given = (Vec<Gpu>, BTreeMap<Name, u16>);
+
 /// What happened so far, by the oracle's books and in two clusters that were told the same.
 struct World {
     strategy: Strategy,
     machines: Vec<Machine>,
     wishes: Vec<Wish>,
     tasks: Vec<TaskSpec>,
-    /// Node, kind and gpus of each live run.
-    live: Vec<(usize, usize, Vec<Gpu>)>,
+    /// Node and kind of each live run, with what it was given.
+    live: Vec<(usize, usize, Given)>,
     /// The second had its nodes named in another order.
     clusters: [Cluster; 2],
     /// By kind, for each of the clusters.
@@ -83,7 +76,16 @@ impl World {
         }
     }
 
-    fn count(&mut self, number: usize, kind: usize, gpus: &[Gpu], comes: bool) {
+    fn count(&mut self, number: usize, kind: usize, (gpus, ports): &Given, comes: bool) {
+        for port in ports.values() {
+            let used = &mut self.machines[number].used_ports;
+            let is_so = if comes {
+                used.insert(*port)
+            } else {
+                used.remove(port)
+            };
+            assert!(is_so, "port {port} of machine {number} is of two runs");
+        }
         let wish = &self.wishes[kind];
         for (used, asked) in self.machines[number].used.iter_mut().zip(wish.amounts()) {
             *used = if comes { *used + asked } else { *used - asked };
@@ -98,12 +100,12 @@ impl World {
     }
 
     fn end(&mut self, which: usize) {
-        let (number, kind, gpus) = self.live.swap_remove(which);
-        let request = Request::of(&self.tasks[kind]);
+        let (number, kind, given) = self.live.swap_remove(which);
+        let request = request(&self.wishes[kind], &self.tasks[kind]);
         for cluster in &mut self.clusters {
-            cluster.give_back(&node(number), &request, &BTreeMap::new(), &gpus);
+            cluster.give_back(&node(number), &request, &given.1, &given.0);
         }
-        self.count(number, kind, &gpus, false);
+        self.count(number, kind, &given, false);
         // The next pass counts the replicas afresh.
         let left = self.live.iter().filter(|(_, of, _)| *of == kind);
         let left: Vec<Name> = left.map(|(number, ..)| node(*number)).collect();
@@ -121,7 +123,7 @@ impl World {
         let failed: Vec<(Name, u8)> = failed.iter().map(|number| (node(*number), 1)).collect();
         let own = own.map(node);
         let task = &self.tasks[kind];
-        let (request, affinities) = (Request::of(task), Affinities::of(task));
+        let (request, affinities) = (request(&self.wishes[kind], task), Affinities::of(task));
         let both = self.clusters.iter_mut().zip(&mut self.siblings[kind]);
         let said = both.map(|(cluster, siblings)| {
             let mut preferences = Preferences {
@@ -174,7 +176,7 @@ proptest! {
     /// drains and other programs, with constraints, affinities, spreads, replicas and failures.
     #[test]
     fn the_pick_is_the_best_that_fits(
-        strategy in prop::sample::select(&STRATEGIES[..]),
+        strategy in prop::sample::select(&Strategy::ALL[..]),
         machines in machines(),
         wishes in wishes(),
         steps in steps(),
@@ -244,12 +246,23 @@ proptest! {
             for gpu in &placed.gpus {
                 let of_name = wish.gpus_of.is_none_or(|of| gpu.name.as_str() == GPU_NAMES[of]);
                 let here = world.live.iter().filter(|run| run.0 == number);
-                let held = here.flat_map(|run| &run.2).any(|held| held == gpu);
+                let held = here.flat_map(|run| &run.2.0).any(|held| held == gpu);
                 let listed = placed.gpus.iter().filter(|other| *other == gpu).count();
                 prop_assert!(of_name && !held && listed == 1, "{gpu} of {:?}", placed.gpus);
             }
-            world.count(number, kind, &placed.gpus, true);
-            world.live.push((number, kind, placed.gpus));
+            let asked = usize::from(wish.free_ports) + usize::from(wish.fixed_port.is_some());
+            prop_assert_eq!(placed.ports.len(), asked, "a port each");
+            let last = world.machines[number].last_port;
+            for (called, port) in &placed.ports {
+                let is_meant = match called.as_str() {
+                    "fixed" => Some(*port) == wish.fixed_port,
+                    _ => (FIRST_PORT..=last).contains(port),
+                };
+                prop_assert!(is_meant, "{called} is {port}");
+            }
+            let given = (placed.gpus, placed.ports);
+            world.count(number, kind, &given, true);
+            world.live.push((number, kind, given));
         }
     }
 }
