@@ -266,6 +266,17 @@ fn full_of(replicas: usize, more: &str) -> (State, Cluster, impl FnMut() -> RunI
     (state, cluster, ids)
 }
 
+/// A batch of 10,000 replicas on nodes with room for a part of them.
+pub(crate) fn queued() -> (State, Cluster, impl FnMut() -> RunId) {
+    let mut state = fleet(100);
+    let mut cluster = Cluster::empty(Strategy::Epvm);
+    let mut ids = counter();
+    let many = service_with("many", 10_000, 1000, 64, "kind: batch\n");
+    submit(&mut state, &many);
+    settle(&mut state, &mut cluster, at(1), &mut ids);
+    (state, cluster, ids)
+}
+
 /// 5,000 nodes, of which half came when all that runs was there.
 pub(crate) fn half_empty() -> State {
     let mut state = serving(2500);

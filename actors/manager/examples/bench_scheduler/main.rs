@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p loom-manager --example bench_scheduler [PART...]` prints a table and then
 //! JSON, one line a figure; parts are memory, identical, distinct, spread, replan, evict,
-//! gang, rebalance, binpack. It needs no server: everything measured is a function of what it is given.
+//! waiting, gang, rebalance, binpack. It needs no server: everything measured is a function of what it is given.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ use rand::{RngExt, SeedableRng};
 use figure::{figure, median, millis, p99};
 use fleet::{
     at, completes, counter, different, edit, fleet, full, full_of_timed, half_empty, info,
-    node_name, quiet, said, service, settle, spreading, submit, task, with_a_dead_node,
+    node_name, queued, quiet, said, service, settle, spreading, submit, task, with_a_dead_node,
 };
 
 // The allocator of loomctl.
@@ -74,6 +74,9 @@ fn main() {
     }
     if wanted("evict") {
         evict();
+    }
+    if wanted("waiting") {
+        waiting();
     }
     if wanted("gang") {
         gang();
@@ -271,6 +274,25 @@ fn evict() {
         assert_eq!(gone.count(), 100, "room is made for each");
     }
     figure("evict_for_100_5000", "ms", &times, None, "-");
+}
+
+/// One run of a batch of 10,000 replicas ends, most of which wait for room, and the next begins.
+fn waiting() {
+    let (mut state, mut cluster, mut ids) = queued();
+    let waits = state.waiting().count();
+    assert!(waits > 5000, "most of them wait");
+    let mut times = Vec::new();
+    for index in 0..RUNS as u32 {
+        let now = at(4 + i64::from(index));
+        completes(&mut state, "many", index, now);
+        times.push(millis(settle(&mut state, &mut cluster, now, &mut ids)));
+        assert_eq!(
+            state.waiting().count(),
+            waits - 1 - index as usize,
+            "one begins"
+        );
+    }
+    figure("replan_waiting_replicas_10000", "ms", &times, None, "-");
 }
 
 /// A gang of 500 waits on nodes that are full of runs which end within an hour, and one of these ends.

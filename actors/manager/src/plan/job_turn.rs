@@ -153,6 +153,9 @@ impl Pass<'_> {
         let Some(step) = turn.steps.next() else {
             return self.step_of_gang(draft, turn);
         };
+        if self.waits_on(draft.state(), turn, &step) {
+            return true;
+        }
         let slot = step.slot.clone();
         let earlier = draft.state().slot(&slot).cloned();
         let (now, lost_at) = (self.now, self.lost_at);
@@ -170,6 +173,33 @@ impl Pass<'_> {
         turn.changed += usize::from(changed);
         self.left -= usize::from(changed).min(self.left);
         true
+    }
+
+    /// Whether a slot that waits has nothing to hope for: one that asks for the same was refused in this
+    /// turn, and nothing about it changes. Of many that wait one is tried.
+    fn waits_on(&mut self, state: &State, turn: &JobTurn, step: &Step) -> bool {
+        let [Action::Place] = step.actions.as_slice() else {
+            return false;
+        };
+        let Some(record) = state.slot(&step.slot) else {
+            return false;
+        };
+        // Only the first of them says why.
+        let is_like_others = record.waiting.as_deref() == Some("")
+            && record.current.is_none()
+            && record.claim.is_none()
+            && record.reservation.is_none();
+        if !is_like_others {
+            return false;
+        }
+        let task = (record.slot.task.clone(), record.version);
+        let refused = turn.tasks.get(&task).and_then(|turn| turn.refused_until);
+        let wanted = &turn.read.version;
+        let own = |it: &TaskSpec| it.has_own(&record.slot.index);
+        refused == Some(self.looks)
+            && record.version == wanted.version
+            && !wanted.spec.tasks.get(&task.0).is_none_or(own)
+            && self.cluster.queue().has(&record.slot, wanted.spec.priority)
     }
 
     /// Places the next gang of a job's turn; false if there is none.

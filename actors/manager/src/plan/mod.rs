@@ -245,6 +245,8 @@ struct Pass<'a> {
     evictable: Option<Evictable>,
     /// How, for those of a request and priority.
     ways: HashMap<(Request, u8), Ways>,
+    /// How often something became free.
+    looks: u32,
     left: usize,
     /// How many jobs were looked at.
     jobs: usize,
@@ -271,6 +273,7 @@ impl<'a> Pass<'a> {
             hopeless: HashSet::new(),
             evictable: None,
             ways: HashMap::new(),
+            looks: 0,
             left: usize::MAX,
             jobs: 0,
         }
@@ -278,6 +281,7 @@ impl<'a> Pass<'a> {
 
     /// Something became free: what the nodes have left is looked at anew.
     fn look_anew(&mut self) {
+        self.looks += 1;
         self.follows = false;
         self.refused.clear();
         self.hopeless.clear();

@@ -87,6 +87,10 @@ impl Pass<'_> {
                     self.borrow(state, facts, task, &request, turn, record)
                 else {
                     self.wait(draft, facts, record, task, (&request, why), turn);
+                    if for_all && own.is_none() && !task.has_own(&record.slot.index) {
+                        let in_vain = record.claim.is_none() && draft.state().reserved().is_none();
+                        turn.refused_until = in_vain.then_some(self.looks);
+                    }
                     return None;
                 };
                 (run, placement, state.reserved().cloned().zip(Some(how)))

@@ -27,6 +27,9 @@ pub(super) struct TaskTurn {
     first_waiting: Option<Slot>,
     /// What was refused because of the replicas there are: none of them goes in this pass.
     pub(super) refused: HashMap<Request, String>,
+    /// Until when those of its slots that wait already, and ask for nothing of their own, wait on: one
+    /// like them was refused, and nobody can be evicted for it.
+    pub(super) refused_until: Option<u32>,
     /// Why its job may make no other job now, where its replicas are jobs.
     pub(super) full: Option<String>,
 }
@@ -42,6 +45,7 @@ impl TaskTurn {
             failed: failures::of_task(slots(), now),
             first_waiting: None,
             refused: HashMap::new(),
+            refused_until: None,
             full: None,
         };
         for record in slots() {

@@ -106,6 +106,12 @@ impl Queue {
         self.noted.insert(slot.clone());
     }
 
+    /// Whether it is known what a slot asks for, at this priority.
+    pub fn has(&self, slot: &Slot, priority: u8) -> bool {
+        let known = self.requests.get(slot);
+        known.is_some_and(|(_, rank)| rank.priority == priority)
+    }
+
     /// Whether any of those that wait is of a gang, or may be.
     pub fn has_gangs(&self) -> bool {
         !self.unknown.is_empty() || self.classes.keys().any(|rank| rank.gang)

@@ -133,6 +133,44 @@ fn once_room_is_kept_for_no_gang_each_that_waits_is_looked_at_in_order() {
 }
 
 #[test]
+fn of_replicas_that_wait_one_is_tried() {
+    let mut leader = Leader::new(&[(4, 8)]);
+    let many = |priority| service("many", priority, asking(1000, 64, 1000));
+    leader.submit("anna", &many(50));
+    leader.plan();
+    assert_eq!(
+        (leader.placed("many"), leader.state.waiting().count()),
+        (4, 996)
+    );
+    // An id is minted for each try.
+    let tried = leader.ids;
+    leader.says(&slot("many", 0), RunState::Failed);
+    leader.seconds += 60;
+    leader.plan();
+    assert_eq!(
+        leader.placed("many"),
+        4,
+        "another one took its place, or it itself"
+    );
+    assert!(leader.ids - tried <= 4, "{} were tried", leader.ids - tried);
+    // What all of them ask for is another thing now: each is looked at.
+    leader.submit("bert", &service("low", 30, asking(500, 64, 1)));
+    leader.submit("anna", &many(60));
+    leader.plan();
+    let tried = leader.ids;
+    leader.says(&slot("many", 1), RunState::Failed);
+    leader.seconds += 60;
+    leader.plan();
+    assert_eq!(leader.placed("many"), 4);
+    assert!(leader.ids - tried <= 8, "{} were tried", leader.ids - tried);
+    let words = leader.state.waiting().filter(|slot| {
+        let waits = &leader.record(slot).waiting;
+        waits.as_ref().is_some_and(|why| !why.is_empty())
+    });
+    assert_eq!(words.count(), 2, "the first of each task says why");
+}
+
+#[test]
 fn ten_thousand_that_wait_cost_nothing_when_something_else_changes() {
     let mut leader = Leader::new(&[(4, 8)]);
     for (job, cpu) in [("there", 3000), ("nine", 900), ("one", 100)] {
