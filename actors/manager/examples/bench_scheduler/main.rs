@@ -1,7 +1,7 @@
 //! Figures of the scheduler on fleets of nodes of mixed sizes, labels, taints and datacenters.
 //!
 //! `cargo run --release -p loom-manager --example bench_scheduler [PART...]` prints a table and then
-//! JSON, one line a figure; parts are memory, identical, distinct, spread, replan, evict,
+//! JSON, one line a figure; parts are memory, identical, distinct, spread, replan, use, evict,
 //! waiting, gang, rebalance, binpack. It needs no server: everything measured is a function of what it is given.
 #![allow(
     clippy::print_stdout,
@@ -18,9 +18,12 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use imbl::OrdMap;
 use loom_manager::decide;
 use loom_manager::plan::{LOOKS, Search, find};
-use loom_manager::scheduler::{Affinities, Cluster, Preferences, Request, Room, Siblings, fits};
+use loom_manager::scheduler::{
+    Affinities, Cluster, Preferences, Request, Room, Siblings, Smoothed, fits, noticed,
+};
 use loom_manager::state::State;
 use loom_schemas::ids::Name;
 use loom_schemas::spec::TaskSpec;
@@ -71,6 +74,9 @@ fn main() {
     }
     if wanted("replan") {
         replan();
+    }
+    if wanted("use") {
+        measured();
     }
     if wanted("evict") {
         evict();
@@ -258,6 +264,23 @@ fn replan() {
     figure("replan_node_death_5000", "ms", &times, None, "at most 10");
     // With what is committed: records compared and encoded, assignments numbered.
     figure("replan_with_commit_5000", "ms", &whole, None, "-");
+}
+
+/// What all nodes use is looked at, as before the first placement of a pass.
+fn measured() {
+    let (state, ..) = full();
+    let measured: OrdMap<Name, Smoothed> = state
+        .nodes()
+        .map(|node| (node.name.clone(), Smoothed::first(1500)))
+        .collect();
+    let times: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let begun = Instant::now();
+            black_box(noticed(&state, &measured));
+            millis(begun.elapsed())
+        })
+        .collect();
+    figure("notice_use_5000", "ms", &times, None, "-");
 }
 
 /// A hundred replicas that fit nowhere until one of lower priority has gone for each, on nodes that are
